@@ -1,0 +1,1 @@
+"""mbkit: model-based reinforcement learning on PyTorch and MuJoCo."""

@@ -1,0 +1,383 @@
+"""YAML preset + command-line overrides -> one typed, validated, frozen `Experiment`.
+
+An algorithm's registry entry says which groups it has and which part stands in each by default (`planner="icem"`); a preset in
+`configs/ALGO/ENV.yaml` and the user's `key=value` words go on top, in that order. Every mistake is a `UserError` that names the key.
+"""
+
+import inspect
+import io
+import math
+import re
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mbkit import registry
+from mbkit.registry import Entry, nearest
+from mbkit.types import UserError
+
+
+def at_least(default: Any, low: float) -> Any:
+    """A field whose value must be >= low."""
+    return field(default=default, metadata={"low": low})
+
+
+def at_most(default: Any, high: float) -> Any:
+    """A field whose value must be <= high."""
+    return field(default=default, metadata={"high": high})
+
+
+def between(default: Any, low: float, high: float) -> Any:
+    """A field whose value must lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def positive(default: Any) -> Any:
+    """A field whose value must be > 0."""
+    return field(default=default, metadata={"above": 0})
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """When and how the policy is scored: deterministic actions on seeds that training never sees."""
+
+    every: int = at_least(0, 0)  # environment steps between evaluations; 0: only when training ends
+    episodes: int = at_least(10, 1)  # episodes per evaluation, all run at once
+    video: bool = True  # film one episode when training ends
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a killed run can come back to."""
+
+    every: int = at_least(1000, 0)  # environment steps between checkpoints; 0: only when training ends
+    keep: Literal["last", "best", "all"] = "last"  # best: the highest evaluation, beside the newest
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The online loop: act, store, learn."""
+
+    warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions first. PETS: one trial
+    fit_every: int = at_least(0, 0)  # environment steps between model fits; 0: whenever an episode ends, as in PETS
+    num_envs: int = at_least(1, 1)  # environments stepped side by side
+    buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
+    log_every: int = at_least(100, 1)  # environment steps between lines of training metrics
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Options that hold for every kind of dynamics."""
+
+    load: str | None = None  # a trained ensemble (dynamics.pt), or an mbrl-lib directory
+    reward: str = "auto"  # auto: the known reward where there is one, else learned; learned; or pkg.mod:fn
+    termination: str = "auto"  # auto: the known termination where there is one, else never; learned; never; or pkg.mod:fn
+
+
+class Part(NamedTuple):
+    """What stands in a group of the experiment, e.g. the planner "icem" with its configuration."""
+
+    name: str
+    config: Any
+    choice: ModelChoice | None = None  # dynamics only
+
+
+GROUPS = ("agent", "dynamics", "planner", "imagination")
+REGISTRIES = {"dynamics": registry.dynamics, "planner": registry.planners}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that hold for every algorithm."""
+
+    algo: str
+    env: str  # a Gymnasium name, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
+    steps: int = at_least(1000, 1)  # environment steps, warm-up included
+    seed: int = at_least(0, 0)
+    gamma: float = between(0.99, 0, 1)  # discount; the planners' returns are undiscounted
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = at_least(0, 0)  # CPU threads; 0: all cores
+    precision: Literal["highest", "high", "medium"] = "highest"  # float32 matmul: high allows TF32 on CUDA
+    run_dir: str | None = None  # default runs/ALGO/ENV/SEED-TIME
+    preset: str | None = None  # configs/ALGO/ENV.PRESET.yaml instead of configs/ALGO/ENV.yaml
+    tensorboard: bool = False  # also write TensorBoard files
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # handed to the environment's constructor
+
+
+@dataclass(frozen=True)
+class Experiment(Options):
+    """Everything a run depends on."""
+
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    agent: Part | None = None
+    dynamics: Part | None = None
+    planner: Part | None = None
+    imagination: Part | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary; `from_dict` takes it back."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in GROUPS}
+        plain = {key: asdict(value) if is_dataclass(value) else value for key, value in plain.items()}  # type: ignore[arg-type]
+        for group in GROUPS:
+            part = getattr(self, group)
+            if part is not None:
+                common = asdict(part.choice) if part.choice else {}
+                plain[group] = {"name": part.name, **common, **asdict(part.config)}
+        return _plain(plain)  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+# --------------------------------------------------------------------------------------------------------------------- reading
+
+
+def config_root() -> Path:
+    """Where the presets live: inside the installed package, or at the top of the source tree."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def refuse_octal(text: str, where: str) -> None:
+    """YAML reads `lr: 00143` as octal 99; nobody means that."""
+    for line in text.splitlines():
+        for number in re.findall(r"(?:^|[\s=:,\[])([+-]?0[0-9_]+)(?=$|[\s,\]}#])", line):
+            raise UserError(f"{where}: {number} has a leading zero, which YAML reads as octal; write the number without it")
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML the way OmegaConf does (1e-3 is a number); a syntax error names its source."""
+    refuse_octal(text, where)
+    try:
+        return OmegaConf.to_container(OmegaConf.create({"value": OmegaConf.create(text)}))["value"]  # type: ignore[index,call-overload]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def preset_path(algo: str, env: str, preset: str | None) -> Path | None:
+    """File of the preset, None where the environment has no default one; an unknown named preset is an error."""
+    stem = env.replace("/", "-") + (f".{preset}" if preset else "")
+    path = config_root() / algo / f"{stem}.yaml"
+    if path.is_file():
+        return path
+    if preset is None:
+        return None
+    have = [p.stem.removeprefix(env + ".") for p in (config_root() / algo).glob(f"{env.replace('/', '-')}.*.yaml")]
+    raise UserError(f"there is no preset {preset!r} for {algo} on {env}; {nearest(preset, have)}")
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """["agent.lr=1e-3", "planner=cem"] -> {"agent": {"lr": 0.001}, "planner": {"name": "cem"}}; later words win."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+            raise UserError(f"cannot read {word!r}: options are written key=value, for example steps=3000 or planner.iterations=5")
+        value = _scalar(text, word)
+        *path, last = key.split(".")
+        if not path and last in REGISTRIES and not isinstance(value, Mapping):
+            path, last = [last], "name"
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{word!r} sets a part of {name!r}, which an earlier option set to {node!r}")
+        node[last] = value
+    return tree
+
+
+def _scalar(text: str, word: str) -> Any:
+    refuse_octal(text, word)
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text else "value: ''"))["value"]  # type: ignore[call-overload,index]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"cannot read the value of {word!r}: {str(error).splitlines()[0]}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------------- composing
+
+
+def algorithm(algo: str) -> Entry:
+    """Recipes and agents share one namespace."""
+    if algo in registry.recipes:
+        return registry.recipes[algo]
+    if algo in registry.agents:
+        return registry.agents[algo]
+    known = [entry.name for kind in (registry.recipes, registry.agents) for entry in kind]
+    raise UserError(f"unknown algorithm {algo!r}; {nearest(algo, known)}")
+
+
+def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Defaults <- preset <- `key=value` words. Raises UserError naming the first key that is unknown, mistyped or out of range."""
+    entry = algorithm(algo)
+    words = parse_overrides(overrides)
+    env = words.get("env", entry.defaults.get("env"))
+    if not isinstance(env, str):
+        raise UserError(f"env must be the name of an environment, e.g. env=cartpole or env=HalfCheetah-v5; came {env!r}")
+    layers = [dict(entry.defaults)]
+    path = preset_path(algo, env, words.get("preset"))
+    if path is not None:
+        layers.append(read_yaml(path.read_text(), path.name) or {})
+    tree: dict[str, Any] = {}
+    for layer in [*layers, words]:
+        tree = _merge(tree, layer)
+    return from_dict({**tree, "algo": algo, "env": env})
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` wins; a group whose part is swapped forgets the fields of the old part."""
+    out = dict(low)
+    for key, value in high.items():
+        if key in REGISTRIES and isinstance(value, str):
+            value = {"name": value}
+        old = out.get(key)
+        swapped = key in GROUPS and isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("name", old.get("name")) != old.get("name")
+        if swapped and isinstance(old, Mapping):
+            old = {k: v for k, v in old.items() if k in {f.name for f in fields(ModelChoice)}}
+        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def from_dict(tree: Mapping[str, Any]) -> Experiment:
+    """The tree of a config.yaml, checked field by field."""
+    entry = algorithm(str(tree.get("algo")))
+    top = {k: v for k, v in tree.items() if k not in GROUPS}
+    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": LoopConfig}
+    known = {f.name for f in fields(Experiment)}
+    for key in tree:
+        if key not in known:
+            raise UserError(f"unknown option {key!r}; {nearest(key, known)}")
+    values: dict[str, Any] = {k: _fill(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
+    for group in GROUPS:
+        values[group] = _part(entry, group, tree.get(group))
+    options = _fill(Options, top, "")
+    return Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values)
+
+
+def _part(entry: Entry, group: str, given: Any) -> Part | None:
+    default = entry.config if group == "agent" else entry.defaults.get(group)
+    if default is None:
+        if given:
+            raise UserError(f"{entry.name} has no {group}: the option {group}={given!r} does not apply")
+        return None
+    given = {"name": given} if isinstance(given, str) else dict(given or {})
+    if group == "agent":
+        given.pop("name", None)
+        return Part(entry.name, _fill(entry.config, given, "agent."))
+    name = given.pop("name", default["name"])
+    cls = REGISTRIES[group][str(name)].config
+    if group != "dynamics":
+        return Part(name, _fill(cls, given, f"{group}."))
+    common = {f.name for f in fields(ModelChoice)}
+    choice = _fill(ModelChoice, {k: v for k, v in given.items() if k in common}, "dynamics.")
+    return Part(name, _fill(cls, {k: v for k, v in given.items() if k not in common}, "dynamics.", also=common), choice)
+
+
+def _fill(cls: type, given: Any, prefix: str, also: set[str] = frozenset()) -> Any:  # type: ignore[assignment]
+    """`cls` with the given fields set, one at a time so that the culprit can be named."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} is a group of options ({', '.join(f.name for f in fields(cls))}); came {given!r}")
+    known = {f.name: f for f in fields(cls)}
+    plain = OmegaConf.structured(cls)
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"unknown option {prefix}{key!s}; {nearest(key, known.keys() | also)}")
+        if isinstance(value, float) and value.is_integer() and get_type_hints(cls)[key] is int:
+            value = int(value)  # steps=1e5
+        try:
+            plain = OmegaConf.merge(plain, {key: value})
+        except OmegaConfBaseException:
+            raise UserError(f"{prefix}{key}={value!r} does not fit: expected {_type_words(cls, key)}") from None
+    config = OmegaConf.to_object(plain)
+    for name, f in known.items():
+        _check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
+    return config
+
+
+def _check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        low, high, above = limits.get("low", -math.inf), limits.get("high", math.inf), limits.get("above", -math.inf)
+        if math.isnan(number) or not (low <= number <= high and (number > above or above == -math.inf)):
+            raise UserError(f"{name}={value!r} is out of range: expected {range_words(limits) or 'a number'}")
+
+
+def range_words(limits: Mapping[str, Any]) -> str:
+    """'> 0', '>= 1', 'in [0, 1]' or ''."""
+    if "above" in limits:
+        return f"> {limits['above']}"
+    if "low" in limits and "high" in limits:
+        return f"in [{limits['low']}, {limits['high']}]"
+    return f">= {limits['low']}" if "low" in limits else f"<= {limits['high']}" if "high" in limits else ""
+
+
+def _type_words(cls: type, key: str) -> str:
+    hint = get_type_hints(cls)[key]
+    words = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    return words.replace("typing.", "").replace("Literal", "one of ")
+
+
+# ------------------------------------------------------------------------------------------------------------------ describing
+
+
+class Described(NamedTuple):
+    """One line of `mbkit config`."""
+
+    key: str
+    value: Any
+    kind: str
+    limits: str
+    meaning: str
+
+
+@cache
+def _comments(cls: type) -> dict[str, str]:
+    """Field name -> the comment at the end of its line: that is its help text."""
+    found = {key: text for base in cls.__bases__ if is_dataclass(base) for key, text in _comments(base).items()}
+    name = ""
+    for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
+        if token.type == tokenize.NAME and re.match(rf"\s+{token.string}\s*:", token.line):
+            name = token.string
+        elif token.type == tokenize.COMMENT and name and not token.line.strip().startswith("#"):
+            found[name] = token.string.lstrip("# ")
+    return found
+
+
+def describe(experiment: Experiment) -> Iterator[Described]:
+    """Every field of the experiment with its value, type, range and meaning."""
+    yield from _describe(experiment, "", skip={"algo", *GROUPS})
+    for group in GROUPS:
+        part = getattr(experiment, group)
+        if part is None:
+            continue
+        if group in REGISTRIES:
+            names = ", ".join(e.name for e in REGISTRIES[group])
+            yield Described(group, part.name, "name", "", f"one of {names}")
+        if part.choice is not None:
+            yield from _describe(part.choice, f"{group}.")
+        yield from _describe(part.config, f"{group}.")
+
+
+def _describe(config: Any, prefix: str, skip: set[str] = frozenset()) -> Iterator[Described]:  # type: ignore[assignment]
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.name in skip:
+            continue
+        if is_dataclass(value):
+            yield from _describe(value, f"{prefix}{f.name}.")
+        else:
+            kind = _type_words(type(config), f.name)
+            yield Described(f"{prefix}{f.name}", value, kind, range_words(f.metadata), _comments(type(config)).get(f.name, ""))
