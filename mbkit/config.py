@@ -11,7 +11,6 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
@@ -66,19 +65,11 @@ class LoopConfig:
     """The online loop: act, store, learn."""
 
     warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions first. PETS: one trial
+    fit: bool = True  # train the model; False keeps what dynamics.load brought
     fit_every: int = at_least(0, 0)  # environment steps between model fits; 0: whenever an episode ends, as in PETS
     num_envs: int = at_least(1, 1)  # environments stepped side by side
     buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
     log_every: int = at_least(100, 1)  # environment steps between lines of training metrics
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Options that hold for every kind of dynamics."""
-
-    load: str | None = None  # a trained ensemble (dynamics.pt), or an mbrl-lib directory
-    reward: str = "auto"  # auto: the known reward where there is one, else learned; learned; or pkg.mod:fn
-    termination: str = "auto"  # auto: the known termination where there is one, else never; learned; never; or pkg.mod:fn
 
 
 class Part(NamedTuple):
@@ -86,7 +77,6 @@ class Part(NamedTuple):
 
     name: str
     config: Any
-    choice: ModelChoice | None = None  # dynamics only
 
 
 GROUPS = ("agent", "dynamics", "planner", "imagination")
@@ -130,8 +120,7 @@ class Experiment(Options):
         for group in GROUPS:
             part = getattr(self, group)
             if part is not None:
-                common = asdict(part.choice) if part.choice else {}
-                plain[group] = {"name": part.name, **common, **asdict(part.config)}
+                plain[group] = {"name": part.name, **asdict(part.config)}
         return _plain(plain)  # type: ignore[no-any-return]
 
 
@@ -243,9 +232,8 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         if key in REGISTRIES and isinstance(value, str):
             value = {"name": value}
         old = out.get(key)
-        swapped = key in GROUPS and isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("name", old.get("name")) != old.get("name")
-        if swapped and isinstance(old, Mapping):
-            old = {k: v for k, v in old.items() if k in {f.name for f in fields(ModelChoice)}}
+        if key in REGISTRIES and isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("name", old.get("name")) != old.get("name"):
+            old = {}
         out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
 
@@ -267,25 +255,19 @@ def from_dict(tree: Mapping[str, Any]) -> Experiment:
 
 
 def _part(entry: Entry, group: str, given: Any) -> Part | None:
-    default = entry.config if group == "agent" else entry.defaults.get(group)
-    if default is None:
-        if given:
-            raise UserError(f"{entry.name} has no {group}: the option {group}={given!r} does not apply")
-        return None
     given = {"name": given} if isinstance(given, str) else dict(given or {})
     if group == "agent":
         given.pop("name", None)
         return Part(entry.name, _fill(entry.config, given, "agent."))
-    name = given.pop("name", default["name"])
-    cls = REGISTRIES[group][str(name)].config
-    if group != "dynamics":
-        return Part(name, _fill(cls, given, f"{group}."))
-    common = {f.name for f in fields(ModelChoice)}
-    choice = _fill(ModelChoice, {k: v for k, v in given.items() if k in common}, "dynamics.")
-    return Part(name, _fill(cls, {k: v for k, v in given.items() if k not in common}, "dynamics.", also=common), choice)
+    if group not in entry.defaults:
+        if given:
+            raise UserError(f"{entry.name} has no {group}: the option {group}={given!r} does not apply")
+        return None
+    name = given.pop("name", entry.defaults[group]["name"])
+    return Part(name, _fill(REGISTRIES[group][str(name)].config, given, f"{group}."))
 
 
-def _fill(cls: type, given: Any, prefix: str, also: set[str] = frozenset()) -> Any:  # type: ignore[assignment]
+def _fill(cls: type, given: Any, prefix: str) -> Any:
     """`cls` with the given fields set, one at a time so that the culprit can be named."""
     if not isinstance(given, Mapping):
         raise UserError(f"{prefix.rstrip('.')} is a group of options ({', '.join(f.name for f in fields(cls))}); came {given!r}")
@@ -293,7 +275,7 @@ def _fill(cls: type, given: Any, prefix: str, also: set[str] = frozenset()) -> A
     plain = OmegaConf.structured(cls)
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"unknown option {prefix}{key!s}; {nearest(key, known.keys() | also)}")
+            raise UserError(f"unknown option {prefix}{key!s}; {nearest(key, known)}")
         if isinstance(value, float) and value.is_integer() and get_type_hints(cls)[key] is int:
             value = int(value)  # steps=1e5
         try:
@@ -343,16 +325,15 @@ class Described(NamedTuple):
     meaning: str
 
 
-@cache
-def _comments(cls: type) -> dict[str, str]:
-    """Field name -> the comment at the end of its line: that is its help text."""
-    found = {key: text for base in cls.__bases__ if is_dataclass(base) for key, text in _comments(base).items()}
+def comments(cls: type) -> dict[str, str]:
+    """Field name -> the comment that closes its definition: that is its help text."""
+    found = {key: text for base in cls.__bases__ if is_dataclass(base) for key, text in comments(base).items()}
     name = ""
     for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
         if token.type == tokenize.NAME and re.match(rf"\s+{token.string}\s*:", token.line):
             name = token.string
-        elif token.type == tokenize.COMMENT and name and not token.line.strip().startswith("#"):
-            found[name] = token.string.lstrip("# ")
+        elif token.type == tokenize.COMMENT and name:
+            found[name] = f"{found[name]} {token.string.lstrip('# ')}" if name in found and not token.line.strip().startswith(name) else token.string.lstrip("# ")
     return found
 
 
@@ -366,12 +347,11 @@ def describe(experiment: Experiment) -> Iterator[Described]:
         if group in REGISTRIES:
             names = ", ".join(e.name for e in REGISTRIES[group])
             yield Described(group, part.name, "name", "", f"one of {names}")
-        if part.choice is not None:
-            yield from _describe(part.choice, f"{group}.")
         yield from _describe(part.config, f"{group}.")
 
 
 def _describe(config: Any, prefix: str, skip: set[str] = frozenset()) -> Iterator[Described]:  # type: ignore[assignment]
+    meanings = comments(type(config))
     for f in fields(config):
         value = getattr(config, f.name)
         if f.name in skip:
@@ -380,4 +360,9 @@ def _describe(config: Any, prefix: str, skip: set[str] = frozenset()) -> Iterato
             yield from _describe(value, f"{prefix}{f.name}.")
         else:
             kind = _type_words(type(config), f.name)
-            yield Described(f"{prefix}{f.name}", value, kind, range_words(f.metadata), _comments(type(config)).get(f.name, ""))
+            yield Described(f"{prefix}{f.name}", value, kind, range_words(f.metadata), meanings.get(f.name, ""))
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The experiment as a config.yaml that `from_dict` takes back."""
+    return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None)

@@ -1,0 +1,5 @@
+"""Models of the environment: learned ensemble, ground-truth MuJoCo, mbrl-lib's models. Importing this package registers them."""
+
+from mbkit.dynamics import ensemble
+
+__all__ = ["ensemble"]

@@ -1,0 +1,6 @@
+"""The only place that reads `info`, autoreset and time limits: environments by name, and a user's own."""
+
+from mbkit.envs.environment import Environment, EnvStep, NoRenderer, wrap
+from mbkit.envs.make import make, names
+
+__all__ = ["EnvStep", "Environment", "NoRenderer", "make", "names", "wrap"]

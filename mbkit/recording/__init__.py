@@ -1,0 +1,21 @@
+"""What a run leaves behind: its directory, metrics, checkpoints and videos."""
+
+from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
+from mbkit.recording.recorder import Recorder, read_metrics
+from mbkit.recording.rundir import Summary, create_run_dir, versions, write_json, write_summary, write_text, write_yaml
+from mbkit.recording.video import record_video
+
+__all__ = [
+    "Recorder",
+    "Summary",
+    "create_run_dir",
+    "load_checkpoint",
+    "read_metrics",
+    "record_video",
+    "save_checkpoint",
+    "versions",
+    "write_json",
+    "write_summary",
+    "write_text",
+    "write_yaml",
+]

@@ -1,0 +1,147 @@
+"""The only place that says compile, CUDA graph, threads, precision, seed.
+
+Acceleration wraps from outside: the function that is accelerated does not know of it.
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbkit.types import State, UserError
+
+Mode = Literal["eager", "compile", "cudagraph"]
+Precision = Literal["highest", "high", "medium"]
+X = ParamSpec("X")
+Y = TypeVar("Y")
+T = TypeVar("T")
+
+
+def set_threads(n: int = 0) -> int:
+    """Let torch use `n` threads, 0 for every core this process may run on; returns the number used. UserError if n < 0."""
+    if n < 0:
+        raise UserError(f"threads={n}: expected 0 (all cores) or a positive number")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(n or cores)
+    return torch.get_num_threads()
+
+
+@contextmanager
+def matmul_precision(level: Precision) -> Iterator[None]:
+    """Inside, float32 products are computed as float32 ("highest"), TF32 ("high") or bf16 ("medium") where the hardware can."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device) -> Callable[X, Y]:
+    """`fn` in another gear; it takes and returns tensors, None, and (named) tuples of them, at shapes that repeat from call to call.
+
+    "compile" is torch.compile. "cudagraph" replays one captured graph per combination of input shapes: `fn` must not synchronise with the
+    host, and whatever tensors it closes over must keep their addresses, or `Graphed.forget` be called. UserError without a CUDA device.
+    """
+    if mode == "cudagraph":
+        if device.type != "cuda":
+            raise UserError(f"mode 'cudagraph' needs device=cuda, got device={device}; use mode 'eager'")
+        return Graphed(fn, device)
+    return cast("Callable[X, Y]", torch.compile(fn, dynamic=False)) if mode == "compile" else fn
+
+
+def _each(change: Callable[[Tensor], Tensor], tree: T) -> T:
+    """`change` applied to every tensor of a tree of tuples and named tuples."""
+    if isinstance(tree, Tensor):
+        return cast("T", change(tree))
+    if not isinstance(tree, tuple):
+        return tree
+    leaves = (_each(change, branch) for branch in tree)
+    return cast("T", type(tree)(*leaves) if hasattr(tree, "_fields") else tuple(leaves))
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    return [leaf for branch in tree for leaf in _tensors(branch)] if isinstance(tree, tuple) else []
+
+
+class Graphed(Generic[X, Y]):
+    """A function replayed as a CUDA graph; inputs are copied in, outputs cloned out, random numbers are those `fn` would have drawn."""
+
+    def __init__(self, fn: Callable[X, Y], device: torch.device, warmup: int = 3) -> None:
+        self.fn, self.device, self.warmup = fn, device, warmup
+        self._captured: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
+
+    def forget(self) -> None:
+        """Capture anew at the next call: tensors that `fn` closes over have moved."""
+        self._captured.clear()
+
+    def __call__(self, *args: X.args, **kwargs: X.kwargs) -> Y:
+        """What `fn` returns; the first call with new shapes captures. TypeError for keyword arguments."""
+        if kwargs:
+            raise TypeError("a graphed function takes positional arguments only")
+        inputs = _tensors(args)
+        key = tuple((x.shape, x.dtype) for x in inputs), tuple(arg is None for arg in args)
+        with torch.cuda.device(self.device):
+            if key not in self._captured:
+                self._captured[key] = self._capture(args)
+            graph, static, output = self._captured[key]
+            for mine, given in zip(static, inputs, strict=True):
+                mine.copy_(given)
+            graph.replay()
+            return cast("Y", _each(Tensor.clone, output))
+
+    def _capture(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
+        static = _each(Tensor.clone, args)
+        before = torch.cuda.get_rng_state()  # warming up must not spend random numbers: graph and eager then agree
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # lazy initialisations (cuBLAS, caches) may not happen inside a capture
+            for _ in range(self.warmup):
+                self.fn(*static)  # type: ignore[call-arg]
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self.fn(*static)  # type: ignore[call-arg]
+        torch.cuda.set_rng_state(before)
+        return graph, _tensors(static), output
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (every device): the one seed function. UserError outside [0, 2^32)."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}: expected 0 <= seed < 2^32")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> State:
+    """Every global random state, in tensors and JSON strings, so that torch.load(weights_only=True) reads it."""
+    numpy = np.random.get_state(legacy=False)
+    numpy["state"] = {"key": numpy["state"]["key"].tolist(), "pos": int(numpy["state"]["pos"])}
+    return {
+        "python": json.dumps(random.getstate()),
+        "numpy": json.dumps(numpy),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: State) -> None:
+    """Put back what `rng_state` returned; CUDA states without a device here are left out."""
+    version, internal, gauss = json.loads(state["python"])
+    random.setstate((version, tuple(internal), gauss))
+    numpy = json.loads(state["numpy"])
+    numpy["state"]["key"] = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy)
+    torch.set_rng_state(state["torch"].cpu())
+    for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(cuda.cpu(), device)

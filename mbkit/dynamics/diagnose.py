@@ -1,0 +1,88 @@
+"""How far to trust a model: error, calibration and error against horizon on data it was not fitted to; arrays for the report, never a plot.
+
+Letters: E members, B rows, W windows, H steps, P particles, D prediction, Q levels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbkit.dynamics.uncertainty import mixture_nll
+from mbkit.types import Dynamics, Prediction, Predictive, Trajectory, Transition
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # probability of a central interval
+SMALLEST_VARIANCE = 1e-30  # so that members without a variance have a distribution, if a needle
+
+
+def observed(prediction: Prediction, data: Transition) -> Tensor:
+    """What was to be predicted, [B, D]: the next observation, then the reward where it is learned."""
+    learned = prediction.mean.shape[-1] > data.next_obs.shape[-1]
+    return torch.cat((data.next_obs, data.reward[:, None]), -1) if learned else data.next_obs
+
+
+@torch.no_grad()
+def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
+    """Error of the mixture's mean: `rmse` [D], `relative` [D] (rmse over the standard deviation of the change), `nll` in nats a row."""
+    p = model.predict(data.obs, data.action)
+    y = observed(p, data)
+    rmse = (p.mean.mean(0) - y).square().mean(0).sqrt()
+    still = torch.nn.functional.pad(data.obs, (0, y.shape[-1] - data.obs.shape[-1]))
+    change = (y - still).std(0).clamp(min=torch.finfo(y.dtype).tiny)
+    nll = mixture_nll(_needle(p), y).sum(-1).mean()
+    return {"rmse": rmse.tolist(), "relative": (rmse / change).tolist(), "nll": float(nll), "rows": len(y)}
+
+
+@torch.no_grad()
+def calibration(model: Predictive, data: Transition, levels: tuple[float, ...] = LEVELS) -> dict[str, Any]:
+    """Coverage of central intervals of the mixture of members: a calibrated model covers a share p of the outcomes at level p.
+
+    Exact for a mixture: u = mean_e Phi((y - mu_e) / sigma_e) is uniform, and y lies in the central interval of level p where |2 u - 1| <=
+    p.
+
+    Returns:
+        `level` [Q], `coverage` [Q] over rows and dimensions, `coverage_by_dim` [Q][D], `error`: the mean of |coverage - level|.
+    """
+    p = _needle(model.predict(data.obs, data.action))
+    u = torch.special.ndtr((observed(p, data) - p.mean) / p.var.sqrt()).mean(0)
+    inside = torch.stack([((2 * u - 1).abs() <= level).float().mean(0) for level in levels])  # [Q, D]
+    coverage = inside.mean(1)
+    error = (coverage - coverage.new_tensor(levels)).abs().mean()
+    return {"level": list(levels), "coverage": coverage.tolist(), "coverage_by_dim": inside.tolist(), "error": float(error)}
+
+
+@torch.no_grad()
+def error_vs_horizon(model: Dynamics, windows: Trajectory, particles: int = 20) -> dict[str, Any]:
+    """Open-loop error after 1..H steps of held-out windows [H, W], without an episode's end inside.
+
+    Returns, for each step: `rmse` of the particles' mean in units of each dimension's standard deviation over the windows, `rmse_by_dim`
+    [H][O] in raw units, `spread`, the particles' standard deviation in the units of `rmse` (it equals `rmse` where the model knows what
+    it does not know), and `reward_rmse` in raw units; `median`, `low` and `high` are the same error's median and 10 % and 90 % quantiles
+    over windows, and `baseline` the median error of predicting no change at all.
+    """
+    obs, actions = windows.obs[0], windows.action.transpose(0, 1)
+    repeat = (particles,) + (1,) * (actions.dim() - 1)
+    out = model.rollout(model.init(obs.repeat(particles, 1)), actions.repeat(repeat))
+    imagined = out.obs.view(particles, *actions.shape[:2], -1)  # [P, W, H, O]
+    truth = windows.next_obs.transpose(0, 1)
+    scale = truth.flatten(0, 1).std(0)
+    scale = torch.where(scale < 1e-12, 1.0, scale)
+    error = (imagined.mean(0) - truth).square().mean(0).sqrt()  # [H, O]
+    spread = imagined.var(0, correction=0).mean(0).sqrt()
+    each = ((imagined.mean(0) - truth) / scale).square().mean(2).sqrt()  # [W, H]
+    low, median, high = each.quantile(each.new_tensor([0.1, 0.5, 0.9]), 0)
+    baseline = ((obs[:, None] - truth) / scale).square().mean(2).sqrt().quantile(0.5, 0)
+    reward = out.reward.view(particles, *actions.shape[:2]).mean(0) - windows.reward.T
+    return {
+        "horizon": list(range(1, len(error) + 1)),
+        "rmse": (error / scale).square().mean(1).sqrt().tolist(),
+        "rmse_by_dim": error.tolist(),
+        "spread": (spread / scale).square().mean(1).sqrt().tolist(),
+        "reward_rmse": reward.square().mean(0).sqrt().tolist(),
+        "windows": len(obs),
+        **{name: x.tolist() for name, x in {"low": low, "median": median, "high": high, "baseline": baseline}.items()},
+    }
+
+
+def _needle(p: Prediction) -> Prediction:
+    return Prediction(p.mean, p.var.clamp(min=SMALLEST_VARIANCE))

@@ -1,0 +1,63 @@
+"""Scores of a policy: undiscounted returns of whole episodes on seeds that training never sees. M episodes run side by side."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbkit.buffer import ReplayBuffer, Rows
+from mbkit.envs import Environment
+from mbkit.types import Actor, EnvSpec, Metrics
+
+
+class Evaluation(NamedTuple):
+    """Returns and lengths of M episodes, and what happened in them (for model diagnostics on data that no fit saw)."""
+
+    returns: Tensor  # float64 [M]
+    lengths: Tensor  # int64 [M]
+    rows: list[Rows]  # one per time step; [M] rows, those of finished episodes are to be masked by `alive`
+    alive: list[Tensor]  # bool [M] per time step: whether the row belongs to the episode being scored
+
+    @classmethod
+    def join(cls, parts: "list[Evaluation]") -> "Evaluation":
+        """Several evaluations as one; the rows of one follow the other's."""
+        returns, lengths = torch.cat([p.returns for p in parts]), torch.cat([p.lengths for p in parts])
+        return cls(returns, lengths, [row for p in parts for row in p.rows], [mask for p in parts for mask in p.alive])
+
+    def buffer(self, spec: EnvSpec) -> ReplayBuffer:
+        """The episodes' transitions, for whoever wants windows or batches of them."""
+        buffer = ReplayBuffer(max(int(self.lengths.sum()), len(self.returns)), spec)
+        for rows, alive in zip(self.rows, self.alive, strict=True):
+            buffer.extend(rows, alive)
+        return buffer
+
+    def metrics(self) -> Metrics:
+        """`eval/return` is the mean over episodes."""
+        std = self.returns.std(correction=0)
+        return {"eval/return": self.returns.mean(), "eval/return_std": std, "eval/length": self.lengths.double().mean()}
+
+
+@torch.no_grad()
+def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool = False) -> Evaluation:
+    """One episode in each of the M environments, acting without exploration noise; environment i starts from seed + i."""
+    obs = env.reset(seed)
+    actor.reset(torch.ones(env.num_envs, dtype=torch.bool))
+    returns = torch.zeros(env.num_envs, dtype=torch.float64)
+    lengths = torch.zeros(env.num_envs, dtype=torch.int64)
+    running = torch.ones(env.num_envs, dtype=torch.bool)
+    rows: list[Rows] = []
+    alive: list[Tensor] = []
+    while running.any():
+        action = actor.act(obs, explore=False)
+        out = env.step(action)
+        ended = out.terminated | out.truncated
+        counted = running & env.valid.cpu()
+        returns += torch.where(counted, out.reward.double().cpu(), 0)
+        lengths += counted
+        if keep_rows:
+            rows.append(Rows(obs, action, out.reward, out.next_obs, out.terminated, ended))
+            alive.append(counted)
+        running = running & ~ended.cpu()
+        actor.reset(ended)
+        obs = out.obs
+    return Evaluation(returns, lengths, rows, alive)

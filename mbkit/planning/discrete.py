@@ -1,0 +1,81 @@
+"""Cross-entropy planning over sequences of discrete actions (Rubinstein 1999, doi:10.1023/A:1010091220143).
+
+Letters: M problems, N candidates, C proposals, K elites, H horizon, n actions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mbkit.config import at_least, between, positive
+from mbkit.planning.base import advance, check_elites
+from mbkit.planning.sampling import better, rounds, top
+from mbkit.registry import planners
+from mbkit.types import EnvSpec, Objective, Plan, UserError
+
+
+@dataclass(frozen=True)
+class DiscreteCEMConfig:
+    """CEM over one categorical distribution per step."""
+
+    candidates: int = at_least(200, 1)  # sampled per iteration
+    elites: int = at_least(20, 1)  # best candidates that the probabilities are refitted to
+    iterations: int = at_least(5, 1)  # rounds of sampling and refitting
+    momentum: float = between(0.1, 0, 1)  # weight of the old probabilities (Rubinstein: smoothed updating)
+    floor: float = between(0.05, 0, 1)  # weight of the uniform distribution in every refit: no action is ever ruled out
+    returns: Literal["best", "mode"] = "best"  # what is executed: best candidate met, or the most probable action of each step
+    budget_ms: float | None = positive(None)  # wall-clock per plan in ms; begins no iteration that would overrun it
+
+
+def sample(probabilities: Tensor, candidates: int) -> Tensor:
+    """Categorical draws, [M, H, n] -> int64 [M, N, H], by a race of exponential clocks: no host sync, unlike torch.multinomial's checks."""
+    m, *rest = probabilities.shape
+    clocks = probabilities.new_empty(m, candidates, *rest).exponential_()
+    return (probabilities[:, None] / clocks).argmax(-1)
+
+
+def refit(elites: Tensor, score: Tensor, probabilities: Tensor, momentum: float, floor: float) -> Tensor:
+    """Frequencies of the finite-scored elites int64 [M, K, H], smoothed; the probabilities [M, H, n] stay where no score is finite."""
+    n = probabilities.shape[-1]
+    finite = (score > -torch.inf).to(probabilities.dtype)
+    weight = (finite / finite.sum(1, keepdim=True).clamp(min=1))[:, :, None, None]
+    chosen = elites[..., None] == torch.arange(n, device=elites.device)
+    new = (1 - floor) * (weight * chosen).sum(1) + floor / n
+    return probabilities.lerp(new, (1 - momentum) * finite[:, :1, None])
+
+
+@planners.register("discrete_cem", DiscreteCEMConfig)
+class DiscreteCEM:
+    """Cross-entropy method for discrete actions: categorical probabilities per step; the best candidate is executed."""
+
+    def __init__(self, spec: EnvSpec, cfg: DiscreteCEMConfig) -> None:
+        if not spec.discrete:
+            raise UserError(f"planner discrete_cem needs discrete actions, the environment has {spec.action_dim} continuous ones; use cem")
+        check_elites("discrete_cem", cfg.elites, cfg.candidates)
+        self.cfg, self.budget_ms, self.actions = cfg, cfg.budget_ms, spec.action_dim
+
+    def start(self, like: Tensor, problems: int, horizon: int) -> Plan:
+        """Nothing known: uniform probabilities. Device and dtype of `like`."""
+        actions = like.new_zeros(problems, horizon, dtype=torch.int64)
+        mean = like.new_full((problems, horizon, self.actions), 1 / self.actions)
+        return Plan(actions, mean, actions.new_zeros(problems, 0, horizon), like.new_full((problems,), -torch.inf))
+
+    def shift(self, plan: Plan, steps: int) -> Plan:
+        """The plan `steps` later; what lies beyond its end is uniform."""
+        uniform = torch.full_like(plan.mean[:, :1], 1 / self.actions)
+        return plan._replace(actions=advance(plan.actions, steps, plan.actions[:, -1:]), mean=advance(plan.mean, steps, uniform))
+
+    @torch.no_grad()
+    def __call__(self, objective: Objective, start: Plan, proposals: Tensor | None = None) -> Plan:
+        """Maximise `objective` (it gets int64 [M, N, H]) for M problems at once, from the probabilities start.mean [M, H, n]."""
+        cfg, mean = self.cfg, start.mean
+        best, best_score = mean.argmax(-1), torch.full_like(start.score, -torch.inf)
+        for _ in rounds(cfg.iterations, cfg.budget_ms, mean):
+            population = sample(mean, cfg.candidates)
+            population = population if proposals is None else torch.cat([population, proposals], 1)
+            elites, score = top(population, objective(population), cfg.elites)
+            mean = refit(elites, score, mean, cfg.momentum, cfg.floor)
+            best, best_score = better(best, best_score, elites, score)
+        return Plan(best if cfg.returns == "best" else mean.argmax(-1), mean, start.elites, best_score)

@@ -1,0 +1,80 @@
+"""What a recipe hands to a run, and how the parts that recipes share are made from names."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mbkit import registry
+from mbkit.buffer import ReplayBuffer
+from mbkit.config import Experiment
+from mbkit.dynamics import files, mbrl
+from mbkit.dynamics.ensemble import Ensemble
+from mbkit.dynamics.mujoco import MujocoDynamics
+from mbkit.envs import Environment, known
+from mbkit.loops import Hook
+from mbkit.types import Actor, Dynamics, EnvSpec, RewardFn, Stateful, TerminationFn
+
+log = logging.getLogger("mbkit")
+
+
+@dataclass
+class Parts:
+    """Who acts, what is remembered, who learns after each step, and what a checkpoint holds."""
+
+    actor: Actor
+    buffer: ReplayBuffer
+    actor_for: Callable[[Environment], Actor]  # a fresh actor with the same learned parts, for evaluation and video
+    hooks: list[Hook] = field(default_factory=list)
+    stateful: dict[str, Stateful] = field(default_factory=dict)
+    dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
+
+
+def spec_of(config: Experiment, env: Environment) -> EnvSpec:
+    """What agents and models are told: the environment's dimensions, on the experiment's device."""
+    return env.spec._replace(device=torch.device(config.device))
+
+
+def make_planner(config: Experiment, spec: EnvSpec) -> Any:
+    """The planner that stands in the experiment."""
+    assert config.planner is not None  # the recipe's registry entry has a default
+    return registry.planners[config.planner.name].target(spec, config.planner.config)
+
+
+def make_dynamics(config: Experiment, env: Environment) -> Callable[[Environment], Dynamics]:
+    """Environment -> the dynamics that plans for it: one shared learned model, or that very environment's own physics."""
+    assert config.dynamics is not None  # the recipe's registry entry has a default
+    name, cfg = config.dynamics
+    if name == "mujoco":
+        return lambda other: MujocoDynamics(other, cfg)
+    reward, termination = reward_and_termination(config)
+    spec, processing = spec_of(config, env), (known.preprocess(config.env), known.absolute_dims(config.env))
+    model: Any
+    if name == "ensemble":
+        model = Ensemble(spec, cfg if cfg.load is None else files.config(cfg.load, cfg), reward, termination, *processing)
+        if cfg.load is not None:
+            model.load(cfg.load)
+    elif name == "mbrl":
+        given = (reward, termination, *processing)
+        model = mbrl.build(spec, cfg, *given) if cfg.load is None else mbrl.load(cfg.load, spec, cfg, *given)
+    else:  # a user's own, from an entry point
+        model = registry.dynamics[name].target(spec, cfg, reward, termination)
+    return lambda other: model
+
+
+def reward_and_termination(config: Experiment) -> tuple[RewardFn | None, TerminationFn | None]:
+    """The functions a model is given; None for a reward: it is learned; None for a termination: learned, or there is none."""
+    assert config.dynamics is not None
+    cfg = config.dynamics.config
+    reward, termination = getattr(cfg, "reward", "auto"), getattr(cfg, "termination", "auto")
+    if reward == "auto":
+        reward_fn = known.reward_fn(config.env, config.env_kwargs)
+        if reward_fn is None:
+            log.info(known.why_learned(config.env, config.env_kwargs))
+    else:
+        reward_fn = None if reward == "learned" else known.load_fn(reward)
+    if termination == "auto":
+        return reward_fn, known.termination_fn(config.env, config.env_kwargs)
+    return reward_fn, None if termination in ("learned", "never") else known.load_fn(termination)

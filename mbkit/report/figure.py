@@ -1,0 +1,85 @@
+"""One calm look for every figure, and SVG whose colours follow the page from light to dark."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from mbkit.recording.rundir import replacing
+from mbkit.report.curves import Curve
+
+INK, MUTED, GRID = "#23272f", "#7d828c", "#e6e3dc"
+SERIES = ("#1f6f8b", "#c4553b", "#5a8f4e", "#8460a8", "#b5832a", "#55606e")
+THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", **{color: f"--s{i}" for i, color in enumerate(SERIES)}}
+STYLE: Any = {"svg.fonttype": "none", "font.size": 9.0, "font.family": "sans-serif", "axes.unicode_minus": True}
+
+
+def color(index: int) -> str:
+    """Colour of the group `index`; they repeat after six."""
+    return SERIES[index % len(SERIES)]
+
+
+def axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """An empty figure in the house look: two quiet spines, horizontal rules, no box."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 3.3), layout="constrained")
+        ax = figure.subplots()
+    ax.set_xlabel(xlabel, color=MUTED)
+    ax.set_ylabel(ylabel, color=MUTED)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(which="both", colors=MUTED, length=0, pad=5)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+    return figure, ax
+
+
+def steps_axis(ax: Axes) -> None:
+    """Ticks such as 500, 1k, 1.5k."""
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
+    """A line with its interval; one point alone gets an error bar."""
+    shade = color(index)
+    if len(curve.x) == 1:
+        ax.errorbar(curve.x, curve.y, [curve.y - curve.low, curve.high - curve.y], color=shade, fmt="o", capsize=4, label=label)
+        return
+    ax.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.16, linewidth=0)
+    dots = {"marker": "o", "markersize": 3.5} if len(curve.x) <= 30 else {}
+    ax.plot(curve.x, curve.y, color=shade, linewidth=1.9, label=label, solid_capstyle="round", **dots)  # type: ignore[arg-type]
+
+
+def legend(ax: Axes) -> None:
+    """A frameless legend, if there is anything to tell apart."""
+    handles, labels = ax.get_legend_handles_labels()
+    if len(handles) > 1:
+        ax.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6)
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Inline SVG: text as text, colours as CSS variables, every id prefixed with `name` so that figures don't collide."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = re.sub(r".*?(?=<svg)", "", buffer.getvalue(), count=1, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
+    text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    for value, variable in THEME.items():
+        text = text.replace(value, f"var({variable})")
+    return text
+
+
+def save_png(figure: Figure, file: Path) -> None:
+    """Write the figure on white; a reader never sees half a file."""
+    with matplotlib.rc_context(STYLE), replacing(file) as stream:
+        figure.savefig(stream, format="png", dpi=160, facecolor="white")

@@ -1,0 +1,296 @@
+"""Train, resume, load, evaluate: what the command line and the Python API both call."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from mbkit import accelerate, config, recipes, recording, registry
+from mbkit.config import Experiment
+from mbkit.envs import Environment, make
+from mbkit.loops import Evaluation, Every, Online, diagnose_model, evaluate_policy
+from mbkit.types import Actor, UserError
+
+EVALUATION_SEED = 1_000_000_000  # evaluation episode i of a run starts from 1e9 + 1000 seed + i, far from training's seed + i
+SIDE_BY_SIDE = 10  # evaluation episodes run at once
+
+
+class Interrupted(Exception):
+    """The user stopped the run; its directory is complete up to the step that the message names."""
+
+
+@contextmanager
+def interruptible() -> Iterator[list[str]]:
+    """Collects the name of a signal that asks us to stop after the present step; a second Ctrl-C stops at once."""
+    caught: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    former: dict[int, Any] = {}
+    try:
+        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        pass  # not the main thread: whoever called us handles signals
+    try:
+        yield caught
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Whatever happens inside draws its own random numbers and leaves training's untouched: scoring must not change learning."""
+    before = accelerate.rng_state()
+    try:
+        yield
+    finally:
+        accelerate.set_rng_state(before)
+
+
+class Run:
+    """One experiment, wired: an environment, a recipe's parts, a loop, and the directory it writes to."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.config = experiment
+        self.directory: Path | None = None
+        self.notes: list[str] = []  # for the user, once all is done: why there is no video
+        self.scores: dict[str, float] = {}  # of the last evaluation
+        self.best: float | None = None
+        if experiment.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
+        self.threads = accelerate.set_threads(experiment.threads)
+        accelerate.seed_everything(experiment.seed)
+        self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
+        self.parts: recipes.Parts = registry.recipes[experiment.algo].target(experiment, self.env)
+        self.loop = Online(self.env, self.parts.actor, self.parts.buffer, experiment.loop.warmup_steps)
+
+    @property
+    def agent(self) -> Actor:
+        """Who acts: `run.agent.act(obs [M, O]) -> [M, A]` in [-1, 1]."""
+        return self.parts.actor
+
+    @property
+    def path(self) -> Path:
+        """The run directory; UserError before there is one."""
+        if self.directory is None:
+            raise UserError("this run has no directory yet; expected one that was trained or loaded")
+        return self.directory
+
+    def make_env(self, num_envs: int, seed: int, render_mode: str | None = None) -> Environment:
+        """The experiment's environment, M of it."""
+        c = self.config
+        return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=c.env_kwargs, render_mode=render_mode)
+
+    # --- training -----------------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the run directory and write down what is going to run; nothing is written before all parts could be built."""
+        c = self.config
+        self.directory = recording.create_run_dir(c.algo, c.env, c.seed, c.run_dir)
+        recording.write_text(self.path / "config.yaml", config.to_yaml(c))
+
+    def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
+        """From where the loop stands (or the checkpoint) to `config.steps`; then score, film, diagnose and summarise."""
+        c = self.config
+        with (
+            recording.Recorder(self.path, c.loop.log_every, c.steps, progress=True, tensorboard=c.tensorboard) as recorder,
+            accelerate.matmul_precision(c.precision),
+        ):
+            self.loop.recorder = recorder
+            if checkpoint is not None:
+                self.restore(checkpoint)
+                recorder.load_state_dict(checkpoint["recorder"])
+            hooks = [*self.parts.hooks, Every(c.eval.every, self._scored), Every(c.checkpoint.every, lambda _: self.checkpoint())]
+            with interruptible() as caught:
+                self.loop.run(c.steps, hooks, stop=lambda: bool(caught))
+            self.checkpoint()
+            if caught:
+                here = f"a checkpoint was written at step {self.loop.step}, `mbkit resume {self.path}` goes on from it"
+                raise Interrupted(f"stopped by {caught[0]}: {here}")
+            self._finish(recorder)
+
+    def _score(self, keep_rows: bool = False) -> Evaluation:
+        """Evaluate the present policy and write the figures down."""
+        result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
+        self.scores = {name: float(value) for name, value in result.metrics().items()}
+        self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
+        self.loop.recorder.event(self.loop.step, self.scores)
+        return result
+
+    def _scored(self, loop: Online) -> None:
+        self._score()
+
+    def checkpoint(self) -> None:
+        """Everything the rest of the run depends on, on disk in one piece."""
+        state = {
+            "loop": self.loop.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self.parts.stateful.items()},
+            "random": accelerate.rng_state(),
+            "recorder": self.loop.recorder.state_dict(),
+            "best": self.best,
+        }
+        score = self.scores.get("eval/return")
+        recording.save_checkpoint(self.path / "checkpoint", self.loop.step, state, self.config.checkpoint.keep, score)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up where `checkpoint` was called."""
+        for name, part in self.parts.stateful.items():
+            part.load_state_dict(state["parts"][name])
+        self.loop.load_state_dict(state["loop"])
+        if self.env.restart_reason:
+            self.notes.append(self.env.restart_reason)
+        self.best = state["best"]
+        accelerate.set_rng_state(state["random"])
+
+    def _finish(self, recorder: recording.Recorder) -> None:
+        """The final policy's score, the model's diagnostics on the evaluation episodes, the film, the summary."""
+        c, model = self.config, self.parts.dynamics
+        result = self._score(keep_rows=model is not None)
+        if model is not None:
+            if hasattr(model, "save"):
+                model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
+            with same_random_numbers():
+                recording.write_json(self.path / "diagnostics.json", diagnose_model(model, result.buffer(self.env.spec)))
+        if c.eval.video:
+            self.film()
+        recorder.flush()
+        summary = recording.Summary(
+            algo=c.algo,
+            env=c.env,
+            seed=c.seed,
+            steps=self.loop.step,
+            eval_return_mean=self.scores["eval/return"],
+            eval_return_std=self.scores["eval/return_std"],
+            eval_episodes=c.eval.episodes,
+            best_eval_return=self.best,
+            wall_seconds=recorder.seconds,
+            device=device_words(c.device),
+        )
+        recording.write_summary(self.path, summary, threads=self.threads, episodes=self.loop.episodes, notes=self.notes)
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` says."""
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        return summary
+
+    # --- scoring ------------------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, episodes: int = 10, keep_rows: bool = False) -> Evaluation:
+        """Deterministic returns of `episodes` whole episodes on seeds that training never sees; leaves the run as it was."""
+        seed, parts = EVALUATION_SEED + 1000 * self.config.seed, []
+        with same_random_numbers():
+            accelerate.seed_everything(self.config.seed)  # a score depends on the policy alone, not on when it is taken
+            for begin in range(0, episodes, SIDE_BY_SIDE):
+                env = self.make_env(min(SIDE_BY_SIDE, episodes - begin), seed + begin)
+                parts.append(evaluate_policy(env, self.parts.actor_for(env), seed + begin, keep_rows))
+                env.close()
+        return Evaluation.join(parts)
+
+    def film(self) -> Path | None:
+        """One episode as a video in `videos/`; None, and a note, where there is no renderer."""
+        seed = EVALUATION_SEED + 1000 * self.config.seed
+        with same_random_numbers():
+            try:
+                env = self.make_env(1, seed, "rgb_array")
+            except UserError as error:
+                self.notes.append(f"no video: {error}")
+                return None
+            actor = self.parts.actor_for(env)
+            video = recording.record_video(lambda: env, actor, self.path / "videos" / f"step-{self.loop.step}.mp4", seed)
+        if video.reason is not None:
+            self.notes.append(video.reason)
+        return video.path
+
+
+def device_words(device: str) -> str:
+    """`cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+# --- the Python API -----------------------------------------------------------------------------------------------------------------
+
+
+def words_of(words: tuple[str, ...], options: Mapping[str, Any]) -> list[str]:
+    """train("pets", "planner=cem", env="cartpole", planner={"elites": 5}) as one list of key=value words."""
+    found = list(words)
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found += [f"{key}.{word}" for word in words_of((), value)]
+        else:
+            found.append(f"{key}={json.dumps(value, default=str)}")
+    return found
+
+
+def train(algo: str, *words: str, **options: Any) -> Run:
+    """Train an algorithm: `train("pets", env="InvertedPendulum-v5", steps=2000, planner={"iterations": 5})`.
+
+    Options are those of `mbkit config ALGO`, as keywords or as "key=value" words. Returns the finished run; `run.agent` acts.
+    """
+    run = Run(config.compose(algo, words_of(words, options)))
+    run.open()
+    run.train()
+    return run
+
+
+def read_config(directory: str | Path) -> Experiment:
+    """The experiment of a run directory."""
+    path = Path(directory) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run directory: it has no config.yaml")
+    return config.from_dict(config.read_yaml(path.read_text(), str(path)))
+
+
+def load(directory: str | Path, checkpoint: str = "last") -> Run:
+    """A run as it stood at its last (or "best") checkpoint, ready to act and to be evaluated."""
+    run = Run(read_config(directory))
+    run.directory = Path(directory)
+    _, state = recording.load_checkpoint(run.path / "checkpoint", "best" if checkpoint == "best" else "last")
+    run.restore(state)
+    return run
+
+
+def resume(directory: str | Path, *words: str, **options: Any) -> Run:
+    """Go on from the last checkpoint, bit for bit on the same number of threads; `steps=M` goes further than planned."""
+    experiment, changes = read_config(directory), config.parse_overrides(words_of(words, options))
+    unknown = [key for key in changes if key != "steps"]
+    if unknown:
+        raise UserError(f"resume takes steps=M only, since anything else would be another experiment; came {unknown[0]!r}")
+    step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
+    experiment = config.from_dict({**experiment.to_dict(), **changes})
+    if step >= experiment.steps and (Path(directory) / "summary.json").is_file():
+        raise UserError(f"{directory} has all its {step} steps already; steps=M with M > {step} goes further")
+    run = Run(experiment)
+    run.directory = Path(directory)
+    recording.write_text(run.path / "config.yaml", config.to_yaml(experiment))
+    run.train(state)
+    return run
+
+
+def evaluate(run: Run | str | Path, episodes: int = 10, video: bool = False) -> dict[str, Any]:
+    """Deterministic returns on fresh seeds: mean, std over episodes, each return, mean length, and the video's path if asked."""
+    run = run if isinstance(run, Run) else load(run)
+    result = run.evaluate(episodes)
+    answer = {
+        "return_mean": float(result.returns.mean()),
+        "return_std": float(result.returns.std(correction=0)),
+        "returns": result.returns.tolist(),
+        "length_mean": float(result.lengths.double().mean()),
+        "episodes": episodes,
+        "step": run.loop.step,
+    }
+    if video:
+        made = run.film()
+        answer["video"] = run.notes[-1] if made is None else str(made)
+    return answer
+
+
+__all__ = ["Interrupted", "Run", "evaluate", "load", "recipes", "replace", "resume", "train"]

@@ -1,0 +1,128 @@
+"""Actions and observations at the boundary: affine identities, one-hot, flattening, and what is refused in one sentence."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten
+from gymnasium.vector.utils import batch_space
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbkit.envs.spaces import ActionMap, ObservationMap
+from mbkit.types import UserError
+
+bounds = st.floats(-1e3, 1e3, width=32)
+
+
+@given(low=bounds, span=st.floats(0.125, 1e3, width=32), action=st.floats(-1, 1, width=32))
+def test_actions_map_affinely_onto_the_box(low: float, span: float, action: float) -> None:
+    box = spaces.Box(np.float32(low), np.float32(low + span), (2,))
+    native = ActionMap(box, "toy")
+    assert np.allclose(native(torch.tensor([[-1.0, 1.0]])), [[box.low[0], box.high[0]]], rtol=1e-6, atol=1e-12)
+    came = native(torch.full((3, 2), action))
+    assert came.dtype == np.float32
+    assert came.shape == (3, 2)
+    assert all(box.contains(row) for row in came)
+    assert came[0, 0] == pytest.approx(low + (action + 1) / 2 * (float(box.high[0]) - low), abs=1e-4)
+
+
+@given(action=st.floats(-1, 1, width=32))
+def test_a_unit_box_is_the_identity_to_the_last_digit(action: float) -> None:
+    native = ActionMap(spaces.Box(-1, 1, (1,)), "toy")
+    assert native(torch.tensor([[action]])).item() == np.float32(action)
+
+
+def test_actions_beyond_one_are_clipped_and_bounds_may_differ_by_axis() -> None:
+    native = ActionMap(spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64), "toy")
+    assert native(torch.tensor([[3.0, -9.0], [0.5, 0.5]])).tolist() == [[2.0, 0.0], [1.0, 7.5]]
+
+
+def test_a_box_of_two_axes_gets_its_shape() -> None:
+    native = ActionMap(spaces.Box(-1, 1, (2, 3)), "toy")
+    assert native.dim == 6
+    assert native(torch.arange(6.0)[None] / 6).shape == (1, 2, 3)
+
+
+def test_discrete_actions_stay_whole_and_shift_to_the_start() -> None:
+    native = ActionMap(spaces.Discrete(3, start=5), "toy")
+    came = native(torch.tensor([0, 2]))
+    assert (native.dim, native.discrete, came.tolist(), came.dtype) == (3, True, [5, 7], np.int64)
+
+
+def test_an_action_that_is_not_finite_is_named() -> None:
+    with pytest.raises(UserError, match=r"action for toy: expected finite numbers, got .*nan"):
+        ActionMap(spaces.Box(-1, 1, (1,)), "toy")(torch.tensor([[float("nan")]]))
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        (spaces.Box(-np.inf, np.inf, (2,)), "action space of toy: expected finite bounds"),
+        (spaces.Box(0, 3, (2,), np.int64), "action space of toy: expected Discrete or a Box of floats"),
+        (spaces.MultiDiscrete([2, 2]), "action space of toy: expected Discrete or a Box of floats"),
+    ],
+)
+def test_action_spaces_refused(space: spaces.Space, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        ActionMap(space, "toy")
+
+
+NESTED = spaces.Dict(
+    {
+        "velocity": spaces.Box(-1, 1, (2, 2)),
+        "gear": spaces.Discrete(3),
+        "arm": spaces.Tuple((spaces.Box(-1, 1, (1,)), spaces.MultiBinary(2))),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [NESTED, spaces.Discrete(4, start=-1), spaces.Box(-1, 1, (3,), np.float64), spaces.Box(-1, 1, ()), spaces.MultiDiscrete([2, 3])],
+)
+def test_one_observation_and_a_batch_flatten_alike(space: spaces.Space) -> None:
+    space.seed(0)
+    rows = [space.sample() for _ in range(5)]
+    vector = ObservationMap(space, "toy")
+    batched = batch_space(space, 5)
+    stacked = vector.stack(batched, _batch(space, rows))
+    assert stacked.shape == (5, vector.dim)
+    assert stacked.dtype == np.float32
+    for row, one in zip(stacked, rows, strict=True):
+        assert np.array_equal(row, np.asarray(vector(one), np.float32))
+        assert np.array_equal(row, flatten(space, one).astype(np.float32))
+
+
+def test_a_dictionary_is_laid_out_by_key_and_discrete_is_one_hot() -> None:
+    obs = {
+        "velocity": np.array([[1, 2], [3, 4]], np.float32) / 4,
+        "gear": 1,
+        "arm": (np.array([0.5], np.float32), np.array([0, 1], np.int8)),
+    }
+    assert ObservationMap(NESTED, "toy")(obs).tolist() == [0.5, 0, 1, 0, 1, 0, 0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        (spaces.Box(0, 255, (8, 8, 3), np.uint8), r"observation space of toy: expected vectors, got an image, uint8 \(8, 8, 3\)"),
+        (spaces.Box(0, 1, (4, 4, 4)), "got an image, float32"),
+        (spaces.Box(0, 255, (8, 8), np.uint8), "got an image, uint8"),
+        (spaces.Dict({"a": spaces.Dict({"eye": spaces.Box(0, 255, (8, 8, 3), np.uint8)})}), "observation space 'a.eye' of toy"),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Text(3))), "observation space '1' of toy: expected something a vector can be made of"),
+        (spaces.Sequence(spaces.Discrete(2)), "expected something a vector can be made of"),
+    ],
+)
+def test_observation_spaces_refused(space: spaces.Space, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        ObservationMap(space, "toy")
+
+
+def _batch(space: spaces.Space, rows: list) -> object:
+    """Rows laid out as a vector environment does."""
+    if isinstance(space, spaces.Dict):
+        return {key: _batch(part, [row[key] for row in rows]) for key, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_batch(part, [row[i] for row in rows]) for i, part in enumerate(space))
+    return np.array(rows)

@@ -1,0 +1,113 @@
+"""Threads, precision, gears, seeds: what is set is what is in force, and what was saved comes back."""
+
+import io
+import random
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mbkit.accelerate import accelerated, matmul_precision, rng_state, seed_everything, set_rng_state, set_threads
+from mbkit.types import UserError
+
+CPU = torch.device("cpu")
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+def swap(x: Tensor, pair: Pair, nothing: None = None) -> Pair:
+    return Pair(pair.right * x, pair.left + torch.randn_like(x))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads():
+    assert set_threads(1) == 1
+    assert torch.get_num_threads() == 1
+    assert set_threads(0) >= 1
+    with pytest.raises(UserError, match="threads=-2"):
+        set_threads(-2)
+
+
+def test_matmul_precision_is_put_back_even_after_an_error():
+    before = torch.get_float32_matmul_precision()
+    with matmul_precision("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+    with pytest.raises(UserError), matmul_precision("high"):
+        set_threads(-1)
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_eager_is_the_function_itself():
+    assert accelerated(swap, "eager", CPU) is swap
+
+
+def test_cudagraph_on_the_cpu_is_refused():
+    with pytest.raises(UserError, match="needs device=cuda, got device=cpu"):
+        accelerated(swap, "cudagraph", CPU)
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager():
+    def fn(x: Tensor) -> Pair:
+        return Pair(x.sin() + 1, x.square().sum(-1))
+
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(accelerated(fn, "compile", CPU)(x), fn(x))
+
+
+@pytest.mark.gpu
+def test_graph_draws_the_random_numbers_of_eager_and_captures_per_shape():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    graphed = accelerated(swap, "cudagraph", torch.device("cuda"))
+    for rows in (3, 5, 3):
+        x = torch.randn(rows, device="cuda")
+        pair = Pair(x + 1, x * 2)
+        state = torch.cuda.get_rng_state()
+        want = swap(x, pair), swap(x, pair)
+        torch.cuda.set_rng_state(state)
+        got = graphed(x, pair, None), graphed(x, pair, None)
+        torch.testing.assert_close(got, want)
+        assert not torch.equal(got[0].right, got[1].right)
+
+
+def draw():
+    return random.random(), np.random.rand(), np.random.randn(), random.gauss(0, 1), torch.rand(2).tolist()
+
+
+def test_a_seed_fixes_everything():
+    seed_everything(7)
+    first = draw()
+    seed_everything(7)
+    assert draw() == first
+    seed_everything(8)
+    assert draw() != first
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_refuses_a_seed_out_of_range(seed):
+    with pytest.raises(UserError, match=f"seed={seed}"):
+        seed_everything(seed)
+
+
+def test_random_states_survive_a_file_read_without_pickle():
+    seed_everything(3)
+    draw()  # leaves half a pair of normals in Python's and NumPy's state
+    file = io.BytesIO()
+    torch.save(rng_state(), file)
+    want = draw()
+    file.seek(0)
+    set_rng_state(torch.load(file, weights_only=True))
+    assert draw() == want

@@ -1,0 +1,130 @@
+"""Networks: a member is an MLP, the fast copy equals the slow one, the normaliser inverts, Polyak's limits hold."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mbkit.nn import MANY_ROWS, EnsembleMLP, FrozenEnsemble, Normalizer, polyak_, restore_optimizer_, truncated_normal_init_
+
+
+def plain(net: EnsembleMLP, e: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for w, b in zip(net.weight, net.bias, strict=True):
+        linear = nn.Linear(w.shape[1], w.shape[2])
+        linear.weight.data, linear.bias.data = w[e].detach().T.clone(), b[e, 0].detach().clone()
+        layers += [linear, nn.SiLU() if net.activation == "silu" else nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("rows", [1, 7, 3 * MANY_ROWS])
+def test_each_member_is_a_plain_mlp(activation, rows):
+    net = EnsembleMLP(3, (4, 16, 16, 2), activation)
+    x = torch.randn(3, rows, 4)
+    with torch.no_grad():
+        out = net(x)
+    for e in range(3):
+        torch.testing.assert_close(out[e], plain(net, e)(x[e]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net(x), out, atol=1e-5, rtol=1e-5)  # with gradient another kernel is used
+    torch.testing.assert_close(net(x[0])[1], plain(net, 1)(x[0]), atol=1e-5, rtol=1e-5)  # shared rows
+
+
+def test_gradients_are_those_of_a_plain_mlp():
+    net = EnsembleMLP(2, (3, 8, 1), "silu")
+    one, x = plain(net, 1), torch.randn(5, 3)
+    net(x)[1].sum().backward()
+    one(x).sum().backward()
+    torch.testing.assert_close(net.weight[0].grad[1], one[0].weight.grad.T)
+    assert not net.weight[0].grad[0].any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 2 * MANY_ROWS), activation=st.sampled_from(["relu", "silu"]))
+def test_frozen_copy_equals_the_network(rows, activation):
+    net = EnsembleMLP(2, (3, 32, 32, 4), activation)
+    frozen = FrozenEnsemble(2, net.sizes, activation, torch.device("cpu"), torch.float32)
+    frozen.copy_(list(net.weight), list(net.bias))
+    x = torch.randn(2, rows, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(x), net(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [10, 1100])
+def test_bfloat16_copy_is_close(rows):
+    net = truncated_normal_init_(EnsembleMLP(2, (3, 64, 64, 4), "silu"))
+    frozen = FrozenEnsemble(2, net.sizes, "silu", torch.device("cpu"), torch.bfloat16)
+    with torch.no_grad():
+        frozen.copy_(list(net.weight), list(net.bias))
+        x = torch.randn(2, rows, 3)
+        error = (frozen(x) - net(x)).abs().max() / net(x).std()
+    assert frozen(x).dtype == torch.float32
+    assert 0 < error < 0.05
+
+
+def test_frozen_tensors_keep_their_place():
+    net = EnsembleMLP(2, (3, 8, 4))
+    frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
+    places = [w.data_ptr() for w in frozen.weight + frozen.bias + frozen.transposed]
+    with torch.no_grad():
+        frozen.copy_(list(net.weight), list(net.bias))
+    assert places == [w.data_ptr() for w in frozen.weight + frozen.bias + frozen.transposed]
+
+
+def test_truncated_normal_init_stays_within_two_sigmas():
+    net = truncated_normal_init_(EnsembleMLP(4, (16, 200, 3)))
+    for w, b in zip(net.weight, net.bias, strict=True):
+        sigma = 0.5 / w.shape[1] ** 0.5
+        assert w.abs().max() <= 2 * sigma
+        assert 0.8 * sigma < w.std() < 0.95 * sigma  # 0.88 is the spread of a normal cut at two sigmas
+        assert not b.any()
+
+
+def test_normalizer_normalises_and_inverts():
+    x = torch.randn(1000, 3) * torch.tensor([1.0, 100.0, 1e-3]) + torch.tensor([0.0, 1e3, -5.0])
+    normalizer = Normalizer(3)
+    torch.testing.assert_close(normalizer(x), x)
+    normalizer.fit(x)
+    z = normalizer(x)
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(z.std(0), torch.ones(3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(normalizer.inverse(z), x)
+
+
+def test_constant_column_keeps_its_scale():
+    normalizer = Normalizer(2)
+    normalizer.fit(torch.stack((torch.full((9,), 3.0), torch.arange(9.0)), 1))
+    assert normalizer.std[0] == 1
+    assert normalizer(torch.tensor([[4.0, 0.0]]))[0, 0] == 1
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3, 1.0])
+def test_polyak(tau):
+    target, online = EnsembleMLP(2, (3, 4, 1)), EnsembleMLP(2, (3, 4, 1))
+    expected = [(1 - tau) * t + tau * o for t, o in zip(target.parameters(), online.parameters(), strict=True)]
+    polyak_(target, online, tau)
+    for t, e in zip(target.parameters(), expected, strict=True):
+        torch.testing.assert_close(t.detach(), e.detach())
+
+
+def test_optimizer_is_restored_in_place():
+    net = EnsembleMLP(1, (3, 4, 1))
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        F.mse_loss(net(torch.ones(2, 3)), torch.ones(1, 2, 1)).backward()
+        optimizer.step()
+
+    step()
+    saved = deepcopy(optimizer.state_dict())
+    moment = optimizer.state[net.weight[0]]["exp_avg"]
+    place = moment.data_ptr()
+    step()
+    restore_optimizer_(optimizer, saved)
+    assert optimizer.state[net.weight[0]]["exp_avg"].data_ptr() == place
+    torch.testing.assert_close(optimizer.state[net.weight[0]]["exp_avg"], saved["state"][0]["exp_avg"], rtol=0, atol=0)
