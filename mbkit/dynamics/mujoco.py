@@ -53,8 +53,7 @@ class MujocoDynamics:
         first: Any = self.envs[0]
         self.native = ActionMap(first.action_space, name)
         readout = readout_of(first)
-        fast = readout is not None and Vectorised.handles(readout)
-        self.simulator: Any = Vectorised(first, readout, threads) if readout is not None and fast else Stepped(first, threads)
+        self.simulator: Any = Vectorised(first, readout, threads) if readout else Stepped(first, threads)
 
     def init(self, obs: Tensor) -> Any:
         """Rows that stand where the live environments stand now, from obs [B, O]; B = P M N as `owners` says."""

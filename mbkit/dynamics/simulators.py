@@ -12,14 +12,9 @@ from typing import Any, NamedTuple
 import mujoco
 import mujoco.rollout
 import numpy as np
+from mujoco.batch import Batch
 
 from mbkit.dynamics.readouts import Array, Frames, Readout, Seen
-from mbkit.types import UserError
-
-try:
-    from mujoco.batch import Batch  # since 3.17; before, only the fields in the physics state can be recorded
-except ImportError:
-    Batch = None
 
 FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS  # time, qpos, qvel, act: what mujoco.rollout records
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION  # all the next step depends on, the solver's warm start included
@@ -51,11 +46,6 @@ class Vectorised:
         self.batch: Any = None
         self.recorded: dict[tuple[int, int], Array] = {}  # rows and physics steps -> output buffer, so that a plan allocates once
 
-    @staticmethod
-    def handles(readout: Readout) -> bool:
-        """Whether the installed MuJoCo records what the readout needs."""
-        return Batch is not None or not readout.fields
-
     def start(self, envs: Sequence[Any], owner: Array) -> Rows:
         """Row b stands where `envs[owner[b]]` stands now."""
         physics = np.stack([get_state(self.model, env.data, FULL) for env in envs])
@@ -72,8 +62,6 @@ class Vectorised:
 
     def step(self, rows: Rows, action: Array) -> tuple[Rows, Seen]:
         """Native actions [B, A]; the rows after them."""
-        if Batch is None:
-            raise UserError("dynamics=mujoco steps one action at a time with mujoco >= 3.17 only; whole sequences work before that too")
         control = np.repeat(action[:, None].astype(np.float64), self.env.frame_skip, 1)
         states, fields = self._record(rows, control)
         whole = self.batch.state[: len(action)].copy()

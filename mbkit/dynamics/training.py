@@ -113,7 +113,7 @@ class Best:
         better = error < self.error
         for kept, p in zip(self.kept, self.net.parameters(), strict=True):
             torch.where(better[:, None, None], p, kept, out=kept)
-        self.error = torch.minimum(error, self.error)
+        self.error = torch.where(better, error, self.error)
         improved = error < self.mark * (1 - self.threshold)
         self.mark = torch.where(improved, error, self.mark)
         return improved.any()
@@ -146,12 +146,13 @@ def fit(model: Ensemble, data: Transition) -> Metrics:
     for epoch in itertools.count(1):
         mean_loss = _epoch(model, train, index)
         improved = best.update(holdout_error(model, held)) if model.cfg.holdout else mean_loss.new_ones((), dtype=torch.bool)
-        finite, improved_now = torch.stack((mean_loss.isfinite(), improved)).tolist()  # the one wait for the device in an epoch
-        if not finite:
+        finite = torch.stack([x.isfinite().all() for x in (mean_loss, *model.net.parameters())]).all()
+        finite_now, improved_now = torch.stack((finite, improved)).tolist()  # the one wait for the device in an epoch
+        if not finite_now:
             bar.close()
             model.load_state_dict(before)
             raise UserError(
-                f"training the dynamics diverged: the loss is {float(mean_loss)} in epoch {epoch}, expected a finite number; "
+                f"training the dynamics diverged: the loss is {float(mean_loss)} in epoch {epoch}, expected finite weights; "
                 f"the model keeps its former weights (dynamics.lr is {model.cfg.lr}; smaller is safer)"
             )
         best.stale = 0 if improved_now else best.stale + 1

@@ -262,7 +262,7 @@ def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
         with pytest.raises(UserError, match="truncated or no dynamics file"):
             model(fit=False).load(path)
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="expected mbkit.dynamics/1, got no format"):
+    with pytest.raises(UserError, match=r"expected mbkit\.dynamics/1, got no format"):
         model(fit=False).load(path)
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import mbkit.envs.benchmarks  # registers the tasks
-from mbkit.dynamics import simulators
 from mbkit.dynamics.mujoco import MujocoConfig, MujocoDynamics, owners
 from mbkit.dynamics.simulators import Stepped, Vectorised
 from mbkit.envs import make
@@ -80,20 +79,6 @@ def test_vectorised_rows_equal_env_step(name, kwargs):
 @pytest.mark.parametrize(("name", "kwargs"), SLOW)
 def test_stepped_rows_equal_env_step(name, kwargs):
     compare(name, kwargs, 4, Stepped)
-
-
-@pytest.mark.parametrize("name", ["Hopper-v5", "Reacher-v5"])
-def test_without_mujoco_batch_everything_is_still_exact(name, monkeypatch):
-    monkeypatch.setattr(simulators, "Batch", None)
-    envs, obs = live(name, {})
-    model = MujocoDynamics(SimpleNamespace(envs=envs), MujocoConfig(threads=1))
-    assert isinstance(model.simulator, Vectorised if name == "Hopper-v5" else Stepped)
-    actions = torch.rand(2, 10, envs[0].action_space.shape[0]) * 2 - 1
-    seen = model.simulate(model.init(obs), actions)
-    for k in range(10):
-        expected, reward, *_ = envs[1].unwrapped.step(model.native(actions[1, k]))
-        np.testing.assert_array_equal(seen.obs[1, k], expected)
-        assert seen.reward[1, k] == reward
 
 
 def test_a_subclass_may_have_another_step():
