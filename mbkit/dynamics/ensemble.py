@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mbkit.config import at_least, between, positive
 from mbkit.dynamics import files, training
-from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, mixture
+from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
 from mbkit.nn import EnsembleMLP, FrozenEnsemble, Normalizer, restore_optimizer_, truncated_normal_init_
 from mbkit.registry import dynamics
 from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, State, Step, TerminationFn, Transition, UserError
@@ -240,17 +240,6 @@ class Ensemble(nn.Module):
             UserError: the file is missing, truncated or foreign, or belongs to a model of other dimensions, scaling or choices.
         """
         return files.load(self, Path(path))
-
-
-def soft_bounded_logvar(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Log-variance kept softly between two bounds: high - softplus(high - raw), then low + softplus(. - low) (PETS, appendix A.1)."""
-    raw = high - F.softplus(high - raw)
-    return low + F.softplus(raw - low)
-
-
-def soft_bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
-    """The square root of exp(`soft_bounded_logvar`) in closed form: the variance is var_low + 1 / (1 / var_high + exp(-raw))."""
-    return raw.neg().exp_().add_(var_high.reciprocal()).reciprocal_().add_(var_low).sqrt_()
 
 
 def check(spec: EnvSpec, cfg: EnsembleConfig, absolute: tuple[int, ...]) -> None:

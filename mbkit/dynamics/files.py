@@ -26,8 +26,11 @@ def save(model: Ensemble, path: Path, meta: dict[str, Any]) -> None:
     state = {k: v.detach().cpu() for k, v in model.state_dict().items() if isinstance(v, Tensor)}  # without the optimizer
     content = {"format": FORMAT, "fits": fits(model), "cfg": asdict(model.cfg), "state": state, "fitted": model.fitted, "meta": meta}
     partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a missing directory as RuntimeError
+        raise UserError(f"the dynamics file {str(path)!r} cannot be written: {error}") from error
 
 
 def read(path: Path) -> dict[str, Any]:

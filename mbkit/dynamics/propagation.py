@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Propagation = Literal["ts_inf", "ts1", "expectation", "moment_matching"]
@@ -73,3 +74,14 @@ def mixture(each: Gaussian, sampled: bool) -> Gaussian:
     if each.std is not None:
         var += each.std.square().mean(0)
     return Gaussian(mean, var.sqrt_(), logit)
+
+
+def soft_bounded_logvar(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Log-variance kept softly between two bounds: high - softplus(high - raw), then low + softplus(. - low) (PETS, appendix A.1)."""
+    raw = high - F.softplus(high - raw)
+    return low + F.softplus(raw - low)
+
+
+def soft_bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
+    """The square root of exp(`soft_bounded_logvar`) in closed form: the variance is var_low + 1 / (1 / var_high + exp(-raw))."""
+    return raw.neg().exp_().add_(var_high.reciprocal()).reciprocal_().add_(var_low).sqrt_()

@@ -1,7 +1,6 @@
-"""Simulators that take B rows from where live environments stand through H actions each.
+"""Two simulators that take B rows from where live environments stand through H actions each, exactly as `env.step` would.
 
-Two of them agree with `env.step` to the last digit: `Vectorised` in MuJoCo's own threads for the tasks `readouts` knows, `Stepped` through
-copies of the environment for all others. B rows, H actions, A action.
+`Vectorised` runs the tasks `readouts` knows in MuJoCo's own threads, `Stepped` all others through copies of the environment. A action.
 """
 
 import copy

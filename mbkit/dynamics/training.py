@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mbkit.dynamics.propagation import soft_bounded_logvar
 from mbkit.nn import EnsembleMLP
 from mbkit.types import Metrics, Transition, UserError
 
@@ -56,8 +57,6 @@ def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor) -> Tensor:
 
 def loss(model: Ensemble, batch: Rows) -> Tensor:
     """What is minimised on normalised rows [E, b, ...]; squared error where members are deterministic."""
-    from mbkit.dynamics.ensemble import soft_bounded_logvar
-
     mean, raw, logit = model.split(model.net(batch.x))
     if raw is None:
         total = (mean - batch.y).square().mean((1, 2)).sum()  # mbrl-lib sums over rows and dimensions
@@ -211,8 +210,6 @@ def _epoch(model: Ensemble, train: Tensor, index: Tensor) -> Tensor:
 @torch.no_grad()
 def _finish(model: Ensemble, data: Transition, held: Rows, mean_loss: Tensor, epochs: int) -> Metrics:
     """Choose the elites, refresh the inference copy, remember what `dynamics.pt` tells of the training."""
-    from mbkit.dynamics.ensemble import soft_bounded_logvar
-
     mean, raw, _ = model.split(model.net(held.x))
     error = (mean - held.y).square().mean((1, 2))
     model.elites.copy_(error.argsort()[: model.cfg.elites].sort().values)

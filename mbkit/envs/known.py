@@ -73,13 +73,14 @@ def load_fn(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise UserError(f"{path!r} is no import path; expected package.module:function")
-    sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         module = import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported
         raise UserError(f"module {module_name!r} of {path!r} can't be imported: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(here)
     if not hasattr(module, name):
         raise UserError(f"module {module_name!r} has no {name!r}; {nearest(name, [n for n in vars(module) if not n.startswith('_')])}")
     function = getattr(module, name)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from systems import CPU, SPEC, linear_gaussian
 
 from mbkit.dynamics import files
-from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig, soft_bounded_logvar, soft_bounded_std
-from mbkit.dynamics.propagation import Gaussian, blocks, deal, mixture
+from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.dynamics.propagation import Gaussian, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
 from mbkit.registry import dynamics
 from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, UserError
 
@@ -249,6 +249,11 @@ def test_file_that_does_not_fit_is_refused(tmp_path, other, named):
     model(fit=False).save(tmp_path / "dynamics.pt")
     with pytest.raises(UserError, match=named):
         other().load(tmp_path / "dynamics.pt")
+
+
+def test_unwritable_place_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        model(fit=False).save(tmp_path / "no" / "such" / "dynamics.pt")
 
 
 def test_truncated_foreign_and_missing_files_are_refused(tmp_path):

@@ -293,3 +293,18 @@ def test_observation_processing_is_found_by_the_name_in_the_configuration(tmp_pa
     obs, action = torch.randn(5, 18), torch.rand(5, 6)
     torch.testing.assert_close(mine.predict(obs, action), MbrlDynamics(theirs, spec, reward).predict(obs, action), rtol=0, atol=0)
     assert theirs.no_delta_list == [0]
+
+
+def test_a_basic_ensemble_is_a_model_like_any_other():
+    member = {"_target_": "mbrl.models.GaussianMLP", "in_size": 5, "out_size": 3, "device": "cpu", "num_layers": 1, "hid_size": 8}
+    network = models.BasicEnsemble(3, "cpu", member, propagation_method="random_model")
+    dynamics = MbrlDynamics(models.OneDTransitionRewardModel(network, learned_rewards=False), SPEC, reward)
+    obs, action = torch.randn(7, 3), torch.rand(7, 2)
+    assert dynamics.rollout(dynamics.init(obs), action[:, None].expand(7, 4, 2)).obs.shape == (7, 4, 3)
+    mean, var = dynamics.predict(obs, action)
+    raw, log_var = network[1].forward(torch.cat([obs, action], 1))
+    torch.testing.assert_close(mean[1], obs + raw)
+    torch.testing.assert_close(var[1], log_var.exp())
+    before = (mean - obs).square().mean()
+    dynamics.fit(transitions(64))
+    assert (dynamics.predict(obs, action).mean - obs).square().mean() != before

@@ -9,7 +9,8 @@ import torch
 from systems import NOISE, SPEC, A, B, linear_gaussian
 
 from mbkit.dynamics import training
-from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig, soft_bounded_logvar
+from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.dynamics.propagation import soft_bounded_logvar
 from mbkit.dynamics.training import Best, Rows, draw_bootstrap, gaussian_loss, loss, rows, shuffled
 from mbkit.nn import EnsembleMLP
 from mbkit.types import UserError
@@ -202,6 +203,15 @@ def test_diverging_training_leaves_the_model_as_it_was():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, model.state_dict()[key]), key
     assert model.step(data.obs, data.action).obs.isfinite().all()
+
+
+def test_diverging_first_training_leaves_no_trace():
+    model = Ensemble(SPEC, replace(SMALL, lr=1e30))
+    before = deepcopy(model.state_dict())
+    with pytest.raises(UserError, match="diverged"):
+        model.fit(linear_gaussian(200))
+    assert not model.optimizer.state
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items() if isinstance(v, torch.Tensor))
 
 
 @pytest.mark.parametrize(("field", "named"), [("obs", "inputs"), ("next_obs", "targets"), ("reward", "targets")])
