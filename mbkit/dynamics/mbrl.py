@@ -34,20 +34,23 @@ Process = Callable[[Tensor], Tensor]
 class MbrlConfig:
     """An mbrl-lib GaussianMLP and its ModelTrainer; defaults are mbrl-lib's gaussian_mlp_ensemble and PETS cartpole."""
 
-    members: int = at_least(7, 1)
+    members: int = at_least(7, 1)  # networks
     elites: int = at_least(5, 1)  # members with the lowest validation score, used for propagation
     layers: int = at_least(4, 1)  # hidden layers
     hidden: int = at_least(200, 1)  # units of each
-    activation: Literal["silu", "relu", "tanh", "elu", "gelu"] = "silu"
+    activation: Literal["silu", "relu", "tanh", "elu", "gelu"] = "silu"  # between the layers. mbrl-lib without a configuration: relu
     deterministic: bool = False  # squared error instead of Gaussian likelihood
     learn_bounds: bool = False  # learn the log-variance bounds. PETS: yes; mbrl-lib: no
-    propagation: Literal["ts1", "ts_inf", "expectation"] = "ts1"
-    lr: float = positive(7.5e-4)
+    propagation: Literal["ts1", "ts_inf", "expectation"] = "ts1"  # how particles meet members
+    lr: float = positive(7.5e-4)  # Adam's step size
     weight_decay: float = at_least(3e-5, 0)  # Adam's, on every parameter
-    batch_size: int = at_least(256, 1)
-    epochs: int = at_least(25, 1)
+    batch: int = at_least(256, 1)  # rows per member and gradient step
+    epochs: int = at_least(25, 1)  # most epochs per fit
     patience: int = at_least(25, 1)  # epochs without 1 % improvement of any member
     holdout: float = between(0.0, 0, 0.9)  # fraction for validation; 0: mbrl-lib's PETS scores on the training data
+    reward: str = "auto"  # auto: known where the environment's is; learned; or a function of yours, pkg.mod:fn
+    termination: str = "auto"  # auto: known where the environment's is, else never; never; or a function of yours, pkg.mod:fn
+    load: str | None = None  # mbrl-lib's results directory to start from
     action_low: tuple[float, ...] = ()  # the model's own action bounds; empty: [-1, 1], as everywhere here
     action_high: tuple[float, ...] = ()
 
@@ -92,10 +95,12 @@ class MbrlDynamics:
         self.cfg = cfg = cfg or MbrlConfig()
         if spec.discrete:
             raise UserError("dynamics=mbrl takes vectors as actions; came: an environment with discrete actions")
-        if reward is None and not model.learned_rewards:
+        if cfg.termination == "learned":
             raise UserError(
-                "this mbrl-lib model did not learn rewards; expected a reward function (dynamics.reward=pkg.mod:fn), came: none"
+                "mbrl-lib's models cannot learn when episodes terminate; expected dynamics.termination=auto, never or pkg.mod:fn"
             )
+        if reward is None and not model.learned_rewards:
+            raise UserError("this mbrl-lib model did not learn rewards; expected a reward function, came: none")
         if model.model.deterministic and model.model.propagation_method == "expectation" and not hasattr(model.model, "members"):
             raise UserError("mbrl-lib's deterministic GaussianMLP cannot propagate expectations; expected propagation=ts1 or ts_inf")
         if {len(cfg.action_low), len(cfg.action_high)} - {spec.action_dim} not in (set(), {0}):
@@ -173,9 +178,9 @@ class MbrlDynamics:
         order = rng.permutation(len(batch))
         held = int(len(batch) * self.cfg.holdout)
         train = iterators.BootstrapIterator(
-            batch[order[held:]], self.cfg.batch_size, len(self.model), shuffle_each_epoch=True, permute_indices=False, rng=rng
+            batch[order[held:]], self.cfg.batch, len(self.model), shuffle_each_epoch=True, permute_indices=False, rng=rng
         )
-        validation = iterators.TransitionIterator(batch[order[:held]], self.cfg.batch_size) if held else None
+        validation = iterators.TransitionIterator(batch[order[:held]], self.cfg.batch) if held else None
         losses, scores = self.trainer.train(train, validation, num_epochs=self.cfg.epochs, patience=self.cfg.patience, silent=True)
         return {"model/loss": torch.tensor(losses[-1]), "model/holdout_mse": torch.tensor(min(scores))}
 

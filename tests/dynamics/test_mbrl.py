@@ -178,7 +178,7 @@ def test_termination_is_reported():
 
 
 def test_fit_learns_and_state_round_trips():
-    cfg = MbrlConfig(members=3, elites=2, layers=2, hidden=32, epochs=20, holdout=0.2, lr=1e-3, batch_size=32)
+    cfg = MbrlConfig(members=3, elites=2, layers=2, hidden=32, epochs=20, holdout=0.2, lr=1e-3, batch=32)
     fitted = registered["mbrl"].target(SPEC, cfg, reward)
     data = transitions(300)
     before = (fitted.predict(data.obs, data.action).mean - data.next_obs).square().mean()
@@ -263,6 +263,8 @@ def test_refusals_name_the_culprit(tmp_path):
         ours.load(tmp_path, SPEC)
     with pytest.raises(UserError, match=r"must both have 2 numbers"):
         ours.load(tmp_path, SPEC, MbrlConfig(action_low=(-1.0,)), reward=reward)
+    with pytest.raises(UserError, match=r"cannot learn when episodes terminate"):
+        MbrlDynamics(peer(), SPEC, reward, cfg=MbrlConfig(termination="learned"))
     with pytest.raises(UserError, match=r"discrete actions"):
         MbrlDynamics(peer(), EnvSpec(3, 2, SPEC.device, discrete=True), reward)
     with pytest.raises(UserError, match=r"cannot propagate expectations"):
