@@ -1,8 +1,8 @@
 """mbkit: model-based reinforcement learning on PyTorch and MuJoCo.
 
-    run = mbkit.train("pets", env="InvertedPendulum-v5", steps=2000)
-    mbkit.evaluate(run)["return_mean"]
-    run.agent.act(obs)
+run = mbkit.train("pets", env="InvertedPendulum-v5", steps=2000)
+mbkit.evaluate(run)["return_mean"]
+run.agent.act(obs)
 """
 
 from importlib import import_module

@@ -1,8 +1,7 @@
-"""The `mbkit` command. A user's mistake ends with status 2 and one line on stderr, an interrupted run with 130, a crash with a traceback."""
+"""The `mbkit` command: a user's mistake ends with status 2 and one line on stderr, an interrupted run with 130, a crash with 1."""
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 

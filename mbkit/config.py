@@ -10,7 +10,7 @@ import math
 import re
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
@@ -232,9 +232,10 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         if key in REGISTRIES and isinstance(value, str):
             value = {"name": value}
         old = out.get(key)
-        if key in REGISTRIES and isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("name", old.get("name")) != old.get("name"):
-            old = {}
-        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            swapped = key in REGISTRIES and value.get("name", old.get("name")) != old.get("name")
+            value = dict(value) if swapped else _merge(old, value)
+        out[key] = value
     return out
 
 
@@ -333,7 +334,8 @@ def comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.NAME and re.match(rf"\s+{token.string}\s*:", token.line):
             name = token.string
         elif token.type == tokenize.COMMENT and name:
-            found[name] = f"{found[name]} {token.string.lstrip('# ')}" if name in found and not token.line.strip().startswith(name) else token.string.lstrip("# ")
+            words, goes_on = token.string.lstrip("# "), token.line.strip().startswith("#")
+            found[name] = f"{found[name]} {words}" if goes_on and name in found else words
     return found
 
 

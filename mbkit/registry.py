@@ -32,7 +32,7 @@ class Entry:
     target: Any
     config: type
     summary: str  # first line of the docstring, for `mbkit list`
-    defaults: dict[str, Any] = field(default_factory=dict)  # of an algorithm: its usual parts and options, e.g. {"planner": {"name": "icem"}}
+    defaults: dict[str, Any] = field(default_factory=dict)  # an algorithm's usual parts: {"planner": {"name": "icem"}}
 
 
 class Registry:
@@ -63,7 +63,9 @@ class Registry:
             try:
                 point.load()
             except Exception as error:  # a broken plug-in is its author's mistake: name it
-                raise UserError(f"entry point {point.name!r} = {point.value!r} of group mbkit.{self.kind}s failed to load: {error}") from error
+                raise UserError(
+                    f"entry point {point.name!r} = {point.value!r} of group mbkit.{self.kind}s failed to load: {error}"
+                ) from error
 
     def __getitem__(self, name: str) -> Entry:
         self._load_plugins()

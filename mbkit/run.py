@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -35,10 +35,8 @@ def interruptible() -> Iterator[list[str]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     former: dict[int, Any] = {}
-    try:
+    with suppress(ValueError):  # not the main thread: whoever called us handles signals
         former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        pass  # not the main thread: whoever called us handles signals
     try:
         yield caught
     finally:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-GENEROUS = "dynamics=mujoco agent.particles=1 planner=cem planner.candidates=500 planner.elites=50 planner.iterations=5".split()
+GENEROUS = ["dynamics=mujoco", "agent.particles=1", "planner=cem", "planner.candidates=500", "planner.elites=50", "planner.iterations=5"]
 
 
 class Row(NamedTuple):

@@ -43,9 +43,9 @@ def toy(tmp_path, monkeypatch):
     registry.dynamics.register("toymodel", Model)(Model)
     registry.planners.register("toysearch", Search)(Search)
     registry.planners.register("othersearch", Model)(Model)
-    registry.recipes.register("toy", ToyAgent, env="cartpole", steps=300, planner={"name": "toysearch"}, dynamics={"name": "toymodel", "lr": 1})(
-        lambda: None
-    )
+    registry.recipes.register(
+        "toy", ToyAgent, env="cartpole", steps=300, planner={"name": "toysearch"}, dynamics={"name": "toymodel", "lr": 1}
+    )(lambda: None)
     presets = tmp_path / "toy"
     presets.mkdir()
     (presets / "cartpole.yaml").write_text("steps: 400\nplanner: {sigma: 2}\n")

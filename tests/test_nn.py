@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mbkit.nn import MANY_ROWS, EnsembleMLP, FrozenEnsemble, Normalizer, polyak_, restore_optimizer_, truncated_normal_init_
+import mbkit.nn as nets
+from mbkit.nn import MANY_ROWS, PACKED_ROWS, EnsembleMLP, FrozenEnsemble, Normalizer, polyak_, restore_optimizer_, truncated_normal_init_
+
+has_fused_linear = nets._has_fused_linear
 
 
 def plain(net: EnsembleMLP, e: int) -> nn.Sequential:
@@ -52,6 +55,23 @@ def test_frozen_copy_equals_the_network(rows, activation):
     x = torch.randn(2, rows, 3)
     with torch.no_grad():
         torch.testing.assert_close(frozen(x), net(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_packed_weights_follow_every_refill(activation, fused, monkeypatch):
+    """With oneDNN's packed weights and without, the same as the network; a deep copy keeps the weights it was made from."""
+    monkeypatch.setattr(nets, "_has_fused_linear", (lambda: fused and has_fused_linear()))
+    net, other = (EnsembleMLP(2, (3, 32, 32, 4), activation) for _ in range(2))
+    frozen = FrozenEnsemble(2, net.sizes, activation, torch.device("cpu"), torch.float32)
+    x = torch.randn(2, PACKED_ROWS + 3, 3)
+    with torch.no_grad():
+        frozen.copy_(list(net.weight), list(net.bias))
+        twin = deepcopy(frozen)
+        frozen.copy_(list(other.weight), list(other.bias))
+        assert bool(frozen.packed) == (fused and has_fused_linear())
+        torch.testing.assert_close(frozen(x), other(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(twin(x), net(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [10, 1100])

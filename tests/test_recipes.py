@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from mbkit import recipes, registry  # noqa: F401  # recipes register when they are imported
 from mbkit.config import compose, config_root

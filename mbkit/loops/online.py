@@ -16,7 +16,7 @@ from mbkit.types import Actor, EnvSpec, State
 class Hook(Protocol):
     """Called after every environment step, in the order given; keeps its own cadence."""
 
-    def __call__(self, loop: "Online") -> None: ...
+    def __call__(self, loop: "Online") -> None: ...  # noqa: D102
 
 
 class Every:
@@ -26,6 +26,7 @@ class Every:
         self.steps, self.action = steps, action
 
     def __call__(self, loop: "Online") -> None:
+        """Runs the action where a multiple was passed."""
         if self.steps and loop.passed(self.steps):
             self.action(loop)
 

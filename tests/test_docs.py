@@ -1,0 +1,158 @@
+"""What the documentation says can be done: its commands parse, its code runs, its links lead somewhere."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from mbkit import cli, recipes  # noqa: F401  # recipes register when they are imported
+from mbkit.config import compose, parse_overrides
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+EXTENDING = ROOT / "docs/extending.md"
+MEASURED = {"docs/images/report.png", "docs/images/cartpole.png", "docs/results/pets.md", "docs/results/speed.md"}  # come out of runs
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OF_A_PLUGIN = re.compile(r"=(linear|climb)\b")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of one language, as they stand on the page."""
+    return [text for kind, text in FENCE.findall(page.read_text()) if kind == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words behind `mbkit` of every line that a person may copy."""
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mbkit ")]
+
+
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+BUILT_IN = [(page, words) for page, words in COMMANDS if not OF_A_PLUGIN.search(" ".join(words))]
+
+
+def text_only(page: Path) -> str:
+    """The page without code, in blocks or in a line."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings can be linked by."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 40
+    assert {words[0] for _, words in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config"}
+
+
+@pytest.mark.parametrize(("page", "words"), BUILT_IN, ids=[f"{page}: {' '.join(words)}" for page, words in BUILT_IN])
+def test_commands_parse(page, words):
+    """Options by the command line's own parser, then what stands behind them."""
+    name, *rest = words
+    given = typer.main.get_command(cli.app).commands[name].make_context(name, list(rest)).params
+    if name in ("train", "config"):
+        experiment = compose(given["algo"], given["words"] or [])
+        for key in parse_overrides(given["words"] or []):
+            assert hasattr(experiment, key)
+    if name == "list":
+        assert given["what"] in [*cli.LISTED, "envs"]
+    if name == "resume":
+        assert set(parse_overrides(given["words"] or [])) <= {"steps"}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """A directory with the modules of docs/extending.md and their entry points, as pip would leave them."""
+    here = tmp_path_factory.mktemp("site")
+    for block in blocks(EXTENDING, "python"):
+        if block.startswith("# my_package/"):
+            path = here / block.split("\n", 1)[0].removeprefix("# ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block)
+    facts = here / "my_package-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    groups = tomllib.loads("".join(blocks(EXTENDING, "toml")))["project"]["entry-points"]
+    lines = [line for group, points in groups.items() for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
+    (facts / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return here
+
+
+def python(package: Path, where: Path, *arguments: str) -> str:
+    """What a Python that can import the package says."""
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    words = [sys.executable, *arguments]
+    result = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_code_of_extending_runs(package, tmp_path):
+    scripts = [block for block in blocks(EXTENDING, "python") if not block.startswith("# my_package/")]
+    assert len(scripts) == 2
+    python(package, tmp_path, "-c", "\n".join(scripts))
+    assert (tmp_path / "runs/linear/summary.json").is_file()
+
+
+def test_the_plugins_of_extending_are_found_by_entry_point(package, tmp_path):
+    typed = [words for page, words in COMMANDS if OF_A_PLUGIN.search(" ".join(words))]
+    assert {words[0] for words in typed} == {"train", "config"}
+    code = "from mbkit import recipes; from mbkit.config import compose; import json, sys; "
+    code += "experiments = [compose(*words) for words in json.loads(sys.argv[1])]; print([(e.dynamics, e.planner) for e in experiments])"
+    said = python(package, tmp_path, "-c", code, json.dumps([(algo, words) for _, algo, *words in typed]))
+    assert said.count("LinearConfig") == said.count("ClimbConfig") == len(typed)
+    assert "changes tried per round" in python(package, tmp_path, "-m", "mbkit.cli", "config", "pets", "planner=climb")
+
+
+def test_the_functions_of_environments_can_be_planned_with(tmp_path, monkeypatch):
+    import torch
+
+    from mbkit.envs.known import load_fn
+
+    code = next(block for block in blocks(ROOT / "docs/environments.md", "python") if block.startswith("# my_tasks.py"))
+    (tmp_path / "my_tasks.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    rows = torch.randn(5, 3), torch.rand(5, 1), torch.randn(5, 3)
+    assert load_fn("my_tasks:calm")(*rows).shape == (5,)
+    assert load_fn("my_tasks:spun")(*rows).dtype == torch.bool
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_blocks_compile(page):
+    for block in blocks(page, "python"):
+        compile(block, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_only(page)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if file.is_relative_to(ROOT) and str(file.relative_to(ROOT)) in MEASURED:
+            continue
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_nothing_of_one_machine(page):
+    assert not re.search(r"(?<![\w.:/])/(home|root|Users|work|tmp|mnt|opt|usr|var)/", page.read_text())
+
+
+def test_every_page_is_in_the_table_of_contents():
+    listed = re.search(r"```\{toctree\}\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)
+    assert listed is not None
+    names = set(listed[1].split())
+    assert {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES[2:]} - {"index"} <= names
