@@ -90,9 +90,9 @@ class Options:
     algo: str
     env: str  # a Gymnasium name, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
     steps: int = at_least(1000, 1)  # environment steps, warm-up included
-    seed: int = at_least(0, 0)
+    seed: int = between(0, 0, 2**32 - 1)  # of weights, planner, warm-up and environments; evaluation has seeds of its own
     gamma: float = between(0.99, 0, 1)  # discount; the planners' returns are undiscounted
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"  # where models live and plans are made; environments are on the CPU
     threads: int = at_least(0, 0)  # CPU threads; 0: all cores
     precision: Literal["highest", "high", "medium"] = "highest"  # float32 matmul: high allows TF32 on CUDA
     run_dir: str | None = None  # default runs/ALGO/ENV/SEED-TIME

@@ -38,8 +38,8 @@ class Entry:
 class Registry:
     """One namespace of names, e.g. all planners; looking up an unknown name raises UserError with the nearest match."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind, self.group = kind, group  # group: of entry points
         self._entries: dict[str, Entry] = {}
         self._plugins_loaded = False
 
@@ -59,13 +59,11 @@ class Registry:
         if self._plugins_loaded:
             return
         self._plugins_loaded = True
-        for point in entry_points(group=f"mbkit.{self.kind}s"):
+        for point in entry_points(group=self.group):
             try:
                 point.load()
             except Exception as error:  # a broken plug-in is its author's mistake: name it
-                raise UserError(
-                    f"entry point {point.name!r} = {point.value!r} of group mbkit.{self.kind}s failed to load: {error}"
-                ) from error
+                raise UserError(f"entry point {point.name!r} = {point.value!r} of {self.group} failed to load: {error}") from error
 
     def __getitem__(self, name: str) -> Entry:
         self._load_plugins()
@@ -82,7 +80,7 @@ class Registry:
         return iter(sorted(self._entries.values(), key=lambda e: e.name))
 
 
-agents = Registry("agent")  # learners: class(spec, config, ...)
-recipes = Registry("recipe")  # wirings: build(experiment, environment) -> Parts
-dynamics = Registry("dynamics")  # models of the environment
-planners = Registry("planner")  # searches over action sequences
+agents = Registry("agent", "mbkit.agents")  # learners: class(spec, config, ...)
+recipes = Registry("recipe", "mbkit.recipes")  # wirings: build(experiment, environment) -> Parts
+dynamics = Registry("dynamics", "mbkit.dynamics")  # models of the environment
+planners = Registry("planner", "mbkit.planners")  # searches over action sequences

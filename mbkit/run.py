@@ -62,6 +62,7 @@ class Run:
         self.directory: Path | None = None
         self.notes: list[str] = []  # for the user, once all is done: why there is no video
         self.scores: dict[str, float] = {}  # of the last evaluation
+        self.scored_at = -1  # its step
         self.best: float | None = None
         if experiment.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
@@ -120,6 +121,7 @@ class Run:
         """Evaluate the present policy and write the figures down."""
         result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
         self.scores = {name: float(value) for name, value in result.metrics().items()}
+        self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
         self.loop.recorder.event(self.loop.step, self.scores)
         return result
@@ -136,7 +138,7 @@ class Run:
             "recorder": self.loop.recorder.state_dict(),
             "best": self.best,
         }
-        score = self.scores.get("eval/return")
+        score = self.scores["eval/return"] if self.scored_at == self.loop.step else None
         recording.save_checkpoint(self.path / "checkpoint", self.loop.step, state, self.config.checkpoint.keep, score)
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -153,6 +155,7 @@ class Run:
         """The final policy's score, the model's diagnostics on the evaluation episodes, the film, the summary."""
         c, model = self.config, self.parts.dynamics
         result = self._score(keep_rows=model is not None)
+        self.checkpoint()  # once more: now it knows its score
         if model is not None:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
