@@ -24,10 +24,16 @@ T = TypeVar("T")
 
 
 def set_threads(n: int = 0) -> int:
-    """Let torch use `n` threads, 0 for every core this process may run on; returns the number used. UserError if n < 0."""
+    """Let torch use `n` threads, 0 for every core this process may run on; returns the number used.
+
+    Raises:
+        UserError: n is negative, or more than four times the cores (torch crashes at absurd numbers).
+    """
     if n < 0:
         raise UserError(f"threads={n}: expected 0 (all cores) or a positive number")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if n > 4 * cores:
+        raise UserError(f"threads={n}: expected at most 4 for each of the {cores} cores")
     torch.set_num_threads(n or cores)
     return torch.get_num_threads()
 

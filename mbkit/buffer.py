@@ -6,7 +6,7 @@ environment's column, so n-step sums, whole episodes and windows are walks along
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from torch import Tensor
 from mbkit.types import EnvSpec, Source, State, Transition, UserError
 
 FORMAT = "mbkit replay 1"
+NUMBERS, TENSORS = ("capacity", "obs_dim", "action_dim", "discrete"), ("data", "link", "origin", "total", "open")
+PARTS = dict.fromkeys(NUMBERS, int) | dict.fromkeys(TENSORS, Tensor)  # of a saved buffer
 NONE = -(2**62)  # sequence number of a row that does not exist: older than any
 
 
@@ -45,6 +47,9 @@ class ReplayBuffer:
 
     Row number s since the beginning lies at s % capacity; one more row behind the ring takes whatever is masked away, so that writing
     has a static shape and, like `sample`, can be captured in a CUDA graph (after one eager call with as many columns).
+
+    Raises:
+        UserError: no row at all, or more than the memory of the device holds.
     """
 
     def __init__(self, capacity: int, spec: EnvSpec) -> None:
@@ -53,9 +58,16 @@ class ReplayBuffer:
         self.capacity, self.spec = capacity, spec
         action = 1 if spec.discrete else spec.action_dim
         self.widths = (spec.obs_dim, action, spec.obs_dim, 1, 1, 1)  # obs, action, next_obs, reward, discount, ended
-        self.data = torch.zeros(capacity + 1, sum(self.widths), device=spec.device)
-        self.link = torch.full((capacity + 1,), capacity, device=spec.device)  # where the next step of the same episode lies
-        self.origin = torch.zeros(capacity + 1, 2, dtype=torch.int64, device=spec.device)  # column, and whether an episode begins here
+        size = min(capacity, 2**60) + 1  # torch cannot even refuse what is no int64
+        try:
+            self.data = torch.zeros(size, sum(self.widths), device=spec.device)
+            self.link = torch.full((size,), capacity, device=spec.device)  # where the next step of the same episode lies
+            self.origin = torch.zeros(size, 2, dtype=torch.int64, device=spec.device)  # column, and whether an episode begins here
+        except (RuntimeError, MemoryError) as error:
+            wanted = (capacity + 1) * (4 * sum(self.widths) + 3 * 8)
+            raise UserError(
+                f"loop.buffer_size={capacity} asks for {wanted} bytes, more than {spec.device} can give; choose less"
+            ) from error
         self.total = torch.zeros((), dtype=torch.int64, device=spec.device)  # rows kept since the beginning
         self.open = torch.empty(0, dtype=torch.int64, device=spec.device)  # per column: sequence number of the row to be continued
         self.offered = 0  # rows given to `extend`, masked or not: known without asking the device
@@ -74,7 +86,7 @@ class ReplayBuffer:
         """Append rows where `mask` [M] is true; a dropped row cuts its column, nothing is linked across the gap.
 
         Args:
-            rows: M rows on any device; they travel to the buffer's in one copy.
+            rows: M rows, each field on any device (actions often come from a GPU, observations from the CPU).
             mask: bool [M]; None keeps all.
             column: None: row i belongs to environment i. A number: the rows are consecutive steps of that environment.
 
@@ -108,13 +120,14 @@ class ReplayBuffer:
         m = rows.reward.shape[0]
         if m > self.capacity:
             raise UserError(f"the replay buffer holds {self.capacity} rows, but {m} were written at once; give it a larger capacity")
-        ended = rows.ended | rows.terminated
+        ended = rows.ended | rows.terminated.to(rows.ended.device)
         fields = (rows.obs, rows.action, rows.next_obs, rows.reward, ~rows.terminated, ended)
-        packed = torch.cat([x.reshape(m, -1).float() for x in fields], 1)
+        device = self.data.device  # a copy to the CPU must be waited for, or garbage is read
+        packed = torch.cat([x.reshape(m, -1).float().to(device, non_blocking=device.type != "cpu") for x in fields], 1)
         if packed.shape[1] != self.data.shape[1]:
             came = [tuple(x.shape) for x in rows]
             raise ValueError(f"rows of shapes {came} do not fit a buffer made for {self.spec}")
-        return packed.to(self.data.device, non_blocking=True)
+        return packed
 
     def _continue(self, opened: Tensor, column: int | None) -> Tensor:
         """Sequence number [M] of the row before each row in its column; remembers `opened` [M], the rows that others may continue."""
@@ -224,7 +237,7 @@ class ReplayBuffer:
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "ReplayBuffer":
         """The buffer that `save` wrote; UserError where the file is something else or cut short."""
-        state = read_tensors(path, FORMAT)
+        state = read_tensors(path, FORMAT, PARTS)
         spec = EnvSpec(state["obs_dim"], state["action_dim"], torch.device(device), state["discrete"])
         buffer = cls(state["capacity"], spec)
         buffer.load_state_dict(state)
@@ -256,11 +269,11 @@ class NStep:
         return Transition(first.obs, first.action, reward, last.next_obs, weight[k - 1] * last.discount)
 
 
-def read_tensors(path: str | Path, kind: str) -> State:
-    """What `torch.save` wrote to a file whose "format" is `kind`, on the CPU and without pickle.
+def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> State:
+    """What `torch.save` wrote to a file whose "format" is `kind`, on the CPU and without pickle; `parts` are the keys it must have.
 
     Raises:
-        UserError: the file is absent, cut short, fails its checksums (torch.load doesn't compare them), or is something else.
+        UserError: the file is absent, cut short, fails its checksums (torch.load doesn't compare them), lacks a part, or is something else.
     """
     found = None
     try:
@@ -269,11 +282,11 @@ def read_tensors(path: str | Path, kind: str) -> State:
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: expected {kind!r}") from error
-    except (OSError, BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError) as error:
+    except (OSError, BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, LookupError, TypeError, UnpicklingError) as error:
         raise UserError(f"{path} cannot be read: expected {kind!r}, found a damaged or foreign file") from error
-    if not isinstance(found, dict) or found.get("format") != kind:
-        raise UserError(f"{path} cannot be read: expected {kind!r}, found a damaged or foreign file")
-    return found
+    if isinstance(found, dict) and found.get("format") == kind and all(isinstance(found.get(k), what) for k, what in parts.items()):
+        return found
+    raise UserError(f"{path} cannot be read: expected {kind!r}, found a damaged or foreign file")
 
 
 def counts(n: int, fractions: Sequence[float]) -> list[int]:

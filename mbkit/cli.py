@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 import mbkit
 from mbkit import config as configuration
@@ -131,7 +132,12 @@ def root(version: Annotated[bool, typer.Option("--version", help="print the vers
 def main() -> None:
     """Entry point of the `mbkit` command."""
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except TyperException as error:  # the command line itself was mistyped
+        if error.format_message():
+            typer.echo(f"mbkit: {error.format_message()} (`mbkit --help` shows the commands)", err=True)
+        sys.exit(2)
     except UserError as error:
         typer.echo(f"mbkit: {error}", err=True)
         sys.exit(2)

@@ -139,17 +139,25 @@ def config_root() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
 
 
-def refuse_octal(text: str, where: str) -> None:
-    """YAML reads `lr: 00143` as octal 99; nobody means that."""
-    for line in text.splitlines():
-        for number in re.findall(r"(?:^|[\s=:,\[])([+-]?0[0-9_]+)(?=$|[\s,\]}#])", line):
-            raise UserError(f"{where}: {number} has a leading zero, which YAML reads as octal; write the number without it")
+ODD = {
+    r"[+-]?0[0-9_]+(\.[0-9_]*)?([eE][+-]?[0-9]+)?": "has a leading zero, which YAML may read as octal; write the number without it",
+    r"[+-]?[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?": "is a number to the base of sixty in YAML; write it in seconds, or in quotes",
+}
+
+
+def refuse_odd_numbers(text: str, where: str) -> None:
+    """YAML reads `lr: 00143` as octal 99 and `steps: 1:30` as 90; nobody means that."""
+    numbers = (token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken) and token.plain)
+    for number in numbers:
+        for pattern, why in ODD.items():
+            if re.fullmatch(pattern, number):
+                raise UserError(f"{where}: {number} {why}")
 
 
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML the way OmegaConf does (1e-3 is a number); a syntax error names its source."""
-    refuse_octal(text, where)
     try:
+        refuse_odd_numbers(text, where)
         return OmegaConf.to_container(OmegaConf.create({"value": OmegaConf.create(text)}))["value"]  # type: ignore[index,call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
@@ -188,8 +196,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _scalar(text: str, word: str) -> Any:
-    refuse_octal(text, word)
     try:
+        refuse_odd_numbers(text, word)
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text else "value: ''"))["value"]  # type: ignore[call-overload,index]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"cannot read the value of {word!r}: {str(error).splitlines()[0]}") from error
@@ -212,6 +220,10 @@ def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
     """Defaults <- preset <- `key=value` words. Raises UserError naming the first key that is unknown, mistyped or out of range."""
     entry = algorithm(algo)
     words = parse_overrides(overrides)
+    for key in ("algo", "agent.name"):
+        node = words.get("agent") if key == "agent.name" else words
+        if isinstance(node, Mapping) and key.rpartition(".")[2] in node:
+            raise UserError(f"{key}= is not an option: the algorithm is the word after `train`, here {algo!r}")
     env = words.get("env", entry.defaults.get("env"))
     if not isinstance(env, str):
         raise UserError(f"env must be the name of an environment, e.g. env=cartpole or env=HalfCheetah-v5; came {env!r}")
@@ -241,6 +253,8 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_dict(tree: Mapping[str, Any]) -> Experiment:
     """The tree of a config.yaml, checked field by field."""
+    if not isinstance(tree, Mapping):
+        raise UserError(f"a configuration is a mapping of options to values; came a {type(tree).__name__}")
     entry = algorithm(str(tree.get("algo")))
     top = {k: v for k, v in tree.items() if k not in GROUPS}
     nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": LoopConfig}
@@ -276,7 +290,7 @@ def _fill(cls: type, given: Any, prefix: str) -> Any:
     plain = OmegaConf.structured(cls)
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"unknown option {prefix}{key!s}; {nearest(key, known)}")
+            raise UserError(f"unknown option {prefix}{key!s}; {nearest(f'{prefix}{key}', [prefix + name for name in known])}")
         if isinstance(value, float) and value.is_integer() and get_type_hints(cls)[key] is int:
             value = int(value)  # steps=1e5
         try:
@@ -294,7 +308,7 @@ def _check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             continue
         low, high, above = limits.get("low", -math.inf), limits.get("high", math.inf), limits.get("above", -math.inf)
-        if math.isnan(number) or not (low <= number <= high and (number > above or above == -math.inf)):
+        if not math.isfinite(number) or not (low <= number <= high and (number > above or above == -math.inf)):
             raise UserError(f"{name}={value!r} is out of range: expected {range_words(limits) or 'a number'}")
 
 

@@ -13,6 +13,7 @@ import torch
 
 from mbkit import accelerate, config, recipes, recording, registry
 from mbkit.config import Experiment
+from mbkit.dynamics import files
 from mbkit.envs import Environment, make
 from mbkit.loops import Evaluation, Every, Online, diagnose_model, evaluate_policy
 from mbkit.types import Actor, UserError
@@ -60,7 +61,6 @@ class Run:
     def __init__(self, experiment: Experiment) -> None:
         self.config = experiment
         self.directory: Path | None = None
-        self.notes: list[str] = []  # for the user, once all is done: why there is no video
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.scored_at = -1  # its step
         self.best: float | None = None
@@ -70,7 +70,14 @@ class Run:
         accelerate.seed_everything(experiment.seed)
         self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
         self.parts: recipes.Parts = registry.recipes[experiment.algo].target(experiment, self.env)
+        if experiment.loop.buffer_size < experiment.loop.num_envs:
+            raise UserError(
+                f"loop.buffer_size={experiment.loop.buffer_size} must hold a step of all loop.num_envs={experiment.loop.num_envs}"
+            )
         self.loop = Online(self.env, self.parts.actor, self.parts.buffer, experiment.loop.warmup_steps)
+        self.notes = [*self.parts.notes]  # for the user, once all is done: why there is no video
+        if self.parts.dynamics is not None and experiment.loop.fit and experiment.steps <= experiment.loop.warmup_steps:
+            self.notes.append(f"The model was never fitted: all {experiment.steps} steps were warm-up (loop.warmup_steps).")
 
     @property
     def agent(self) -> Actor:
@@ -98,15 +105,16 @@ class Run:
         recording.write_text(self.path / "config.yaml", config.to_yaml(c))
 
     def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
-        """From where the loop stands (or the checkpoint) to `config.steps`; then score, film, diagnose and summarise."""
+        """From where the loop stands to `config.steps`; then score, film, diagnose and summarise. `checkpoint`: what was restored."""
         c = self.config
         with (
             recording.Recorder(self.path, c.loop.log_every, c.steps, progress=True, tensorboard=c.tensorboard) as recorder,
             accelerate.matmul_precision(c.precision),
         ):
             self.loop.recorder = recorder
-            if checkpoint is not None:
-                self.restore(checkpoint)
+            if checkpoint is None:
+                self.checkpoint()  # from here on the run can be resumed, whatever happens to it
+            else:
                 recorder.load_state_dict(checkpoint["recorder"])
             hooks = [*self.parts.hooks, Every(c.eval.every, self._scored), Every(c.checkpoint.every, lambda _: self.checkpoint())]
             with interruptible() as caught:
@@ -132,6 +140,7 @@ class Run:
     def checkpoint(self) -> None:
         """Everything the rest of the run depends on, on disk in one piece."""
         state = {
+            "config": essence(self.config),
             "loop": self.loop.state_dict(),
             "parts": {name: part.state_dict() for name, part in self.parts.stateful.items()},
             "random": accelerate.rng_state(),
@@ -142,14 +151,18 @@ class Run:
         recording.save_checkpoint(self.path / "checkpoint", self.loop.step, state, self.config.checkpoint.keep, score)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up where `checkpoint` was called."""
-        for name, part in self.parts.stateful.items():
-            part.load_state_dict(state["parts"][name])
-        self.loop.load_state_dict(state["loop"])
+        """Take up where `checkpoint` was called; UserError where that was another experiment."""
+        try:
+            check_same(essence(self.config), state["config"], self.path)
+            for name, part in self.parts.stateful.items():
+                part.load_state_dict(state["parts"][name])
+            self.loop.load_state_dict(state["loop"])
+            self.best = state["best"]
+            accelerate.set_rng_state(state["random"])
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"the checkpoint in {self.path} does not fit this version of mbkit: {str(error).splitlines()[0]}") from error
         if self.env.restart_reason:
             self.notes.append(self.env.restart_reason)
-        self.best = state["best"]
-        accelerate.set_rng_state(state["random"])
 
     def _finish(self, recorder: recording.Recorder) -> None:
         """The final policy's score, the model's diagnostics on the evaluation episodes, the film, the summary."""
@@ -160,7 +173,7 @@ class Run:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
             with same_random_numbers():
-                recording.write_json(self.path / "diagnostics.json", diagnose_model(model, result.buffer(self.env.spec)))
+                recording.write_json(self.path / "diagnostics.json", diagnose_model(model, result.buffer(self.parts.buffer.spec)))
         if c.eval.video:
             self.film()
         recorder.flush()
@@ -236,10 +249,57 @@ def train(algo: str, *words: str, **options: Any) -> Run:
 
     Options are those of `mbkit config ALGO`, as keywords or as "key=value" words. Returns the finished run; `run.agent` acts.
     """
-    run = Run(config.compose(algo, words_of(words, options)))
+    run = Run(resolved(config.compose(algo, words_of(words, options))))
+    run.loop.start()
     run.open()
     run.train()
     return run
+
+
+def resolved(experiment: Experiment) -> Experiment:
+    """The experiment with what `dynamics.load` decides (widths, members, ...) written into it, so that a run needs that file only once."""
+    part = experiment.dynamics
+    if part is None or not hasattr(part.config, "load"):
+        return experiment
+    if not experiment.loop.fit and part.config.load is None:
+        raise UserError("loop.fit=false keeps what dynamics.load brings, but dynamics.load is not given")
+    if part.name != "ensemble" or part.config.load is None:
+        return experiment
+    return replace(experiment, dynamics=part._replace(config=files.config(part.config.load, part.config)))
+
+
+def without_load(experiment: Experiment) -> Experiment:
+    """The experiment as it is rebuilt round a checkpoint, which holds all weights of an ensemble."""
+    part = experiment.dynamics
+    if part is None or part.name != "ensemble":
+        return experiment
+    return replace(experiment, dynamics=part._replace(config=replace(part.config, load=None)))
+
+
+MAY_CHANGE = ("steps", "threads", "run_dir", "device", "eval", "checkpoint", "tensorboard", "preset", "precision")
+
+
+def essence(experiment: Experiment) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from, as flat key -> value."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                walk(value, f"{prefix}{key}.")
+            elif prefix + key != "dynamics.load":
+                flat[prefix + key] = value
+
+    walk({k: v for k, v in experiment.to_dict().items() if k not in MAY_CHANGE}, "")
+    return flat
+
+
+def check_same(mine: Mapping[str, Any], saved: Mapping[str, Any], path: Path) -> None:
+    """UserError naming the first option in which a run's config.yaml and its checkpoint differ."""
+    for key in [*mine, *(k for k in saved if k not in mine)]:
+        if mine.get(key) != saved.get(key):
+            ours, theirs = mine.get(key), saved.get(key)
+            raise UserError(f"{path}: its config.yaml has {key}={ours!r}, but its checkpoint is of a run with {key}={theirs!r}")
 
 
 def read_config(directory: str | Path) -> Experiment:
@@ -247,12 +307,16 @@ def read_config(directory: str | Path) -> Experiment:
     path = Path(directory) / "config.yaml"
     if not path.is_file():
         raise UserError(f"{directory} is not a run directory: it has no config.yaml")
-    return config.from_dict(config.read_yaml(path.read_text(), str(path)))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a configuration: {error}") from error
+    return config.from_dict(config.read_yaml(text, str(path)))
 
 
 def load(directory: str | Path, checkpoint: str = "last") -> Run:
     """A run as it stood at its last (or "best") checkpoint, ready to act and to be evaluated."""
-    run = Run(read_config(directory))
+    run = Run(without_load(read_config(directory)))
     run.directory = Path(directory)
     _, state = recording.load_checkpoint(run.path / "checkpoint", "best" if checkpoint == "best" else "last")
     run.restore(state)
@@ -267,10 +331,11 @@ def resume(directory: str | Path, *words: str, **options: Any) -> Run:
         raise UserError(f"resume takes steps=M only, since anything else would be another experiment; came {unknown[0]!r}")
     step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
     experiment = config.from_dict({**experiment.to_dict(), **changes})
-    if step >= experiment.steps and (Path(directory) / "summary.json").is_file():
-        raise UserError(f"{directory} has all its {step} steps already; steps=M with M > {step} goes further")
-    run = Run(experiment)
+    if step > experiment.steps or (step == experiment.steps and (Path(directory) / "summary.json").is_file()):
+        raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
+    run = Run(without_load(experiment))
     run.directory = Path(directory)
+    run.restore(state)
     recording.write_text(run.path / "config.yaml", config.to_yaml(experiment))
     run.train(state)
     return run

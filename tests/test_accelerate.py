@@ -38,6 +38,10 @@ def test_threads():
     assert set_threads(0) >= 1
     with pytest.raises(UserError, match="threads=-2"):
         set_threads(-2)
+    cores = set_threads(0)
+    assert set_threads(4 * cores) == 4 * cores
+    with pytest.raises(UserError, match=f"threads={4 * cores + 1}: expected at most 4 for each of the {cores} cores"):
+        set_threads(4 * cores + 1)
 
 
 def test_matmul_precision_is_put_back_even_after_an_error():

@@ -215,6 +215,9 @@ def test_files_round_trip_and_foreign_ones_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name) as caught:
             ReplayBuffer.load(tmp_path / name)
         assert "\n" not in str(caught.value)
+    torch.save({"format": "mbkit replay 1", "capacity": 5}, tmp_path / "partial.pt")
+    with pytest.raises(UserError, match=r"partial.pt cannot be read"):
+        ReplayBuffer.load(tmp_path / "partial.pt")
     with pytest.raises(UserError, match="capacity 5, but this run wants 6"):
         ReplayBuffer(6, DISCRETE).load_state_dict(buffer.state_dict())
     with pytest.raises(UserError, match="discrete"):
@@ -226,6 +229,31 @@ def test_rows_of_another_shape_are_refused() -> None:
         ReplayBuffer(4, EnvSpec(3, 1, torch.device("cpu"))).extend(rows([1], [0]))
     with pytest.raises(UserError, match="at least 1"):
         ReplayBuffer(0, SPEC)
+
+
+@pytest.mark.parametrize("capacity", [10**12, 10**18, 10**30])
+def test_a_capacity_beyond_the_memory_is_named(capacity: int) -> None:
+    with pytest.raises(UserError, match=f"loop.buffer_size={capacity} asks for {(capacity + 1) * 56} bytes") as caught:
+        ReplayBuffer(capacity, SPEC)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["obs", "action", "terminated"])
+def test_fields_may_lie_on_different_devices(field: str) -> None:
+    new = rows([1, 2], [0, 2])._replace(ended=torch.tensor([False, True]))
+    there = {name: getattr(new, name).to("meta") for name in ((field, "ended") if field == "terminated" else (field,))}
+    buffer = ReplayBuffer(8, SPEC._replace(device=torch.device("meta")))
+    buffer.extend(new._replace(**there))
+    assert buffer.sample(3).obs.shape == (3, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_actions_from_the_gpu_meet_observations_from_the_cpu(device: str) -> None:
+    buffer, new = ReplayBuffer(8, SPEC._replace(device=torch.device(device))), rows([1, 2], [0, 2])
+    buffer.extend(new._replace(action=new.action.cuda()))
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(buffer.all()[:4], new[:4], strict=True))
 
 
 class Constant:

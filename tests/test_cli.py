@@ -61,9 +61,12 @@ def test_config_shows_value_range_and_meaning():
     ("words", "sentence"),
     [
         (["train", "pots"], "unknown algorithm 'pots'; did you mean 'pets'?"),
-        (["train", "pets", "planner.elitess=3"], "unknown option planner.elitess; did you mean 'elites'?"),
+        (["train", "pets", "planner.elitess=3"], "unknown option planner.elitess; did you mean 'planner.elites'?"),
         (["train", "pets", "dynamics.lr=00143"], "leading zero"),
         (["train", "pets", "steps=-1"], "out of range"),
+        (["trian"], "No such command 'trian'"),
+        (["train"], "Missing argument"),
+        (["evaluate", ".", "--episodes", "0"], "--episodes"),
         (["train", "pets", "env=CarRacing-v3"], "CarRacing-v3"),
         (["list", "planer"], "cannot list 'planer'; did you mean 'planners'?"),
         (["evaluate", "/nowhere"], "/nowhere is not a run directory"),

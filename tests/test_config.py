@@ -74,7 +74,7 @@ def test_config_yaml_round_trip():
     assert from_dict(yaml.safe_load(to_yaml(experiment))) == experiment
 
 
-@given(lr=st.floats(1e-30, 1e30), seed=st.integers(0, 2**40), widths=st.lists(st.integers(1, 999), min_size=1, max_size=4))
+@given(lr=st.floats(1e-30, 1e30), seed=st.integers(0, 2**32 - 1), widths=st.lists(st.integers(1, 999), min_size=1, max_size=4))
 def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
     experiment = compose("toy", [f"dynamics.lr={lr!r}", f"seed={seed}", f"dynamics.hidden={widths}"])
     assert (experiment.dynamics.config.lr, experiment.seed, experiment.dynamics.config.hidden) == (lr, seed, tuple(widths))
@@ -84,7 +84,7 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["planner.sigmaa=3"], "unknown option planner.sigmaa; did you mean 'sigma'"),
+        (["planner.sigmaa=3"], "unknown option planner.sigmaa; did you mean 'planner.sigma'"),
         (["stepz=3"], "unknown option 'stepz'; did you mean 'steps'"),
         (["planner=toyserch"], "unknown planner 'toyserch'; did you mean 'toysearch'"),
         (["steps=abc"], "steps='abc' does not fit: expected int"),
@@ -94,6 +94,12 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
         (["dynamics.ratio=1.01"], r"expected in \[0, 1\]"),
         (["gamma=nan"], "gamma=.* is out of range"),
         (["seed=007"], "seed=007: 007 has a leading zero"),
+        (["dynamics.lr=007e-3"], "007e-3 has a leading zero"),
+        (["steps=00100.0"], "00100.0 has a leading zero"),
+        (["steps=1:30"], "1:30 is a number to the base of sixty"),
+        (["dynamics.lr=.inf"], "out of range"),
+        (["algo=toy"], "algo= is not an option"),
+        (["agent.name=toy"], "agent.name= is not an option"),
         (["dynamics.hidden=[200, 0200]"], "0200 has a leading zero"),
         (["imagination.horizon=3"], "toy has no imagination"),
         (["eval=3"], "eval is a group of options"),
@@ -118,6 +124,7 @@ def test_unknown_algorithm_names_the_nearest():
 
 def test_decimals_are_not_octal():
     assert compose("toy", ["dynamics.lr=0.05", "seed=0", "dynamics.ratio=1e-03"]).dynamics.config.lr == 0.05
+    assert compose("toy", ["run_dir=/my 01 run/007x"]).run_dir == "/my 01 run/007x"
 
 
 def test_whole_floats_are_integers_where_integers_are_meant():

@@ -92,6 +92,8 @@ def test_load_and_evaluate_give_the_score_of_the_summary(tmp_path):
 def test_a_trained_ensemble_serves_another_run(tmp_path):
     tiny(tmp_path / "first", 80)
     second = tiny(tmp_path / "second", 40, f"dynamics.load={tmp_path / 'first/dynamics.pt'}", "loop.fit=false", "loop.warmup_steps=0")
+    (tmp_path / "first/dynamics.pt").unlink()  # the second run has its own copy by now
+    assert mbkit.resume(tmp_path / "second", steps=50).loop.step == 50
     first = mbkit.load(tmp_path / "first")
     assert torch.equal(first.parts.dynamics.net.weight[0], second.parts.dynamics.net.weight[0])
 
@@ -130,6 +132,8 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path):
         (["dynamics.reward=no_such_module:fn"], "no_such_module"),
         (["env_kwargs.colour=3"], "colour"),
         (["run_dir=/proc/nowhere/run"], "run directory /proc/nowhere/run"),
+        (["loop.buffer_size=2", "loop.num_envs=3"], "loop.buffer_size=2 must hold"),
+        (["loop.fit=false"], "dynamics.load is not given"),
         (["device=cuda"], "torch finds no CUDA device"),
     ],
 )
@@ -146,11 +150,56 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
         mbkit.resume(tmp_path)
     tiny(tmp_path / "run", 60)
-    with pytest.raises(UserError, match="has all its 60 steps already"):
+    with pytest.raises(UserError, match="has 60 steps already"):
         mbkit.resume(tmp_path / "run")
     with pytest.raises(UserError, match="resume takes steps=M only"):
         mbkit.resume(tmp_path / "run", "planner.elites=4")
+    with pytest.raises(UserError, match="has 60 steps already"):
+        mbkit.resume(tmp_path / "run", steps=30)
+    text = (tmp_path / "run/config.yaml").read_text()
+    for old, new, culprit in (
+        ("[16]", "[8]", "dynamics.hidden"),
+        ("seed: 0", "seed: 5", "seed"),
+        ("delta: true", "delta: false", "dynamics.delta"),
+        ("env: cartpole", "env: reacher", "env"),
+        ("max_episode_steps: 25", "max_episode_steps: 10", "max_episode_steps"),
+    ):
+        assert old in text
+        (tmp_path / "run/config.yaml").write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=f"config.yaml has .*{culprit}"):
+            mbkit.resume(tmp_path / "run", steps=80)
+        assert (tmp_path / "run/config.yaml").read_text() == text.replace(old, new)
+    for broken in ("- a\n- b\n", "algo: [\n"):
+        (tmp_path / "run/config.yaml").write_text(broken)
+        with pytest.raises(UserError):
+            mbkit.resume(tmp_path / "run", steps=80)
+    (tmp_path / "run/config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        mbkit.resume(tmp_path / "run", steps=80)
+    (tmp_path / "run/config.yaml").write_text(text)
     file = next((tmp_path / "run/checkpoint").glob("*.pt"))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged or foreign"):
         mbkit.resume(tmp_path / "run", steps=80)
+
+
+def test_a_run_that_fails_can_be_looked_at_and_resumed(tmp_path):
+    with pytest.raises(UserError, match="finite"):
+        tiny(tmp_path / "run", 60, "dynamics.lr=1e9")
+    with pytest.raises(UserError, match="finite"):
+        mbkit.resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("env", "note"), [("HalfCheetah-v5", "is learned"), ("Acrobot-v1", "never terminate")])
+def test_what_the_model_does_not_know_is_said(tmp_path, env, note):
+    words = ["planner=discrete_cem", "planner.elites=10"] if env == "Acrobot-v1" else []
+    words = [*(w for w in TINY if not w.startswith("planner")), *words, f"env={env}", "steps=31", f"run_dir={tmp_path / 'run'}"]
+    finished = mbkit.train("pets", *words, "env_kwargs.max_episode_steps=25")
+    assert any(note in line for line in finished.notes)
+    assert finished.notes == finished.summary()["notes"]
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu(tmp_path):
+    finished = tiny(tmp_path / "run", 60, "device=cuda", "agent.mode=cudagraph")
+    assert finished.summary()["device"] != "cpu"

@@ -6,7 +6,7 @@ generator.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.config import at_least, between, positive
+from mbkit.config import _check_range, at_least, between, positive
 from mbkit.dynamics import files, training
 from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
 from mbkit.nn import EnsembleMLP, FrozenEnsemble, Normalizer, restore_optimizer_, truncated_normal_init_
@@ -30,7 +30,7 @@ class EnsembleConfig:
 
     members: int = at_least(7, 1)  # networks. PETS: 5
     elites: int = at_least(5, 1)  # networks that predict: those with the least hold-out error
-    hidden: tuple[int, ...] = (200, 200, 200, 200)  # widths of the hidden layers, SiLU between
+    hidden: tuple[int, ...] = at_least((200, 200, 200, 200), 1)  # widths of the hidden layers, SiLU between
     probabilistic: bool = True  # members predict a variance; otherwise they are trained on squared error
     learn_bounds: bool = True  # the soft bounds of the log-variance are trained. mbrl-lib: False
     min_logvar: float = -10.0  # initial lower bound of the log-variance
@@ -42,10 +42,10 @@ class EnsembleConfig:
     termination: str = "auto"  # auto: known where the environment's is, else never; learned; never; or a function of yours, pkg.mod:fn
     load: str | None = None  # a dynamics.pt to start from
     lr: float = positive(1e-3)  # Adam's step size
-    weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)  # of each layer's weights, in the loss; the last one repeats
+    weight_decay: tuple[float, ...] = at_least((2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4), 0)  # of each layer's weights; the last one repeats
     batch: int = at_least(256, 1)  # rows per member and gradient step; batches of an epoch are made equally large. PETS: 32
-    max_epochs: int | None = None  # epochs per fit; unlimited needs a hold-out. PETS: 5
-    patience: int = at_least(5, 1)  # epochs without improvement before training stops
+    max_epochs: int | None = at_least(None, 1)  # epochs per fit; unlimited needs a hold-out. PETS: 5
+    patience: int = at_least(5, 1)  # training ends after so many epochs without improvement. Paper: > 5; here: >= 5 (as it is named)
     improvement: float = between(0.01, 0.0, 1.0)  # relative fall of a member's hold-out error that counts as improvement
     holdout: float = between(0.2, 0.0, 0.9)  # share of the data held out, drawn afresh at each fit; 0 trains max_epochs on everything
     holdout_max: int = at_least(5000, 1)  # most rows held out. mbrl-lib: no limit
@@ -67,7 +67,7 @@ class Ensemble(nn.Module):
         absolute: dimensions of the observation predicted as such, although others are predicted as changes.
 
     Raises:
-        UserError: a setting that contradicts another.
+        UserError: a setting that is out of range or contradicts another.
     """
 
     logvar_bounds: Tensor
@@ -237,13 +237,16 @@ class Ensemble(nn.Module):
         """Take weights, normalisers and elites from a `dynamics.pt`, in place; returns its `meta`.
 
         Raises:
-            UserError: the file is missing, truncated or foreign, or belongs to a model of other dimensions, scaling or choices.
+            UserError: the file is missing, damaged or foreign, or belongs to a model of other dimensions, scaling or choices. The model
+                is then as it was before.
         """
         return files.load(self, Path(path))
 
 
 def check(spec: EnvSpec, cfg: EnsembleConfig, absolute: tuple[int, ...]) -> None:
-    """Raise UserError where settings contradict one another."""
+    """Raise UserError where a number is out of its range or settings contradict one another."""
+    for field in fields(cfg):
+        _check_range(field.metadata, getattr(cfg, field.name), f"dynamics.{field.name}")
     if cfg.elites > cfg.members:
         raise UserError(f"dynamics.elites must be at most dynamics.members ({cfg.members}), got {cfg.elites}")
     if cfg.min_logvar >= cfg.max_logvar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mbkit.buffer import read_tensors
 from mbkit.types import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = "mbkit.dynamics/1"
 STRUCTURE = ("members", "elites", "hidden", "probabilistic", "delta", "scale_targets")  # settings that the weights depend on
-UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
+PARTS = {"fits": dict, "cfg": dict, "state": dict, "fitted": dict, "meta": dict}
 
 
 def save(model: Ensemble, path: Path, meta: dict[str, Any]) -> None:
@@ -37,20 +37,13 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a `dynamics.pt`: `fits`, `cfg`, `state`, `fitted` (hold-out metrics, fingerprint, rows) and `meta`.
 
     Raises:
-        UserError: missing, truncated or foreign file.
+        UserError: missing, damaged or foreign file.
     """
+    if path.is_dir():
+        raise UserError(f"dynamics file {str(path)!r} is a directory: expected FILE, e.g. {path / 'dynamics.pt'}")
     if not path.is_file():
         raise UserError(f"dynamics file {str(path)!r} does not exist")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise UserError(
-            f"{str(path)!r} is truncated or no dynamics file of mbkit: expected {FORMAT}, got {type(error).__name__}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format", "no format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{str(path)!r} is not a dynamics file of mbkit: expected {FORMAT}, got {found}")
-    return content
+    return read_tensors(path, FORMAT, PARTS)
 
 
 def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
@@ -69,12 +62,27 @@ def load(model: Ensemble, path: Path) -> dict[str, Any]:
         if theirs.get(key) != expected:
             raise UserError(f"dynamics file {str(path)!r} does not fit: {key} must be {expected}, the file has {theirs.get(key)}")
     own = model.state_dict()
+    _check(model, content["state"], own, path)
     own.update({k: v for k, v in content["state"].items() if k in own})
     model.optimizer.state.clear()
     own["_extra_state"] = {"optimizer": model.optimizer.state_dict(), "fitted": content["fitted"]}
     model.load_state_dict(own)
     meta: dict[str, Any] = content["meta"]
     return meta
+
+
+def _check(model: Ensemble, state: dict[str, Any], own: dict[str, Any], path: Path) -> None:
+    """Raise UserError unless `state` has a tensor of the right shape for every one of the model's own, and elites that exist."""
+    for key, mine in own.items():
+        if isinstance(mine, Tensor) and not (isinstance(state.get(key), Tensor) and state[key].shape == mine.shape):
+            came = tuple(state[key].shape) if isinstance(state.get(key), Tensor) else "none"
+            raise UserError(
+                f"dynamics file {str(path)!r} does not fit: {key} must be a tensor of shape {tuple(mine.shape)}, the file has {came}"
+            )
+    elites, members, wanted = state["elites"].tolist(), range(model.cfg.members), model.cfg.elites
+    if len(set(elites) & set(members)) < wanted:
+        expected = f"{wanted} different members of 0..{members[-1]}"
+        raise UserError(f"dynamics file {str(path)!r} does not fit: elites must be {expected}, the file has {elites}")
 
 
 def fits(model: Ensemble) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mbkit.envs.benchmarks import TASKS, Task
@@ -88,3 +89,26 @@ def load_fn(path: str) -> Callable[..., Any]:
         raise UserError(f"{path!r} is a {type(function).__name__}; expected a function (obs, action, next_obs) -> [B]")
     loaded: Callable[..., Any] = function
     return loaded
+
+
+def check_fn(
+    fn: Callable[..., Any], path: str, obs_dim: int, action_dim: int, discrete: bool, kind: Literal["reward", "termination"]
+) -> None:
+    """Call a user's function once, on obs [2, O], action [2, A] (int64 [2] where discrete) and next_obs [2, O] of zeros.
+
+    UserError naming `path` unless a tensor of shape [2] comes: floating and not all NaN for a reward, bool for a termination.
+    """
+    obs = torch.zeros(2, obs_dim)
+    action = torch.zeros(2, dtype=torch.int64) if discrete else torch.zeros(2, action_dim)
+    given = f"obs {list(obs.shape)}, action {list(action.shape)}, next_obs {list(obs.shape)}"
+    expected = f"{kind} {path} of {given}: expected a {'floating' if kind == 'reward' else 'bool'} tensor of shape [2]"
+    try:
+        out = fn(obs, action, obs.clone())
+    except Exception as error:  # whatever the user's function raises
+        raise UserError(f"{expected}, got {type(error).__name__}: {error}") from error
+    if not isinstance(out, Tensor):
+        raise UserError(f"{expected}, got a {type(out).__module__}.{type(out).__qualname__}".replace("builtins.", ""))
+    if out.shape != (2,) or not (out.is_floating_point() if kind == "reward" else out.dtype == torch.bool):
+        raise UserError(f"{expected}, got {out.dtype} {list(out.shape)}")
+    if out.isnan().all():
+        raise UserError(f"{expected}, got NaN everywhere on zeros")

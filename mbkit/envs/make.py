@@ -1,9 +1,11 @@
 """Environments by name: Gymnasium, dm_control and the PETS benchmark tasks, with the arguments checked before they fail somewhere deep."""
 
 import inspect
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from numbers import Integral, Real
 from typing import Any
@@ -16,7 +18,14 @@ from mbkit.envs.environment import Environment, single
 from mbkit.registry import nearest
 from mbkit.types import UserError
 
-BENCHMARKS = ("cartpole", "halfcheetah", "pusher", "reacher")  # registered as mbkit/NAME-v0
+BENCHMARKS = {"cartpole": "swing-up", "halfcheetah": "run", "pusher": "push to a goal", "reacher": "reach a goal"}  # mbkit/NAME-v0
+FAMILIES = {  # of Gymnasium's own tasks, by package
+    "gymnasium.envs.mujoco": "MuJoCo, Gymnasium",
+    "gymnasium.envs.classic_control": "classic control, Gymnasium",
+    "gymnasium.envs.box2d": "Box2D, Gymnasium",
+    "gymnasium.envs.toy_text": "toy text, Gymnasium",
+}
+IMAGES = {"CarRacing", "ALE"}  # names or namespaces that show pixels, which can otherwise only be told by making them
 
 
 def make(
@@ -37,16 +46,45 @@ def make(
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in (env_kwargs or {}).items()}
     try:
         check_kwargs(name, registration, kwargs)
-        envs = [_single(registration, kwargs | {"render_mode": render_mode}) for _ in range(num_envs)]
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError, OSError) as error:
+        with quiet(registration):
+            envs = [_single(registration, kwargs, render_mode) for _ in range(num_envs)]
+    except (gymnasium.error.Error, ImportError) as error:  # ImportError: its text, where gymnasium wrote it, says what to install
+        raise UserError(f"environment {name!r} cannot be made: {error}") from error
+    except (TypeError, ValueError, AssertionError, OSError) as error:  # OSError: a file named in an argument
         given = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
         raise UserError(f"environment {name!r} cannot be made{given}: {error}") from error
     return single(name, envs, seed)
 
 
-def _single(registration: Registration, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def _single(registration: Registration, kwargs: dict[str, Any], render_mode: str | None) -> gymnasium.Env[Any, Any]:
     """Without the passive checker: it only warns and costs time; what it looks for is refused at our own boundary."""
+    if render_mode is not None:  # else not even mentioned: a plain gymnasium.Env need not take it
+        kwargs = kwargs | {"render_mode": render_mode}
     return gymnasium.make(registration, disable_env_checker=True, **kwargs)
+
+
+@contextmanager
+def quiet(registration: Registration) -> Iterator[None]:
+    """While one of Gymnasium's MuJoCo models is compiled, keep back what MuJoCo says of half_cheetah.xml's `settotalmass`.
+
+    It would go to the terminal and to MUJOCO_LOG.TXT in the working directory at each load; other warnings go to the log `mujoco`.
+    MuJoCo does not tell which handler it had, so that it has none afterwards; where dm_control may have set its own, nothing is done.
+    """
+    entry = registration.entry_point
+    if not isinstance(entry, str) or not entry.startswith("gymnasium.envs.mujoco") or "dm_control" in sys.modules:
+        yield
+        return
+    mujoco = import_module("mujoco")
+    mujoco.set_mju_user_warning(_heard)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
+
+
+def _heard(message: str) -> None:
+    if "settotalmass" not in message:
+        logging.getLogger("mujoco").warning(message)
 
 
 def names() -> list[str]:
@@ -57,6 +95,28 @@ def names() -> list[str]:
         if family not in newest or (entry.version or 0) > (newest[family].version or 0):
             newest[family] = entry
     return sorted({*BENCHMARKS, *(e.id for e in newest.values() if not e.id.startswith(("mbkit/", "GymV2", "phys2d/", "tabular/")))})
+
+
+def available() -> list[tuple[str, str]]:
+    """The names that can be made here, each with what it is: nothing of images or of packages that are not installed."""
+    tasks = import_module("mbkit.envs.benchmarks").TASKS
+    rows = [(name, f"PETS benchmark: {what}, {tasks[name].horizon} steps") for name, what in BENCHMARKS.items()]
+    for name in set(names()) - BENCHMARKS.keys():
+        entry = gymnasium.registry[name]
+        if IMAGES & {entry.name, entry.namespace}:
+            continue
+        try:
+            creator = _creator(entry)
+        except (AttributeError, ImportError, RuntimeError, gymnasium.error.Error):  # what broken and absent packages raise on import
+            continue
+        module = getattr(creator, "__module__", "")
+        rows.append((name, FAMILIES.get(module.rpartition(".")[0]) or module.partition(".")[0]))
+    return sorted(rows)
+
+
+def _creator(registration: Registration) -> Callable[..., Any] | None:
+    entry = registration.entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _find(name: str) -> Registration:
@@ -115,14 +175,16 @@ def _draw_without_display() -> None:
 
 def check_kwargs(name: str, registration: Registration, kwargs: Mapping[str, Any]) -> None:
     """UserError naming the argument that the task does not have, or whose value is not of its default's type."""
-    entry = registration.entry_point
-    parameters, closed = _parameters(load_env_creator(entry) if isinstance(entry, str) else entry)
+    creator = _creator(registration)
+    parameters, closed = _parameters(creator)
     for key, value in kwargs.items():
         if key == "max_episode_steps":
             if type(value) is not int or value < 1:
                 raise UserError(f"env_kwargs.max_episode_steps of {name}: expected an integer of at least 1, got {value!r}")
-        elif closed and key not in parameters:
-            raise UserError(f"environment {name!r} has no argument {key!r}; {nearest(key, {*parameters, 'max_episode_steps'})}")
+        elif closed and creator and key not in parameters:
+            own = inspect.signature(creator).parameters  # what only a base demands (MujocoEnv: model_path) the task itself gives it
+            free = {k for k, p in parameters.items() if k in own or p.default is not p.empty}
+            raise UserError(f"environment {name!r} has no argument {key!r}; {nearest(key, {*free, 'max_episode_steps'})}")
         elif key in parameters:
             _check_type(f"env_kwargs.{key} of {name}", value, parameters[key].default)
 
@@ -133,9 +195,10 @@ def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.P
     makers = [vars(c)["__init__"] for c in creator.__mro__ if "__init__" in vars(c)] if isinstance(creator, type) else [creator]
     for maker in filter(None, makers):
         own = inspect.signature(maker).parameters
-        found = {**own, **found}
+        named = {k: p for k, p in own.items() if k not in ("self", "render_mode") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        found = {**named, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            return {k: p for k, p in found.items() if k not in ("self", "render_mode")}, True
+            return found, True
     return found, False
 
 

@@ -3,6 +3,8 @@
 Letters: M environments, O observation, A action.
 """
 
+import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,22 +62,49 @@ class ObservationMap:
 
     def __init__(self, space: spaces.Space[Any], name: str) -> None:
         _refuse(space, name, "")
-        self.space = space
+        self.space, self.name = space, name
         self.plain = isinstance(space, spaces.Box)
-        self.dim = spaces.flatdim(space)
+        self.shape, self.dim = space.shape, spaces.flatdim(space)
 
     def __call__(self, obs: Any) -> Array:
-        """One observation -> [O], which may share memory with it."""
-        if self.plain:
-            return np.asarray(obs).reshape(-1)
-        return np.asarray(spaces.flatten(self.space, obs))
+        """One observation -> [O], which may share memory with it; UserError where it has not its space's shape."""
+        try:
+            row: Array = np.asarray(obs if self.plain else spaces.flatten(self.space, obs))
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise self._misfit(self.space, obs) from error
+        if row.shape != (self.shape if self.plain else (self.dim,)):
+            raise self._misfit(self.space, obs)
+        return row.reshape(-1)
 
     def stack(self, batched: spaces.Space[Any], obs: Any) -> Array:
         """Observations of a vector environment, laid out as its `observation_space` `batched` says -> new float32 [M, O]."""
-        if self.plain:
-            rows = np.array(obs, np.float32)
-            return rows.reshape(len(rows), -1)
-        return np.stack([self(one) for one in iterate(batched, obs)]).astype(np.float32)
+        if not self.plain:
+            return np.stack([self(one) for one in iterate(batched, obs)]).astype(np.float32)
+        try:
+            rows: Array = np.array(obs, np.float32)
+        except (TypeError, ValueError) as error:
+            raise self._misfit(batched, obs) from error
+        if rows.shape != batched.shape:
+            raise self._misfit(batched, obs)
+        return rows.reshape(len(rows), -1)
+
+    def _misfit(self, space: spaces.Space[Any], obs: Any) -> UserError:
+        return UserError(
+            f"observation of {self.name}: expected {_outline_of_space(space)} as in its observation space, got {_outline(obs)}"
+        )
+
+
+def _outline_of_space(space: spaces.Space[Any]) -> str:
+    return f"shape {space.shape}" if isinstance(space, spaces.Box) else str(space)
+
+
+def _outline(obs: Any) -> str:
+    """The shapes an observation is made of, for a message."""
+    if isinstance(obs, Mapping):
+        return "{" + ", ".join(f"{key}: {_outline(part)}" for key, part in obs.items()) + "}"
+    if isinstance(obs, tuple):
+        return "(" + ", ".join(map(_outline, obs)) + ")"
+    return f"shape {obs.shape}" if isinstance(obs, np.ndarray) else reprlib.repr(obs)
 
 
 def _refuse(space: spaces.Space[Any], name: str, where: str) -> None:

@@ -48,7 +48,7 @@ def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool =
     rows: list[Rows] = []
     alive: list[Tensor] = []
     while running.any():
-        action = actor.act(obs, explore=False)
+        action = actor.act(obs, explore=False).cpu()
         out = env.step(action)
         ended = out.terminated | out.truncated
         counted = running & env.valid.cpu()

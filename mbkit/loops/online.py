@@ -62,13 +62,15 @@ class Online:
         return self.step // every > (self.step - self.env.num_envs) // every
 
     def run(self, until: int, hooks: Sequence[Hook], stop: Callable[[], bool] = lambda: False) -> None:
-        """Go on until `until` environment steps, or until `stop()` after a whole step."""
-        if self.obs is None:
-            self.begin(self.env.reset())
+        """Go on until `until` environment steps, or until `stop()` after a whole step; `start` or `load_state_dict` comes first."""
         while self.step < until and not stop():
             self.advance()
             for hook in hooks:
                 hook(self)
+
+    def start(self) -> None:
+        """The first episodes of a new run."""
+        self.begin(self.env.reset())
 
     def begin(self, obs: Tensor) -> None:
         """All environments start an episode at `obs`."""
@@ -79,12 +81,12 @@ class Online:
 
     def advance(self) -> None:
         """One step of every environment."""
-        assert self.obs is not None  # `run` begins first
+        assert self.obs is not None  # after `start`
         if self.step < self.warmup_steps:
             action = random_action(self.env.spec, self.env.num_envs)
         else:
             began = perf_counter()
-            action = self.actor.act(self.obs)
+            action = self.actor.act(self.obs).cpu()  # environments are there; and the clock waits for the device
             self.recorder.log(self.step, {"time/act_ms": 1e3 * (perf_counter() - began)})
         out = self.env.step(action)
         ended = out.terminated | out.truncated

@@ -1,9 +1,8 @@
 """What a recipe hands to a run, and how the parts that recipes share are made from names."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,8 +16,6 @@ from mbkit.envs import Environment, known
 from mbkit.loops import Hook
 from mbkit.types import Actor, Dynamics, EnvSpec, RewardFn, Stateful, TerminationFn
 
-log = logging.getLogger("mbkit")
-
 
 @dataclass
 class Parts:
@@ -30,6 +27,7 @@ class Parts:
     hooks: list[Hook] = field(default_factory=list)
     stateful: dict[str, Stateful] = field(default_factory=dict)
     dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
+    notes: list[str] = field(default_factory=list)  # what the user should know: why a reward is learned, for example
 
 
 def spec_of(config: Experiment, env: Environment) -> EnvSpec:
@@ -49,7 +47,7 @@ def make_dynamics(config: Experiment, env: Environment) -> Callable[[Environment
     name, cfg = config.dynamics
     if name == "mujoco":
         return lambda other: MujocoDynamics(other, cfg)
-    reward, termination = reward_and_termination(config)
+    reward, termination = reward_and_termination(config, env.spec)
     spec, processing = spec_of(config, env), (known.preprocess(config.env), known.absolute_dims(config.env))
     model: Any
     if name == "ensemble":
@@ -64,17 +62,33 @@ def make_dynamics(config: Experiment, env: Environment) -> Callable[[Environment
     return lambda other: model
 
 
-def reward_and_termination(config: Experiment) -> tuple[RewardFn | None, TerminationFn | None]:
+def reward_and_termination(config: Experiment, spec: EnvSpec) -> tuple[RewardFn | None, TerminationFn | None]:
     """The functions a model is given; None for a reward: it is learned; None for a termination: learned, or there is none."""
     assert config.dynamics is not None
     cfg = config.dynamics.config
     reward, termination = getattr(cfg, "reward", "auto"), getattr(cfg, "termination", "auto")
     if reward == "auto":
         reward_fn = known.reward_fn(config.env, config.env_kwargs)
-        if reward_fn is None:
-            log.info(known.why_learned(config.env, config.env_kwargs))
     else:
-        reward_fn = None if reward == "learned" else known.load_fn(reward)
+        reward_fn = None if reward == "learned" else own_function(reward, spec, "reward")
     if termination == "auto":
         return reward_fn, known.termination_fn(config.env, config.env_kwargs)
-    return reward_fn, None if termination in ("learned", "never") else known.load_fn(termination)
+    return reward_fn, None if termination in ("learned", "never") else own_function(termination, spec, "termination")
+
+
+def own_function(path: str, spec: EnvSpec, kind: Literal["reward", "termination"]) -> Any:
+    """A function of the user's, tried once on zeros."""
+    fn = known.load_fn(path)
+    known.check_fn(fn, path, spec.obs_dim, spec.action_dim, spec.discrete, kind)
+    return fn
+
+
+def model_notes(config: Experiment) -> list[str]:
+    """What the user may not expect of the model: a learned reward, and a termination that nobody knows."""
+    cfg = config.dynamics.config if config.dynamics else None
+    notes = []
+    if getattr(cfg, "reward", None) == "auto" and known.reward_fn(config.env, config.env_kwargs) is None:
+        notes.append(known.why_learned(config.env, config.env_kwargs))
+    if getattr(cfg, "termination", None) == "auto" and known.termination_fn(config.env, config.env_kwargs) is None:
+        notes.append(f"The model takes it that episodes of {config.env} never terminate; dynamics.termination=learned lets it learn when.")
+    return notes

@@ -84,7 +84,7 @@ def best_checkpoint(directory: str | Path) -> Path | None:
 
 def read_checkpoint(path: str | Path) -> tuple[int, State]:
     """Step and state of one file, tensors on the CPU; UserError naming it where it is damaged or something else."""
-    content = read_tensors(path, FORMAT)
+    content = read_tensors(path, FORMAT, {"step": int, "state": dict})
     return content["step"], content["state"]
 
 

@@ -36,11 +36,17 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     """Make `run_dir`, or runs/ALGO/ENV/SEED-TIME under the working directory.
 
     Raises:
-        UserError: the directory cannot be made or written to, or holds a run already.
+        UserError: `run_dir` is empty, the directory cannot be made or written to, or it holds a run already.
     """
+    if run_dir is not None and not str(run_dir).strip():
+        raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
     path = Path("runs", algo, env.replace("/", "-"), f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else Path(run_dir)
     if (path / "config.yaml").exists() and run_dir is not None:
-        raise UserError(f"run directory {path} holds a run already; `mbkit resume {path}` continues it, another run_dir= starts a new one")
+        if any((path / "checkpoint").glob("step-*.pt")):
+            way_on = f"holds a run already; `mbkit resume {path}` continues it, another run_dir= starts a new one"
+        else:
+            way_on = "holds a run that died before its first checkpoint; remove it, or choose another with run_dir="
+        raise UserError(f"run directory {path} {way_on}")
     try:
         path = _make_new(path) if run_dir is None else path
         path.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from systems import CPU, SPEC, linear_gaussian
 
+from mbkit import recipes  # noqa: F401  registers pets
+from mbkit.config import compose
 from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.dynamics.propagation import Gaussian, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
@@ -262,13 +264,60 @@ def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
         model(fit=False).load(path)
     model(fit=False).save(path)
     content = path.read_bytes()
-    for bad in (content[: len(content) // 2], b"", b"hello"):
-        path.write_bytes(bad)
-        with pytest.raises(UserError, match="truncated or no dynamics file"):
-            model(fit=False).load(path)
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match=r"expected mbkit\.dynamics/1, got no format"):
-        model(fit=False).load(path)
+    for bad in (content[: len(content) // 2], b"", b"hello", path.read_bytes()):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=r"cannot be read: expected 'mbkit\.dynamics/1', found a damaged or foreign file"):
+            model(fit=False).load(path)
+    with pytest.raises(UserError, match=r"is a directory: expected FILE, e\.g\. .*/dynamics\.pt"):
+        model(fit=False).load(tmp_path)
+
+
+def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
+    tiny = replace(SMALL, members=2, elites=1, hidden=(2,))
+    whole, path = model(tiny), tmp_path / "dynamics.pt"
+    whole.save(path, env="toy")
+    content, right = path.read_bytes(), files.read(path)["state"]
+    harmless, other = 0, Ensemble(SPEC, tiny)
+    for i in range(0, len(content), 41):
+        path.write_bytes(content[:i] + bytes([content[i] ^ (1 << i % 8)]) + content[i + 1 :])
+        try:
+            other.load(path)
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            harmless += 1  # padding was hit
+            assert all(torch.equal(v, right[k]) for k, v in other.state_dict().items() if k in right)
+    assert harmless < len(range(0, len(content), 41)) / 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda c: c.pop("fits"), "damaged or foreign file"),
+        (lambda c: c.pop("cfg"), "damaged or foreign file"),
+        (lambda c: c.pop("state"), "damaged or foreign file"),
+        (lambda c: c.update(state=[1]), "damaged or foreign file"),
+        (lambda c: c["state"].pop("inputs.mean"), r"inputs\.mean must be a tensor of shape \(5,\), the file has none"),
+        (lambda c: c["state"].update({"net.bias.0": torch.zeros(1)}), r"net\.bias\.0 must .* \(4, 1, 16\), the file has \(1,\)"),
+        (lambda c: c["state"].update({"net.bias.0": 3}), r"net\.bias\.0 must"),
+        (lambda c: c["state"].update(elites=torch.tensor([0, 1])), r"elites must .* \(3,\), the file has \(2,\)"),
+        (lambda c: c["state"].update(elites=torch.tensor([0, 1, 1])), r"3 different members of 0\.\.3, the file has \[0, 1, 1\]"),
+        (lambda c: c["state"].update(elites=torch.tensor([0, 1, 4])), r"3 different members of 0\.\.3"),
+        (lambda c: c["state"].update(elites=torch.tensor([-1, 1, 2])), r"3 different members of 0\.\.3"),
+        (lambda c: c["state"].update(elites=torch.tensor([0.0, 1.5, 2])), r"3 different members of 0\.\.3"),
+    ],
+)
+def test_a_file_with_a_wrong_part_is_refused_and_leaves_the_model_alone(tmp_path, damage, named):
+    path, ensemble = tmp_path / "dynamics.pt", model(fit=False)
+    model().save(path)
+    content = files.read(path)
+    damage(content)
+    torch.save(content, path)
+    before = {k: v.clone() for k, v in ensemble.state_dict().items() if k != "_extra_state"}
+    with pytest.raises(UserError, match=named):
+        ensemble.load(path)
+    assert all(torch.equal(v, ensemble.state_dict()[k]) for k, v in before.items())
 
 
 @pytest.mark.parametrize(
@@ -278,3 +327,24 @@ def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
 def test_contradicting_settings_are_refused(change, named):
     with pytest.raises(UserError, match=named):
         Ensemble(SPEC, replace(SMALL, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"max_epochs": 0}, r"dynamics\.max_epochs=0 is out of range: expected >= 1"),
+        ({"hidden": (16, 0)}, r"dynamics\.hidden=\(16, 0\) is out of range: expected >= 1"),
+        ({"weight_decay": (0.0, -1e-5)}, r"dynamics\.weight_decay=.* expected >= 0"),
+        ({"members": 0, "elites": 0}, r"dynamics\.members=0"),
+        ({"batch": 0}, r"dynamics\.batch=0"),
+        ({"patience": 0}, r"dynamics\.patience=0"),
+        ({"lr": 0.0}, r"dynamics\.lr=0\.0 is out of range: expected > 0"),
+        ({"holdout": 1.0}, r"dynamics\.holdout=1\.0 is out of range: expected in \[0\.0, 0\.9\]"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_from_python_and_from_words(change, named):
+    with pytest.raises(UserError, match=named):
+        Ensemble(SPEC, replace(SMALL, **change))
+    words = [f"dynamics.{k}={list(v) if isinstance(v, tuple) else v}" for k, v in change.items()]
+    with pytest.raises(UserError, match=f"dynamics.{next(iter(change))}="):
+        compose("pets", ["env=cartpole", *words])

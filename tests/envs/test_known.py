@@ -159,3 +159,25 @@ def test_load_fn_names_what_is_missing(tmp_path, monkeypatch):
         known.load_fn("no_such_module_7:fn")
     with pytest.raises(UserError, match="ZeroDivisionError"):
         known.load_fn("broken_task_7:fn")
+
+
+@pytest.mark.parametrize(("kind", "fn", "came"), [
+    ("reward", lambda o, a, n: 1 / 0, "ZeroDivisionError: division by zero"),
+    ("reward", lambda o, a: o[:, 0], "TypeError"),
+    ("reward", lambda o, a, n: n.numpy()[:, 0], "got a numpy.ndarray$"),
+    ("reward", lambda o, a, n: 1.0, "got a float$"),
+    ("reward", lambda o, a, n: n[:, :1], r"got torch.float32 \[2, 1\]"),
+    ("reward", lambda o, a, n: n[:, 0] > 0, r"got torch.bool \[2\]"),
+    ("reward", lambda o, a, n: n[:, 0] / 0, "got NaN everywhere on zeros"),
+    ("termination", lambda o, a, n: n[:, 0], r"a bool tensor of shape \[2\], got torch.float32 \[2\]"),
+    ("termination", lambda o, a, n: (n > 0).any(), r"got torch.bool \[\]"),
+])  # fmt: skip
+def test_check_fn_says_what_a_users_function_gave(kind, fn, came):
+    with pytest.raises(UserError, match=rf"^{kind} pkg.mod:fn of obs \[2, 3\], action \[2, 1\], next_obs \[2, 3\]: expected .*{came}"):
+        known.check_fn(fn, "pkg.mod:fn", 3, 1, False, kind)
+
+
+def test_check_fn_takes_what_is_right():
+    known.check_fn(lambda o, a, n: torch.tensor([torch.nan, 0.0]), "m:f", 3, 1, False, "reward")
+    known.check_fn(lambda o, a, n: (o * a)[:, 0].double(), "m:f", 3, 1, False, "reward")
+    known.check_fn(lambda o, a, n: a == torch.nn.functional.one_hot(a, 2)[:, 1], "m:f", 3, 2, True, "termination")

@@ -94,9 +94,11 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
             assert str(error) == f"{path} cannot be read: expected 'mbkit checkpoint 1', found a damaged or foreign file"  # noqa: PT017
         else:
             assert torch.equal(loaded["x"], state()["x"])  # padding was hit
-    torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match=r"step-0000000001.pt cannot be read"):
-        load_checkpoint(tmp_path)
+    kind = {"format": "mbkit checkpoint 1"}
+    for foreign in ({"weights": torch.zeros(2)}, kind, kind | {"step": 1}, kind | {"state": {}}, kind | {"step": 1, "state": None}):
+        torch.save(foreign, path)
+        with pytest.raises(UserError, match=r"step-0000000001.pt cannot be read: expected 'mbkit checkpoint 1', found a damaged or"):
+            load_checkpoint(tmp_path)
     torch.save(object, path)  # needs pickle
     with pytest.raises(UserError, match=r"step-0000000001.pt cannot be read"):
         load_checkpoint(tmp_path)

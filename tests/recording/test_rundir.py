@@ -45,8 +45,22 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_directory_with_a_run_is_refused(tmp_path: Path) -> None:
     assert create_run_dir("pets", "cartpole", 0, tmp_path) == tmp_path
     write_yaml(tmp_path / "config.yaml", {"algo": "pets"})
+    with pytest.raises(UserError, match="died before its first checkpoint; remove it, or choose another with run_dir=") as caught:
+        create_run_dir("pets", "cartpole", 0, tmp_path)
+    assert "resume" not in str(caught.value)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "step-0000000001.json").write_text("{}")
+    with pytest.raises(UserError, match="died before its first checkpoint"):
+        create_run_dir("pets", "cartpole", 0, tmp_path)
+    (tmp_path / "checkpoint" / "step-0000000001.pt").write_bytes(b"")
     with pytest.raises(UserError, match="mbkit resume"):
         create_run_dir("pets", "cartpole", 0, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="run_dir must name a directory"):
+        create_run_dir("pets", "cartpole", 0, name)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,0 +1,20 @@
+"""What all tests share: one thread each, no deadlines on noisy machines, GPU tests only where there is one."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)  # tests run side by side, and too many threads are slower than one
+settings.register_profile("mbkit", deadline=None)
+settings.load_profile("mbkit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
