@@ -20,6 +20,7 @@ from mbkit.types import EnvSpec, Source, State, Transition, UserError
 FORMAT = "mbkit replay 1"
 NUMBERS, TENSORS = ("capacity", "obs_dim", "action_dim", "discrete"), ("data", "link", "origin", "total", "open")
 PARTS = dict.fromkeys(NUMBERS, int) | dict.fromkeys(TENSORS, Tensor)  # of a saved buffer
+DIRECTORY = 0x10  # bit that marks a zip entry as a directory: torch.load would fill its tensor with uninitialised memory
 NONE = -(2**62)  # sequence number of a row that does not exist: older than any
 
 
@@ -278,7 +279,8 @@ def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> Stat
     found = None
     try:
         with ZipFile(path) as archive:
-            if archive.testzip() is None:
+            empty = any(entry.external_attr & DIRECTORY for entry in archive.infolist())
+            if archive.testzip() is None and not empty:
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: expected {kind!r}") from error

@@ -89,7 +89,7 @@ def report(
 def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners or envs")]) -> None:
     """Which names there are."""
     if what == "envs":
-        rows = [(name, "") for name in envs.names()]
+        rows = envs.available()
     elif what in LISTED:
         rows = [(entry.name, entry.summary) for entry in LISTED[what]]
     else:

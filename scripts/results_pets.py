@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-GENEROUS = ["dynamics=mujoco", "agent.particles=1", "planner=cem", "planner.candidates=500", "planner.elites=50", "planner.iterations=5"]
+GENEROUS = ["dynamics=mujoco", "planner=cem", "planner.candidates=500", "planner.elites=50", "planner.iterations=5", "eval.episodes=2"]
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ def rows_of(env: str, ceilings: bool, words: list[str]) -> list[Row]:
     rows = [Row(env, "PETS", "pets", words), Row(env, "random", "random", ["steps=1", "eval.video=false"])]
     if ceilings:  # nothing is learned with the true model, so one step of training is enough to be scored
         once = ["steps=1", "loop.warmup_steps=1", "eval.video=false"]
-        rows.append(Row(env, "true model, same planner", "pets", ["dynamics=mujoco", "agent.particles=1", *once]))
+        rows.append(Row(env, "true model, same planner", "pets", ["dynamics=mujoco", *once]))
         rows.append(Row(env, "true model, generous CEM", "pets", [*GENEROUS, *once]))
     return rows
 

@@ -1,5 +1,6 @@
 """Propagation, prediction and files of the ensemble, as identities."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -279,8 +280,9 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
     whole.save(path, env="toy")
     content, right = path.read_bytes(), files.read(path)["state"]
     harmless, other = 0, Ensemble(SPEC, tiny)
-    for i in range(0, len(content), 41):
-        path.write_bytes(content[:i] + bytes([content[i] ^ (1 << i % 8)]) + content[i + 1 :])
+    flips = [(i, i % 8) for i in range(0, len(content), 41)]
+    for i, bit in flips:
+        path.write_bytes(content[:i] + bytes([content[i] ^ (1 << bit)]) + content[i + 1 :])
         try:
             other.load(path)
         except UserError as error:
@@ -288,7 +290,11 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
         else:
             harmless += 1  # padding was hit
             assert all(torch.equal(v, right[k]) for k, v in other.state_dict().items() if k in right)
-    assert harmless < len(range(0, len(content), 41)) / 2
+    assert harmless < len(flips) / 2
+    for i in (m.start() for m in re.finditer(b"PK\x01\x02", content)):  # "is a directory", which no checksum covers
+        path.write_bytes(content[: i + 38] + b"\x10" + content[i + 39 :])
+        with pytest.raises(UserError, match="damaged"):
+            other.load(path)
 
 
 @pytest.mark.parametrize(
