@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 import mbkit
 from mbkit import config as configuration
 from mbkit import envs, registry, run
+from mbkit.describe import describe
 from mbkit.report import write_report
 from mbkit.types import UserError
 
@@ -108,7 +109,7 @@ def config(
     if as_yaml:
         say(configuration.to_yaml(experiment).rstrip())
         return
-    rows = [[d.key, str(d.value), " ".join([d.kind, d.limits]).strip(), d.meaning] for d in configuration.describe(experiment)]
+    rows = [[d.key, str(d.value), " ".join([d.kind, d.limits]).strip(), d.meaning] for d in describe(experiment)]
     print_table(["option", "value", "type", "meaning"], rows)
 
 

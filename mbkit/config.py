@@ -4,12 +4,9 @@ An algorithm's registry entry says which groups it has and which part stands in 
 `configs/ALGO/ENV.yaml` and the user's `key=value` words go on top, in that order. Every mistake is a `UserError` that names the key.
 """
 
-import inspect
-import io
 import math
 import re
-import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
@@ -296,14 +293,15 @@ def _fill(cls: type, given: Any, prefix: str) -> Any:
         try:
             plain = OmegaConf.merge(plain, {key: value})
         except OmegaConfBaseException:
-            raise UserError(f"{prefix}{key}={value!r} does not fit: expected {_type_words(cls, key)}") from None
+            raise UserError(f"{prefix}{key}={value!r} does not fit: expected {type_words(cls, key)}") from None
     config = OmegaConf.to_object(plain)
     for name, f in known.items():
-        _check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
+        check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
     return config
 
 
-def _check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
+def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
+    """UserError where a number, or one of several, lies outside a field's range."""
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             continue
@@ -321,62 +319,11 @@ def range_words(limits: Mapping[str, Any]) -> str:
     return f">= {limits['low']}" if "low" in limits else f"<= {limits['high']}" if "high" in limits else ""
 
 
-def _type_words(cls: type, key: str) -> str:
+def type_words(cls: type, key: str) -> str:
+    """A field's type as a user reads it."""
     hint = get_type_hints(cls)[key]
     words = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
     return words.replace("typing.", "").replace("Literal", "one of ")
-
-
-# ------------------------------------------------------------------------------------------------------------------ describing
-
-
-class Described(NamedTuple):
-    """One line of `mbkit config`."""
-
-    key: str
-    value: Any
-    kind: str
-    limits: str
-    meaning: str
-
-
-def comments(cls: type) -> dict[str, str]:
-    """Field name -> the comment that closes its definition: that is its help text."""
-    found = {key: text for base in cls.__bases__ if is_dataclass(base) for key, text in comments(base).items()}
-    name = ""
-    for token in tokenize.generate_tokens(io.StringIO(inspect.cleandoc(inspect.getsource(cls))).readline):
-        if token.type == tokenize.NAME and re.match(rf"\s+{token.string}\s*:", token.line):
-            name = token.string
-        elif token.type == tokenize.COMMENT and name:
-            words, goes_on = token.string.lstrip("# "), token.line.strip().startswith("#")
-            found[name] = f"{found[name]} {words}" if goes_on and name in found else words
-    return found
-
-
-def describe(experiment: Experiment) -> Iterator[Described]:
-    """Every field of the experiment with its value, type, range and meaning."""
-    yield from _describe(experiment, "", skip={"algo", *GROUPS})
-    for group in GROUPS:
-        part = getattr(experiment, group)
-        if part is None:
-            continue
-        if group in REGISTRIES:
-            names = ", ".join(e.name for e in REGISTRIES[group])
-            yield Described(group, part.name, "name", "", f"one of {names}")
-        yield from _describe(part.config, f"{group}.")
-
-
-def _describe(config: Any, prefix: str, skip: set[str] = frozenset()) -> Iterator[Described]:  # type: ignore[assignment]
-    meanings = comments(type(config))
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.name in skip:
-            continue
-        if is_dataclass(value):
-            yield from _describe(value, f"{prefix}{f.name}.")
-        else:
-            kind = _type_words(type(config), f.name)
-            yield Described(f"{prefix}{f.name}", value, kind, range_words(f.metadata), meanings.get(f.name, ""))
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbkit import config, registry
-from mbkit.config import between, compose, describe, from_dict, positive, to_yaml
+from mbkit.config import between, compose, from_dict, positive, to_yaml
+from mbkit.describe import describe
 from mbkit.types import UserError
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.config import _check_range, at_least, between, positive
+from mbkit.config import at_least, between, check_range, positive
 from mbkit.dynamics import files, training
 from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
 from mbkit.nn import EnsembleMLP, FrozenEnsemble, Normalizer, restore_optimizer_, truncated_normal_init_
@@ -246,7 +246,7 @@ class Ensemble(nn.Module):
 def check(spec: EnvSpec, cfg: EnsembleConfig, absolute: tuple[int, ...]) -> None:
     """Raise UserError where a number is out of its range or settings contradict one another."""
     for field in fields(cfg):
-        _check_range(field.metadata, getattr(cfg, field.name), f"dynamics.{field.name}")
+        check_range(field.metadata, getattr(cfg, field.name), f"dynamics.{field.name}")
     if cfg.elites > cfg.members:
         raise UserError(f"dynamics.elites must be at most dynamics.members ({cfg.members}), got {cfg.elites}")
     if cfg.min_logvar >= cfg.max_logvar:
