@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbkit import config, registry
@@ -75,6 +75,7 @@ def test_config_yaml_round_trip():
     assert from_dict(yaml.safe_load(to_yaml(experiment))) == experiment
 
 
+@settings(max_examples=25)
 @given(lr=st.floats(1e-30, 1e30), seed=st.integers(0, 2**32 - 1), widths=st.lists(st.integers(1, 999), min_size=1, max_size=4))
 def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
     experiment = compose("toy", [f"dynamics.lr={lr!r}", f"seed={seed}", f"dynamics.hidden={widths}"])
