@@ -2,8 +2,9 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,7 +52,24 @@ def record_video(
     Returns:
         The paths, or a sentence why there is no video: no renderer, no encoder, a full disk. Nothing half-written is left.
     """
-    path = Path(path)
+    with quiet_destructors():
+        return _record(environment_factory, actor, Path(path), seed, max_steps, fps)
+
+
+@contextmanager
+def quiet_destructors() -> Iterator[None]:
+    """Where there is no renderer, Gymnasium's half-made viewer fails once more when it is deleted; the reason was given already."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _record(
+    environment_factory: "Callable[[], Environment]", actor: Actor, path: Path, seed: int, max_steps: int, fps: float | None
+) -> Video:
     temporary = path.with_name(f"{path.stem}.part.mp4")
     try:
         environment = environment_factory()
