@@ -1,12 +1,10 @@
 """Train, resume, load, evaluate: what the command line and the Python API both call."""
 
 import json
-import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,33 +14,11 @@ from mbkit.config import Experiment
 from mbkit.dynamics import files
 from mbkit.envs import Environment, make
 from mbkit.loops import Evaluation, Every, Online, diagnose_model, evaluate_policy
+from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.types import Actor, UserError
 
 EVALUATION_SEED = 1_000_000_000  # evaluation episode i of a run starts from 1e9 + 1000 seed + i, far from training's seed + i
 SIDE_BY_SIDE = 10  # evaluation episodes run at once
-
-
-class Interrupted(Exception):
-    """The user stopped the run; its directory is complete up to the step that the message names."""
-
-
-@contextmanager
-def interruptible() -> Iterator[list[str]]:
-    """Collects the name of a signal that asks us to stop after the present step; a second Ctrl-C stops at once."""
-    caught: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    former: dict[int, Any] = {}
-    with suppress(ValueError):  # not the main thread: whoever called us handles signals
-        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,30 @@
+"""Stopping after a whole step: a run that the user interrupts can be gone on with."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The user stopped the run; its directory is complete up to the step that the message names."""
+
+
+@contextmanager
+def interruptible() -> Iterator[list[str]]:
+    """Collects the name of a signal that asks us to stop after the present step; a second Ctrl-C stops at once."""
+    caught: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    former: dict[int, Any] = {}
+    with suppress(ValueError):  # not the main thread: whoever called us handles signals
+        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
