@@ -8,13 +8,14 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.types import State, UserError
+from mbkit.types import State, Stateful, UserError
 
 Mode = Literal["eager", "compile", "cudagraph"]
 Precision = Literal["highest", "high", "medium"]
@@ -49,16 +50,17 @@ def matmul_precision(level: Precision) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device) -> Callable[X, Y]:
+def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device, changes: Stateful | None = None) -> Callable[X, Y]:
     """`fn` in another gear; it takes and returns tensors, None, and (named) tuples of them, at shapes that repeat from call to call.
 
     "compile" is torch.compile. "cudagraph" replays one captured graph per combination of input shapes: `fn` must not synchronise with the
-    host, and whatever tensors it closes over must keep their addresses, or `Graphed.forget` be called. UserError without a CUDA device.
+    host, and whatever tensors it closes over must keep their addresses, or `Graphed.forget` be called. `changes` is what `fn` writes to
+    in place (an agent that it updates): capturing leaves it as it was. UserError without a CUDA device.
     """
     if mode == "cudagraph":
         if device.type != "cuda":
             raise UserError(f"mode 'cudagraph' needs device=cuda, got device={device}; use mode 'eager'")
-        return Graphed(fn, device)
+        return Graphed(fn, device, changes=changes)
     return cast("Callable[X, Y]", torch.compile(fn, dynamic=False)) if mode == "compile" else fn
 
 
@@ -81,8 +83,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 class Graphed(Generic[X, Y]):
     """A function replayed as a CUDA graph; inputs are copied in, outputs cloned out, random numbers are those `fn` would have drawn."""
 
-    def __init__(self, fn: Callable[X, Y], device: torch.device, warmup: int = 3) -> None:
-        self.fn, self.device, self.warmup = fn, device, warmup
+    def __init__(self, fn: Callable[X, Y], device: torch.device, warmup: int = 3, changes: Stateful | None = None) -> None:
+        self.fn, self.device, self.warmup, self.changes = fn, device, warmup, changes
         self._captured: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
 
     def forget(self) -> None:
@@ -107,12 +109,15 @@ class Graphed(Generic[X, Y]):
     def _capture(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         static = _each(Tensor.clone, args)
         before = torch.cuda.get_rng_state()  # warming up must not spend random numbers: graph and eager then agree
+        state = None if self.changes is None else deepcopy(self.changes.state_dict())  # nor may it train
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazy initialisations (cuBLAS, caches) may not happen inside a capture
             for _ in range(self.warmup):
                 self.fn(*static)  # type: ignore[call-arg]
         torch.cuda.current_stream().wait_stream(side)
+        if self.changes is not None and state is not None:
+            self.changes.load_state_dict(state)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = self.fn(*static)  # type: ignore[call-arg]

@@ -64,6 +64,10 @@ class LoopConfig:
     warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions first. PETS: one trial
     fit: bool = True  # train the model; False keeps what dynamics.load brought
     fit_every: int = at_least(0, 0)  # environment steps between model fits; 0: whenever an episode ends, as in PETS
+    updates_per_step: float = at_least(1.0, 0)  # an agent's gradient updates per environment step; 0.1: one every ten steps
+    batch_size: int = at_least(256, 1)  # transitions per gradient update of an agent
+    n_step: int = at_least(1, 1)  # steps of real reward in an agent's targets
+    mode: Literal["eager", "cudagraph"] = "eager"  # "cudagraph": all updates of a step are one CUDA graph, sampling included
     num_envs: int = at_least(1, 1)  # environments stepped side by side
     buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
     log_every: int = at_least(100, 1)  # environment steps between lines of training metrics
@@ -77,7 +81,7 @@ class Part(NamedTuple):
 
 
 GROUPS = ("agent", "dynamics", "planner", "imagination")
-REGISTRIES = {"dynamics": registry.dynamics, "planner": registry.planners}
+REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
 
 
 @dataclass(frozen=True)
@@ -217,9 +221,9 @@ def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
     """Defaults <- preset <- `key=value` words. Raises UserError naming the first key that is unknown, mistyped or out of range."""
     entry = algorithm(algo)
     words = parse_overrides(overrides)
-    for key in ("algo", "agent.name"):
-        node = words.get("agent") if key == "agent.name" else words
-        if isinstance(node, Mapping) and key.rpartition(".")[2] in node:
+    chosen = words.get("agent")
+    for key, given in (("algo", "algo" in words), ("agent", isinstance(chosen, Mapping) and "name" in chosen)):
+        if given and (key == "algo" or "agent" not in entry.defaults):
             raise UserError(f"{key}= is not an option: the algorithm is the word after `train`, here {algo!r}")
     env = words.get("env", entry.defaults.get("env"))
     if not isinstance(env, str):
@@ -266,11 +270,16 @@ def from_dict(tree: Mapping[str, Any]) -> Experiment:
     return Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values)
 
 
+def own_group(entry: Entry) -> str:
+    """The group that the algorithm's own configuration fills: a recipe round an exchangeable agent says how it imagines."""
+    return "imagination" if "agent" in entry.defaults else "agent"
+
+
 def _part(entry: Entry, group: str, given: Any) -> Part | None:
     given = {"name": given} if isinstance(given, str) else dict(given or {})
-    if group == "agent":
+    if group == own_group(entry):
         given.pop("name", None)
-        return Part(entry.name, _fill(entry.config, given, "agent."))
+        return Part(entry.name, _fill(entry.config, given, f"{group}."))
     if group not in entry.defaults:
         if given:
             raise UserError(f"{entry.name} has no {group}: the option {group}={given!r} does not apply")

@@ -1,4 +1,7 @@
-"""Networks shared by critics and dynamics: many MLPs at once, a fast inference copy of them, a normaliser. Letters: E members, B batch."""
+"""Networks shared by policies, critics and dynamics: many MLPs at once, a fast inference copy of them, a normaliser.
+
+Letters: E members, K critics, B batch, O observation, A action.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,20 +21,31 @@ MANY_ROWS_BFLOAT16 = 1024  # the same for bfloat16, whose batched product is bet
 
 
 class EnsembleMLP(nn.Module):
-    """E networks at once: x [B, I] (the same rows for all) or [E, B, I] -> [E, B, out]; weights [E, in, out], biases [E, 1, out]."""
+    """E networks at once: x [B, I] (the same rows for all) or [E, B, I] -> [E, B, out]; weights [E, in, out], biases [E, 1, out].
 
-    def __init__(self, members: int, sizes: Sequence[int], activation: Activation = "relu") -> None:
+    Each hidden layer is: linear, dropout (if any), layer normalisation (if wanted), activation, the order of DroQ (arXiv:2110.02034).
+    """
+
+    def __init__(
+        self, members: int, sizes: Sequence[int], activation: Activation = "relu", layer_norm: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.members, self.sizes, self.activation = members, tuple(sizes), activation
+        self.members, self.sizes, self.activation, self.dropout = members, tuple(sizes), activation, dropout
         self.weight = nn.ParameterList()
         self.bias = nn.ParameterList()
+        self.gain, self.shift = nn.ParameterList(), nn.ParameterList()  # of the layer normalisation, [E, 1, out]
         for i, o in pairwise(sizes):
             bound = 1 / math.sqrt(i)
             self.weight.append(nn.Parameter(torch.empty(members, i, o).uniform_(-bound, bound)))
             self.bias.append(nn.Parameter(torch.empty(members, 1, o).uniform_(-bound, bound)))
+        for width in sizes[1:-1] if layer_norm else ():
+            self.gain.append(nn.Parameter(torch.ones(members, 1, width)))
+            self.shift.append(nn.Parameter(torch.zeros(members, 1, width)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs without an activation on the last layer; shapes as above."""
+        """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch."""
+        if self.gain or self.dropout:
+            return self._regularised(x)
         if x.device.type == "cpu" and x.shape[-2] >= 2 * MANY_ROWS and not torch.is_grad_enabled():
             inputs = x.expand(self.members, *x.shape[-2:])
             return torch.stack([self._member(e, inputs[e]) for e in range(self.members)])
@@ -42,12 +56,80 @@ class EnsembleMLP(nn.Module):
             x = x if n == len(self.weight) - 1 else act(x)
         return x
 
+    def _regularised(self, x: Tensor) -> Tensor:
+        act = ACTIVATION[self.activation]
+        x = x.expand(self.members, *x.shape[-2:])
+        for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
+            x = torch.baddbmm(b, x, w)
+            if n == len(self.weight) - 1:
+                return x
+            x = F.dropout(x, self.dropout, self.training) if self.dropout else x
+            x = F.layer_norm(x, x.shape[-1:]) * self.gain[n] + self.shift[n] if self.gain else x
+            x = act(x)
+        return x
+
     def _member(self, e: int, x: Tensor) -> Tensor:
         act = ACTIVATION[self.activation]
         for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
             x = torch.addmm(b[e], x, w[e])
             x = x if n == len(self.weight) - 1 else act(x, inplace=True)
         return x
+
+
+class Critics(nn.Module):
+    """K action-value functions: obs [B, O], action [B, A] -> [K, B]."""
+
+    def __init__(
+        self, members: int, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The values of every critic, [K, B]."""
+        q: Tensor = self.net(torch.cat((obs, action), -1))
+        return q.squeeze(-1)
+
+
+class Deterministic(nn.Module):
+    """Policy into the box: obs [B, O] -> action [B, A] in [-1, 1] by tanh."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, action_dim))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The action, [B, A]."""
+        out: Tensor = self.net(obs)[0]
+        return out.tanh()
+
+
+class TanhGaussian(nn.Module):
+    """Squashed Gaussian policy on [-1, 1]^A (SAC, arXiv:1801.01290, appendix C); log-probabilities include the tanh volume, stably."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], log_std: tuple[float, float] = (-5.0, 2.0)) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, 2 * action_dim))
+        self.log_std = log_std  # its range
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the squashing, both [B, A]."""
+        mean, log_std = self.net(obs)[0].chunk(2, -1)
+        return mean, log_std.clamp(*self.log_std)
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """tanh of the mean, [B, A]: what is done without exploration."""
+        mean: Tensor = self(obs)[0]
+        return mean.tanh()
+
+    def rsample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparameterised action [B, A] and its log-density [B]: a = tanh(u), log pi = log N(u) - sum log(1 - a^2)."""
+        mean, log_std = self(obs)
+        eps = torch.randn_like(mean)
+        u = torch.addcmul(mean, log_std.exp(), eps)
+        normal = 0.5 * (eps.square() + math.log(2 * math.pi)) + log_std
+        volume = 2 * (math.log(2) - u - F.softplus(-2 * u))  # log(1 - tanh(u)^2)
+        return u.tanh(), -(normal + volume).sum(-1)
 
 
 @torch.no_grad()
@@ -168,11 +250,15 @@ def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 @torch.no_grad()
 def restore_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load an optimizer's `state_dict`, writing into its existing tensors where it has them (a captured graph may hold them)."""
+    """Load an optimizer's `state_dict`, writing into its existing tensors where it has them (a captured graph may hold them).
+
+    Where the saved optimizer had made no step yet, the existing tensors become zero, which is what Adam begins with.
+    """
     held = {p: dict(slots) for p, slots in optimizer.state.items()}
     optimizer.load_state_dict(state)
-    for p, slots in optimizer.state.items():
-        for key, value in slots.items():
-            old = held.get(p, {}).get(key)
-            if isinstance(value, Tensor) and isinstance(old, Tensor):
-                slots[key] = old.copy_(value)
+    for p, before in held.items():
+        slots = optimizer.state[p]
+        for key, old in before.items():
+            if isinstance(old, Tensor):
+                value = slots.get(key)
+                slots[key] = old.copy_(value) if isinstance(value, Tensor) else old.zero_()

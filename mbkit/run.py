@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from mbkit import accelerate, config, recipes, recording, registry
+from mbkit import accelerate, config, recipes, recording
 from mbkit.config import Experiment
 from mbkit.dynamics import files
 from mbkit.envs import Environment, make
-from mbkit.loops import Evaluation, Every, Online, diagnose_model, evaluate_policy
+from mbkit.loops import Evaluation, Every, Online, evaluate_policy
+from mbkit.loops.diagnose import diagnose_model, headline
 from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.types import Actor, UserError
 
@@ -39,13 +40,14 @@ class Run:
         self.directory: Path | None = None
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.scored_at = -1  # its step
+        self.diagnosed: dict[str, Any] = {}  # what its episodes said of the model; empty before the first fit
         self.best: float | None = None
         if experiment.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
         self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
-        self.parts: recipes.Parts = registry.recipes[experiment.algo].target(experiment, self.env)
+        self.parts = recipes.build(experiment, self.env)
         if experiment.loop.buffer_size < experiment.loop.num_envs:
             raise UserError(
                 f"loop.buffer_size={experiment.loop.buffer_size} must hold a step of all loop.num_envs={experiment.loop.num_envs}"
@@ -101,17 +103,28 @@ class Run:
                 raise Interrupted(f"stopped by {caught[0]}: {here}")
             self._finish(recorder)
 
-    def _score(self, keep_rows: bool = False) -> Evaluation:
-        """Evaluate the present policy and write the figures down."""
-        result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
+    def _score(self) -> None:
+        """Evaluate the present policy, hold the model against what happened, and write the figures down."""
+        result = self.evaluate(self.config.eval.episodes, keep_rows=self.parts.dynamics is not None)
         self.scores = {name: float(value) for name, value in result.metrics().items()}
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
-        self.loop.recorder.event(self.loop.step, self.scores)
-        return result
+        self.diagnosed = self._diagnose(result)
+        self.loop.recorder.event(self.loop.step, self.scores | headline(self.diagnosed))
 
     def _scored(self, loop: Online) -> None:
         self._score()
+
+    def _diagnose(self, result: Evaluation) -> dict[str, Any]:
+        """The model's diagnostics on an evaluation's episodes, which no fit has seen; empty before the first fit."""
+        c, model = self.config, self.parts.dynamics
+        if model is None or (c.loop.fit and not getattr(model, "fitted", self.loop.step >= c.loop.warmup_steps)):
+            return {}
+        with same_random_numbers():
+            accelerate.seed_everything(c.seed)
+            # a planner's actions cost a search each, so in imagination it repeats those that it took
+            policy = self.parts.actor_for(self.env) if c.planner is None else None
+            return diagnose_model(model, result.buffer(self.parts.buffer.spec), policy, c.gamma)
 
     def checkpoint(self) -> None:
         """Everything the rest of the run depends on, on disk in one piece."""
@@ -141,15 +154,15 @@ class Run:
             self.notes.append(self.env.restart_reason)
 
     def _finish(self, recorder: recording.Recorder) -> None:
-        """The final policy's score, the model's diagnostics on the evaluation episodes, the film, the summary."""
+        """The final policy's score, the model and its diagnostics on the evaluation episodes, the film, the summary."""
         c, model = self.config, self.parts.dynamics
-        result = self._score(keep_rows=model is not None)
+        if self.scored_at != self.loop.step:
+            self._score()
         self.checkpoint()  # once more: now it knows its score
         if model is not None:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
-            with same_random_numbers():
-                recording.write_json(self.path / "diagnostics.json", diagnose_model(model, result.buffer(self.parts.buffer.spec)))
+            recording.write_json(self.path / "diagnostics.json", self.diagnosed)
         if c.eval.video:
             self.film()
         recorder.flush()

@@ -108,7 +108,7 @@ class Backup(Protocol):
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor: ...  # [K, B], every critic
 
 
-TargetFn = Callable[[Backup, Transition, float], Targets]
+TargetFn = Callable[[Backup, Transition, float], Targets]  # (agent, batch, gamma): one-step, value expansion, ...
 
 
 @runtime_checkable
@@ -155,6 +155,21 @@ class Actor(Protocol):
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # obs [M, O] -> [M, A] in [-1, 1], or int64 [M]
     def reset(self, mask: Tensor) -> None: ...  # bool [M]: these environments begin a new episode
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An actor that learns from batches; `update` has static shapes, no host sync and changes tensors in place."""
+
+    cycle: int  # `update` does the same work every `cycle` calls (TD3's delay): a captured graph holds a multiple of it
+
+    def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # as Actor
+    def reset(self, mask: Tensor) -> None: ...  # as Actor
+    def sample(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> exploratory actions [B, A], for imagined steps: remembers nothing
+    def value(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> [B], of the present policy under the slow networks: a ValueFn
+    def update(self, batch: Transition) -> Metrics: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> Any: ...
 
 
 @runtime_checkable

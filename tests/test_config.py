@@ -101,7 +101,7 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
         (["steps=1:30"], "1:30 is a number to the base of sixty"),
         (["dynamics.lr=.inf"], "out of range"),
         (["algo=toy"], "algo= is not an option"),
-        (["agent.name=toy"], "agent.name= is not an option"),
+        (["agent.name=toy"], "agent= is not an option"),
         (["dynamics.hidden=[200, 0200]"], "0200 has a leading zero"),
         (["imagination.horizon=3"], "toy has no imagination"),
         (["eval=3"], "eval is a group of options"),

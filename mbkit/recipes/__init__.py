@@ -1,6 +1,17 @@
 """Wiring only, no mathematics: each recipe turns an `Experiment` into the `Parts` that a run steps."""
 
-from mbkit.recipes import pets, random
+from mbkit import agents, registry
+from mbkit.config import Experiment
+from mbkit.envs import Environment
+from mbkit.recipes import mbpo, model_free, pets, random
 from mbkit.recipes.parts import Parts
 
-__all__ = ["Parts", "pets", "random"]
+
+def build(config: Experiment, env: Environment) -> Parts:
+    """The parts of a recipe, or of an agent alone."""
+    make = registry.recipes[config.algo].target if config.algo in registry.recipes else model_free.build
+    parts: Parts = make(config, env)
+    return parts
+
+
+__all__ = ["Parts", "agents", "build", "mbpo", "model_free", "pets", "random"]

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mbkit import registry
+from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment
 from mbkit.dynamics import files, mbrl
@@ -14,7 +16,19 @@ from mbkit.dynamics.ensemble import Ensemble
 from mbkit.dynamics.mujoco import MujocoDynamics
 from mbkit.envs import Environment, known
 from mbkit.loops import Hook
-from mbkit.types import Actor, Dynamics, EnvSpec, RewardFn, Stateful, TerminationFn
+from mbkit.targets import one_step
+from mbkit.types import (
+    Actor,
+    Dynamics,
+    EnvSpec,
+    Learner,
+    RewardFn,
+    Source,
+    Stateful,
+    TargetFn,
+    TerminationFn,
+    UserError,
+)
 
 
 @dataclass
@@ -33,6 +47,34 @@ class Parts:
 def spec_of(config: Experiment, env: Environment) -> EnvSpec:
     """What agents and models are told: the environment's dimensions, on the experiment's device."""
     return env.spec._replace(device=torch.device(config.device))
+
+
+class Greedy:
+    """An agent without exploration, for evaluation: it shares the networks and leaves the agent's own episodes alone."""
+
+    def __init__(self, agent: Learner) -> None:
+        self.agent = agent
+
+    def act(self, obs: Tensor, explore: bool = False) -> Tensor:
+        """obs [M, O] -> [M, A]."""
+        return self.agent.act(obs, explore=False)
+
+    def reset(self, mask: Tensor) -> None:
+        """Remembers nothing, so nothing to forget."""
+
+
+def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -> Learner:
+    """The learner that stands in the experiment."""
+    assert config.agent is not None  # the registry entry has a default
+    made = registry.agents[config.agent.name].target(spec, config.agent.config, config.gamma, target)
+    if not isinstance(made, Learner):
+        raise UserError(f"agent {config.agent.name!r} does not learn from batches of transitions, which {config.algo} needs")
+    return made
+
+
+def real_data(config: Experiment, buffer: ReplayBuffer) -> Source:
+    """What an agent draws real transitions from: one-step rows, or n-step sums of them."""
+    return buffer if config.loop.n_step == 1 else buffer.n_step(config.loop.n_step, config.gamma)
 
 
 def make_planner(config: Experiment, spec: EnvSpec) -> Any:
@@ -60,6 +102,21 @@ def make_dynamics(config: Experiment, env: Environment) -> Callable[[Environment
     else:  # a user's own, from an entry point
         model = registry.dynamics[name].target(spec, cfg, reward, termination)
     return lambda other: model
+
+
+def learned_model(config: Experiment, env: Environment) -> Any:
+    """The one model that all imagine with; making it spends none of the run's random numbers.
+
+    Raises:
+        UserError: the dynamics is not one that a single object stands for (`mujoco` belongs to one environment each).
+    """
+    assert config.dynamics is not None
+    if config.dynamics.name == "mujoco":
+        raise UserError(f"{config.algo} imagines with a model that can start from any state; dynamics=mujoco only plans, choose ensemble")
+    before = rng_state()
+    model = make_dynamics(config, env)(env)
+    set_rng_state(before)
+    return model
 
 
 def reward_and_termination(config: Experiment, spec: EnvSpec) -> tuple[RewardFn | None, TerminationFn | None]:

@@ -5,26 +5,11 @@ from dataclasses import replace
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.loops import Online
+from mbkit.loops import FitModel
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.recipes.parts import Parts, make_dynamics, make_planner, model_notes, spec_of
 from mbkit.registry import recipes
 from mbkit.types import Learnable
-
-
-class FitModel:
-    """Algorithm 1, line 3: train the dynamics on all data, whenever an episode ends or every `every` steps."""
-
-    def __init__(self, dynamics: Learnable, buffer: ReplayBuffer, every: int) -> None:
-        self.dynamics, self.buffer, self.every = dynamics, buffer, every
-
-    def __call__(self, loop: Online) -> None:
-        """Fits when the warm-up is over, then at its cadence."""
-        before = loop.step - loop.env.num_envs
-        warm = before < loop.warmup_steps <= loop.step
-        due = loop.passed(self.every) if self.every else loop.episode_ended
-        if warm or (due and before >= loop.warmup_steps):
-            loop.recorder.event(loop.step, self.dynamics.fit(self.buffer.all()))
 
 
 @recipes.register("pets", MPCConfig, env="cartpole", steps=3000, dynamics={"name": "ensemble"}, planner={"name": "icem"})
@@ -46,5 +31,5 @@ def build(config: Experiment, env: Environment) -> Parts:
         parts.dynamics = model
         parts.stateful["dynamics"] = model  # type: ignore[assignment]  # what learns can be saved
         if config.loop.fit:
-            parts.hooks.append(FitModel(model, buffer, config.loop.fit_every))
+            parts.hooks.append(FitModel(model, buffer, config.loop))
     return parts

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mbkit.config import REGISTRIES, compose
+from mbkit.config import GROUPS, REGISTRIES, compose
 from mbkit.report.collect import Run, flatten
 from mbkit.types import UserError
 
@@ -40,7 +40,8 @@ def full_command(run: Run) -> str:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves by the names of the command line: `dynamics=ensemble`, not `dynamics.name`; without the run directory, which is taken."""
-    leaves = {key: value for key, value in flatten(config) if key not in ("algo", "run_dir", "agent.name")}
+    own = [(f"{group}.name", config.get("algo")) for group in GROUPS]  # the group that the algorithm itself fills needs no name
+    leaves = {key: value for key, value in flatten(config) if key not in ("algo", "run_dir") and (key, value) not in own}
     return {key.removesuffix(".name") if key.removesuffix(".name") in REGISTRIES else key: value for key, value in leaves.items()}
 
 

@@ -1,0 +1,56 @@
+"""What every gradient-based agent shares: owned optimizers, and state that goes round with `state_dict`, in place."""
+
+import torch
+from torch import Tensor, nn
+
+from mbkit.nn import restore_optimizer_
+from mbkit.types import State, Targets, UserError
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """One step on exactly the parameters this optimizer owns; returns the detached loss."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=params)  # type: ignore[no-untyped-call]  # others get no gradient, and none is computed for them
+    optimizer.step()
+    return loss.detach()
+
+
+def regression_loss(q: Tensor, y: Targets) -> Tensor:
+    """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics.
+
+    The sum keeps a critic's step independent of how many others there are.
+    """
+    return 0.5 * (y.weight * (q - y.target).square()).mean(1).sum()
+
+
+class LearningAgent(nn.Module):
+    """An agent whose optimizers travel in its `state_dict`; `load_state_dict` keeps every tensor that a captured graph may hold."""
+
+    cycle = 1  # `update` does the same work on every call
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def add_optimizers(self, lr: float, **owned: nn.Module | nn.Parameter) -> None:
+        """One Adam for each named owner of parameters. `update` goes through `descend` with them."""
+        self.optimizers = {} if not hasattr(self, "optimizers") else self.optimizers
+        for name, owner in owned.items():
+            params = list(owner.parameters()) if isinstance(owner, nn.Module) else [owner]
+            self.optimizers[name] = torch.optim.Adam(params, lr=lr, fused=True, capturable=params[0].is_cuda)
+
+    def reset(self, mask: Tensor) -> None:
+        """Environments bool [M] begin a new episode; most agents remember nothing."""
+
+    def get_extra_state(self) -> State:
+        """What `state_dict` holds besides the module's tensors: the optimizers."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def set_extra_state(self, state: State) -> None:
+        """Inverse of `get_extra_state`, in place."""
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer_(optimizer, state[name])
+
+
+def needs_continuous(name: str, discrete: bool, actions: int) -> None:
+    """UserError where an algorithm for boxes meets discrete actions."""
+    if discrete:
+        raise UserError(f"{name} needs continuous actions, but the environment has {actions} discrete ones")

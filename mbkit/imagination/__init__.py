@@ -1,0 +1,1 @@
+"""What a learned model is used for besides planning: imagined rows and value expansion. It sees protocols, never a particular model."""

@@ -1,0 +1,51 @@
+"""Branched rollouts: k imagined steps from states that were really visited (MBPO, Janner et al. 2019, arXiv:1906.08253, Algorithm 2).
+
+Letters: B rows, k rollout length, O observation, A action.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbkit.imagination.memory import ModelBuffer
+from mbkit.types import Dynamics, Prediction, Transition
+
+Policy = Callable[[Tensor], Tensor]  # obs [B, O] -> actions [B, A]
+Gate = Callable[[Prediction, Tensor, int], tuple[Tensor, Tensor]]  # (members' predictions, alive [B], step) -> store, go on: bool [B]
+
+
+class Imagined(NamedTuple):
+    """What became of B branches of k steps, 0-d tensors on the device."""
+
+    offered: Tensor  # steps taken by rows that were alive
+    stored: Tensor  # of these, how many went into the buffer
+    broken: Tensor  # of these, how many had numbers that are not finite, and went nowhere
+
+
+@torch.no_grad()
+def branch(dynamics: Dynamics, policy: Policy, obs: Tensor, k: int, buffer: ModelBuffer, gate: Gate | None = None) -> Imagined:
+    """Roll the model k steps from obs [B, O] under `policy` and store the transitions, all at static shapes.
+
+    A row is dead after it terminated, after the gate closed on it, or after the model gave numbers that are not finite: it is computed on,
+    but never stored. The discount of a stored row is 0 where the model terminated, 1 otherwise: the end of a rollout is no end of an
+    episode.
+    """
+    carry, alive = dynamics.init(obs), torch.ones(len(obs), dtype=torch.bool, device=obs.device)
+    offered, stored, broken = (torch.zeros((), dtype=torch.int64, device=obs.device) for _ in range(3))
+    for t in range(k):
+        action = policy(obs)
+        step = dynamics.step(carry, action)
+        finite = step.obs.isfinite().all(-1) & step.reward.isfinite()
+        keep = go_on = alive & finite
+        if gate is not None and step.prediction is not None:
+            store, further = gate(step.prediction, keep, t)
+            keep, go_on = keep & store, go_on & further
+        buffer.extend(Transition(obs, action, step.reward, step.obs, (~step.terminated).float()), keep)
+        offered += alive.sum()
+        stored += keep.sum()
+        broken += (alive & ~finite).sum()
+        alive = go_on & ~step.terminated
+        carry, obs = step.state, step.obs
+    return Imagined(offered, stored, broken)

@@ -1,0 +1,52 @@
+"""The hook that fills the model buffer after each fit (MBPO, arXiv:1906.08253, Algorithm 2, lines 8 to 10)."""
+
+from time import perf_counter
+
+import torch
+
+from mbkit.buffer import ReplayBuffer
+from mbkit.config import LoopConfig
+from mbkit.imagination.branch import Gate, Policy, branch
+from mbkit.imagination.memory import ModelBuffer
+from mbkit.imagination.schedule import Schedule
+from mbkit.loops.learn import fit_due
+from mbkit.loops.online import Online
+from mbkit.types import Dynamics, UserError
+
+BROKEN = 0.5  # share of imagined steps that may be non-finite before the model counts as diverged
+
+
+class Imagine:
+    """Branched rollouts from `starts` replayed states whenever the model was due for a fit."""
+
+    def __init__(
+        self, dynamics: Dynamics, policy: Policy, data: ReplayBuffer, memory: ModelBuffer, schedule: Schedule, cfg: LoopConfig, starts: int
+    ) -> None:
+        self.dynamics, self.policy, self.data, self.memory = dynamics, policy, data, memory
+        self.schedule, self.cfg, self.starts = schedule, cfg, starts
+        self.gate: Gate | None = None
+        self.retain_epochs = 1
+
+    def __call__(self, loop: Online) -> None:
+        """Imagine where a fit was due. UserError where the model diverged; the replay and the last checkpoint are as they were."""
+        if not fit_due(loop, self.cfg):
+            return
+        began, k = perf_counter(), self.schedule.length(loop.step - self.cfg.warmup_steps)
+        self.memory.grow(self.schedule.remembered(k, self.starts / max(self.cfg.fit_every, 1), self.retain_epochs))
+        out = branch(self.dynamics, self.policy, self.data.sample(self.starts).obs, k, self.memory, self.gate)
+        offered, stored, broken = torch.stack(out).tolist()
+        if broken > BROKEN * offered or not len(self.memory):
+            raise UserError(
+                f"the model diverged: {broken} of {offered} imagined steps are not finite at step {loop.step}, expected finite numbers; "
+                "a smaller dynamics.lr or imagination.horizon is safer (the last checkpoint is from before)"
+            )
+        loop.recorder.event(
+            loop.step,
+            {
+                "imagination/horizon": k,
+                "imagination/rows": len(self.memory),
+                "imagination/kept": stored / max(offered, 1),
+                "imagination/gigabytes": len(self.memory) * self.memory.row_bytes / 1e9,
+                "time/imagine_seconds": perf_counter() - began,
+            },
+        )

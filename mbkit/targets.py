@@ -1,0 +1,13 @@
+"""Bootstrapped targets: reward + gamma * discount * value, whoever the agent is. B batch, K critics, O observation, A action."""
+
+import torch
+
+from mbkit.types import Backup, Targets, Transition
+
+
+@torch.no_grad()
+def one_step(agent: Backup, batch: Transition, gamma: float) -> Targets:
+    """y = r + gamma * discount * (min_k Q_k(s', a') + bonus), a' from the agent; one row per transition, [B]."""
+    action, bonus = agent.backup_action(batch.next_obs)
+    value = agent.backup_q(batch.next_obs, action).amin(0) + bonus
+    return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value, torch.ones_like(batch.reward))
