@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from mbkit import recipes, registry  # noqa: F401  # recipes register when they are imported
-from mbkit.config import compose, config_root
+from mbkit import recipes, registry
+from mbkit.config import LoopConfig, compose, config_root
 from mbkit.envs import make
-from mbkit.recipes.pets import FitModel
-from mbkit.types import Dynamics
+from mbkit.loops import FitModel, Updates
+from mbkit.types import Dynamics, UserError
 
 PRESETS = sorted(config_root().glob("*/*.yaml"))
 
@@ -17,12 +18,17 @@ PRESETS = sorted(config_root().glob("*/*.yaml"))
 def test_every_preset_builds(path: Path):
     env, _, preset = path.stem.partition(".")
     experiment = compose(path.parent.name, [f"env={env}", *([f"preset={preset}"] if preset else [])])
-    parts = registry.recipes[experiment.algo].target(experiment, make(env))
-    assert parts.actor.plan is None or parts.actor.plan.mean.shape[1] == experiment.agent.config.horizon
-    assert parts.dynamics.output_dim in (parts.buffer.spec.obs_dim, parts.buffer.spec.obs_dim + 1)
+    if env.startswith("dm_control-"):
+        env = env.replace("-", "/", 1)
+        pytest.importorskip("dm_control")
+    experiment = compose(path.parent.name, [f"env={env}", *([f"preset={preset}"] if preset else []), "loop.buffer_size=1000"])
+    environment = make(env, env_kwargs=experiment.env_kwargs)
+    parts = recipes.build(experiment, environment)
+    assert parts.actor.act(environment.reset()).shape == (1, environment.spec.action_dim)
+    assert set(parts.stateful) >= {"buffer"}
 
 
-@pytest.mark.parametrize("name", ["ensemble", "mujoco", "mbrl"])
+@pytest.mark.parametrize("name", ["ensemble", "local_linear", "mujoco", "mbrl"])
 def test_dynamics_by_name(name):
     if name == "mbrl":
         pytest.importorskip("mbrl")
@@ -56,7 +62,7 @@ class Loop:
     def __init__(self, num_envs: int, warmup_steps: int) -> None:
         self.env = type("Env", (), {"num_envs": num_envs})()
         self.warmup_steps, self.step, self.episode_ended = warmup_steps, 0, False
-        self.recorder = type("Recorder", (), {"event": lambda *_: None})()
+        self.recorder = type("Recorder", (), {"event": lambda *_: None, "log": lambda *_: None})()
 
     def passed(self, every: int) -> bool:
         return self.step // every > (self.step - self.env.num_envs) // every
@@ -83,10 +89,46 @@ class Fits:
 )
 def test_when_the_model_is_fitted(every, num_envs, ends, expected):
     loop, buffer, fits = Loop(num_envs, 10), Fits(), []
-    model = type("Model", (), {"fit": lambda self, data: fits.append(loop.step)})()
-    hook = FitModel(model, buffer, every)
+    model = type("Model", (), {"fit": lambda self, data: fits.append(loop.step) or {}})()
+    hook = FitModel(model, buffer, LoopConfig(warmup_steps=10, fit_every=every))
     while loop.step < 20:
         loop.step += num_envs
         loop.episode_ended = loop.step in ends
         hook(loop)
     assert fits == expected
+
+
+class Counts:
+    """A learner that counts its updates."""
+
+    cycle = 1
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def update(self, batch):
+        self.updates += 1
+        return {"critic/loss": torch.tensor(0.0 if self.updates < 50 else float("nan"))}
+
+
+@pytest.mark.parametrize(("rate", "num_envs", "expected"), [(1.0, 1, 20), (0.25, 1, 5), (2.0, 3, 40), (0.1, 1, 2), (0.3, 4, 6)])
+def test_updates_per_step(rate, num_envs, expected):
+    """After the warm-up of 10 steps, until the first step at or beyond 30."""
+    loop, agent = Loop(num_envs, 10), Counts()
+    source = type("Source", (), {"sample": lambda self, n: None})()
+    hook = Updates(agent, source, LoopConfig(warmup_steps=10, updates_per_step=rate, num_envs=num_envs), torch.device("cpu"))
+    while loop.step < 30:
+        loop.step += num_envs
+        hook(loop)
+    assert agent.updates == expected
+
+
+def test_an_agent_that_diverged_stops_the_run():
+    loop, agent = Loop(1, 0), Counts()
+    source = type("Source", (), {"sample": lambda self, n: None})()
+    hook = Updates(agent, source, LoopConfig(warmup_steps=0, log_every=20), torch.device("cpu"), "toy")
+    for loop.step in range(1, 60):
+        hook(loop)
+    loop.step = 60
+    with pytest.raises(UserError, match="toy diverged: critic/loss is nan at step 60, expected a finite number"):
+        hook(loop)

@@ -18,7 +18,7 @@ from mbkit.report.collect import group_runs, read_run
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import common_grid, eval_curve
 from mbkit.report.page import draw, highlight, num
-from mbkit.report.plots import MODEL
+from mbkit.report.sections import MODEL
 from mbkit.types import UserError
 
 VIDEO = b"\x00\x00\x00\x18ftypmp42" + bytes(2000)
@@ -107,6 +107,38 @@ def finish(path: Path, algo: str, env: str, seed: int, steps: int, learned: bool
         (path / "diagnostics.json").write_text(json.dumps(diagnostics))
 
 
+def add_diagnostics(path: Path, seed: int = 0) -> Path:
+    """What evaluations log of a learned model as it gets better; early episodes are too short for the longest horizons."""
+    rng = np.random.default_rng(100 + seed)
+    with (path / "metrics.jsonl").open("a") as file:
+        for step in range(200, 3001, 200):
+            rough = 0.4 * math.exp(-step / 900) + 0.02
+            row = {"step": step, "seconds": 0.11 * step + 2, "diagnose/calibration_error": 0.1}
+            row |= {f"diagnose/error_{h}": rough * h**1.2 * math.exp(rng.normal(0, 0.1)) for h in (1, 5, 15, 30) if step > 300 or h < 15}
+            row |= {f"diagnose/epistemic_{h}": 0.4 * rough * h**0.7 * math.exp(rng.normal(0, 0.1)) for h in (1, 5, 15)}
+            gap = 12 * math.exp(-step / 700) * rng.normal(1, 0.3)
+            row |= {"diagnose/return_gap": gap - 0.5, "diagnose/return_gap_abs": abs(gap) + 1}
+            row |= {"diagnose/coverage_90": 0.9 - 0.3 * math.exp(-step / 500) + rng.normal(0, 0.01)}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def add_learner(path: Path) -> Path:
+    """What an agent that learns on imagined data logs."""
+    with (path / "metrics.jsonl").open("a") as file:
+        for step in range(100, 3001, 100):
+            clock = {"step": step, "seconds": 0.11 * step + 2}
+            learner = {"critic/loss": 3 / step, "critic/q": step / 60, "actor/loss": -step / 60, "actor/entropy": 2 - step / 1500}
+            file.write(json.dumps({**clock, **learner, "alpha": math.exp(-step / 800), "updates_per_second": 310.0}) + "\n")
+            grown = {"imagination/horizon": 1 + step // 1000, "imagination/rows": 400 * step, "imagination/kept": 0.97}
+            file.write(json.dumps({**clock, **grown, "imagination/gigabytes": 4e-5 * step}) + "\n")
+    return path
+
+
+def titles(page: Path) -> set[str]:
+    return set(re.findall(r"<h[23]>(.*?)</h[23]>", page.read_text()))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "pets" / "cartpole" / "0-run")
@@ -146,6 +178,39 @@ def test_page_is_complete_and_self_contained(run: Path) -> None:
 
 def test_same_run_gives_same_page(run: Path) -> None:
     assert write_report([run]).read_text() == write_report([run]).read_text()
+
+
+DIAGNOSED = {
+    "Open-loop error over training",
+    "Coverage over training",
+    "Imagined minus real return",
+    "Disagreement along imagined rollouts",
+}
+LEARNED = {"The learner", "Action value", "Critic loss", "Actor loss", "Entropy of the policy", "Temperature", "Speed of learning"}
+IMAGINED = {"Imagination", "Length of imagined rollouts", "Imagined transitions remembered", "Share kept", "Memory of imagination"}
+
+
+def test_what_was_logged_of_model_learner_and_imagination_is_drawn(run: Path) -> None:
+    assert not titles(write_report([run])) & (DIAGNOSED | LEARNED | IMAGINED)
+    assert titles(write_report([add_learner(add_diagnostics(run))])) >= DIAGNOSED | LEARNED | IMAGINED
+    found = {plot.stem for plot in (run / "plots").glob("*.png")}
+    assert found >= {"diagnose_error_1", "diagnose_coverage_90", "diagnose_return_gap", "diagnose_epistemic_1", "critic_loss", "alpha"}
+
+
+def test_a_lone_experiment_shows_every_horizon_and_several_the_first(tmp_path: Path) -> None:
+    seeds = [add_diagnostics(make_run(tmp_path / str(s), seed=s), s) for s in range(2)]
+    other = add_diagnostics(make_run(tmp_path / "other", gamma=0.9))
+    alone, several = write_report(seeds, tmp_path / "a.html"), write_report([*seeds, other], tmp_path / "b.html")
+    assert all(f"{h} steps ahead" in alone.read_text() for h in (5, 15, 30))
+    assert "Open-loop error over training, 1 step ahead" in titles(several)
+
+
+def test_a_section_without_figures_is_left_out(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "sac", algo="sac", learned=False)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 100, "seconds": 9.0, "alpha": 0.2, "diagnose/error_1": None}) + "\n")
+    assert "The learner" in titles(write_report([path]))
+    assert "Imagination" not in titles(write_report([path]))
 
 
 def test_model_free_run_has_no_model_section(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What every gradient-based agent shares: owned optimizers, and state that goes round with `state_dict`, in place."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ class LearningAgent(nn.Module):
     """An agent whose optimizers travel in its `state_dict`; `load_state_dict` keeps every tensor that a captured graph may hold."""
 
     cycle = 1  # `update` does the same work on every call
+    on_policy = False  # whether it learns from its newest transitions only, each of them once
     optimizers: dict[str, torch.optim.Optimizer]
 
     def add_optimizers(self, lr: float, **owned: nn.Module | nn.Parameter) -> None:
@@ -47,7 +50,7 @@ class LearningAgent(nn.Module):
     def set_extra_state(self, state: State) -> None:
         """Inverse of `get_extra_state`, in place."""
         for name, optimizer in self.optimizers.items():
-            restore_optimizer_(optimizer, state[name])
+            restore_optimizer_(optimizer, deepcopy(state[name]))  # an optimizer without slots yet would take the given ones for its own
 
 
 def needs_continuous(name: str, discrete: bool, actions: int) -> None:

@@ -1,5 +1,5 @@
-"""Models of the environment: learned ensemble, ground-truth MuJoCo, mbrl-lib's models. Importing this package registers them."""
+"""Models of the environment: learned ensemble, local linear, true MuJoCo, mbrl-lib's. Importing this package registers them."""
 
-from mbkit.dynamics import ensemble, mbrl, mujoco
+from mbkit.dynamics import ensemble, local_linear, mbrl, mujoco
 
-__all__ = ["ensemble", "mbrl", "mujoco"]
+__all__ = ["ensemble", "local_linear", "mbrl", "mujoco"]

@@ -1,18 +1,30 @@
 """How far to trust a model: error, calibration and error against horizon on data it was not fitted to; arrays for the report, never a plot.
 
-Letters: E members, B rows, W windows, H steps, P particles, D prediction, Q levels.
+Letters: E members, B rows, W windows, H steps, P particles, O observation, A action, D prediction, Q levels.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mbkit.dynamics.uncertainty import mixture_nll
+from mbkit.dynamics.uncertainty import epistemic, mixture_nll
 from mbkit.types import Dynamics, Prediction, Predictive, Trajectory, Transition
+
+Act = Callable[[int, Tensor], Tensor]  # (step, obs [B, O]) -> action [B, A], or int64 [B]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # probability of a central interval
 SMALLEST_VARIANCE = 1e-30  # so that members without a variance have a distribution, if a needle
+
+
+class Imagined(NamedTuple):
+    """H imagined steps of B rows."""
+
+    obs: Tensor  # [H, B, O] before each action
+    action: Tensor  # [H, B, A] or [H, B]
+    reward: Tensor  # [H, B]
+    alive: Tensor  # bool [H, B]: no earlier step of the row terminated
 
 
 def observed(prediction: Prediction, data: Transition) -> Tensor:
@@ -28,7 +40,7 @@ def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
     y = observed(p, data)
     rmse = (p.mean.mean(0) - y).square().mean(0).sqrt()
     still = torch.nn.functional.pad(data.obs, (0, y.shape[-1] - data.obs.shape[-1]))
-    change = (y - still).std(0).clamp(min=torch.finfo(y.dtype).tiny)
+    change = (y - still).std(0, correction=0).clamp(min=torch.finfo(y.dtype).tiny)
     nll = mixture_nll(_needle(p), y).sum(-1).mean()
     return {"rmse": rmse.tolist(), "relative": (rmse / change).tolist(), "nll": float(nll), "rows": len(y)}
 
@@ -65,10 +77,9 @@ def error_vs_horizon(model: Dynamics, windows: Trajectory, particles: int = 20) 
     out = model.rollout(model.init(obs.repeat(particles, 1)), actions.repeat(repeat))
     imagined = out.obs.view(particles, *actions.shape[:2], -1)  # [P, W, H, O]
     truth = windows.next_obs.transpose(0, 1)
-    scale = truth.flatten(0, 1).std(0)
-    scale = torch.where(scale < 1e-12, 1.0, scale)
+    scale = spread(truth.flatten(0, 1))
     error = (imagined.mean(0) - truth).square().mean(0).sqrt()  # [H, O]
-    spread = imagined.var(0, correction=0).mean(0).sqrt()
+    doubt = imagined.var(0, correction=0).mean(0).sqrt()
     each = ((imagined.mean(0) - truth) / scale).square().mean(2).sqrt()  # [W, H]
     low, median, high = each.quantile(each.new_tensor([0.1, 0.5, 0.9]), 0)
     baseline = ((obs[:, None] - truth) / scale).square().mean(2).sqrt().quantile(0.5, 0)
@@ -77,11 +88,76 @@ def error_vs_horizon(model: Dynamics, windows: Trajectory, particles: int = 20) 
         "horizon": list(range(1, len(error) + 1)),
         "rmse": (error / scale).square().mean(1).sqrt().tolist(),
         "rmse_by_dim": error.tolist(),
-        "spread": (spread / scale).square().mean(1).sqrt().tolist(),
+        "spread": (doubt / scale).square().mean(1).sqrt().tolist(),
         "reward_rmse": reward.square().mean(0).sqrt().tolist(),
         "windows": len(obs),
         **{name: x.tolist() for name, x in {"low": low, "median": median, "high": high, "baseline": baseline}.items()},
     }
+
+
+@torch.no_grad()
+def imagine(model: Dynamics, obs: Tensor, act: Act, steps: int) -> Imagined:
+    """`steps` steps of the model from obs [B, O] under actions that may depend on what was imagined."""
+    carry, alive, path = model.init(obs), torch.ones(len(obs), dtype=torch.bool, device=obs.device), []
+    for t in range(steps):
+        action = act(t, obs)
+        out = model.step(carry, action)
+        path.append((obs, action, out.reward, alive))
+        carry, obs, alive = out.state, out.obs, alive & ~out.terminated
+    return Imagined(*(torch.stack(column) for column in zip(*path, strict=True)))
+
+
+def running_return(reward: Tensor, counted: Tensor, gamma: float) -> Tensor:
+    """Discounted return of the first 1..H steps, [H, B], of rewards [H, B] where `counted`, bool [H, B]."""
+    weight = gamma ** torch.arange(len(reward), dtype=reward.dtype, device=reward.device)
+    return (weight[:, None] * torch.where(counted, reward, 0)).cumsum(0)
+
+
+def return_gap(path: Imagined, reward: Tensor, counted: Tensor | None, gamma: float) -> dict[str, Any]:
+    """Imagined minus real discounted return after 1..H steps from the same states: above zero where the model is too hopeful.
+
+    Args:
+        path: what was imagined from the first states of W windows, P times over, particle-major (B = P W).
+        reward: [H, W] what the windows really brought, 0 after an episode terminated.
+        counted: bool [H, W], steps at which the imagined reward counts; None: all that imagination itself lives to see.
+        gamma: discount.
+
+    Returns:
+        For each step: `mean` and `abs`, the mean over windows of the gap and of its absolute value, particles averaged first;
+        `imagined` and `real`, the mean returns themselves.
+    """
+    steps, windows = reward.shape
+    alive = path.alive.view(steps, -1, windows)
+    if counted is not None:
+        alive = alive & counted[:, None]
+    imagined = running_return(path.reward, alive.flatten(1), gamma).view(alive.shape).mean(1)  # [H, W]
+    real = running_return(reward, torch.ones_like(reward, dtype=torch.bool), gamma)
+    gap = imagined - real
+    columns = {"mean": gap, "abs": gap.abs(), "imagined": imagined, "real": real}
+    found = {name: x.mean(1).tolist() for name, x in columns.items()}
+    return {"steps": list(range(1, steps + 1)), **found, "windows": windows}
+
+
+@torch.no_grad()
+def epistemic_along(model: Predictive, path: Imagined, data: Transition) -> dict[str, Any]:
+    """How much the members disagree at the 1st..H-th imagined step, in standard deviations of the outcomes in `data`.
+
+    The variance over members of their means is divided by each dimension's variance over the data and averaged over dimensions; `mean` is
+    the mean of its root over rows that have not terminated, null where there are none.
+    """
+    scale, means = None, []
+    for obs, action, alive in zip(path.obs, path.action, path.alive, strict=True):
+        p = model.predict(obs, action)
+        scale = spread(observed(p, data)) if scale is None else scale
+        root = (epistemic(p) / scale.square()).mean(-1).sqrt()
+        means.append(torch.where(alive, root, 0).sum() / alive.sum())
+    return {"steps": list(range(1, len(means) + 1)), "mean": torch.stack(means).tolist(), "rows": path.obs.shape[1]}
+
+
+def spread(x: Tensor) -> Tensor:
+    """Standard deviation of each column of x [N, D], the unit of normalised errors; 1 where a column is constant but for rounding."""
+    std = x.std(0, correction=0)
+    return torch.where(std <= 1e-6 * x.abs().amax(0), 1.0, std)
 
 
 def _needle(p: Prediction) -> Prediction:

@@ -4,7 +4,7 @@ Letters: B rows, k rollout length, O observation, A action.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,20 @@ from mbkit.imagination.memory import ModelBuffer
 from mbkit.types import Dynamics, Prediction, Transition
 
 Policy = Callable[[Tensor], Tensor]  # obs [B, O] -> actions [B, A]
-Gate = Callable[[Prediction, Tensor, int], tuple[Tensor, Tensor]]  # (members' predictions, alive [B], step) -> store, go on: bool [B]
+
+
+class Verdict(NamedTuple):
+    """What a gate says of one imagined step of B rows; of rows that are dead already it may say anything."""
+
+    store: Tensor  # bool [B] worth remembering
+    go_on: Tensor  # bool [B] imagined further
+    penalty: Tensor  # [B] taken from the stored reward
+
+
+class Gate(Protocol):
+    """Judges a model's predictions: members' Gaussians, alive bool [B], the step 0..k-1, and k. See `gate`."""
+
+    def __call__(self, prediction: Prediction, alive: Tensor, step: int, k: int) -> Verdict: ...  # noqa: D102
 
 
 class Imagined(NamedTuple):
@@ -39,10 +52,13 @@ def branch(dynamics: Dynamics, policy: Policy, obs: Tensor, k: int, buffer: Mode
         step = dynamics.step(carry, action)
         finite = step.obs.isfinite().all(-1) & step.reward.isfinite()
         keep = go_on = alive & finite
-        if gate is not None and step.prediction is not None:
-            store, further = gate(step.prediction, keep, t)
-            keep, go_on = keep & store, go_on & further
-        buffer.extend(Transition(obs, action, step.reward, step.obs, (~step.terminated).float()), keep)
+        reward = step.reward
+        if gate is not None:
+            assert step.prediction is not None  # whoever made the gate told the model to predict
+            verdict = gate(step.prediction, keep, t, k)
+            keep, go_on, reward = keep & verdict.store, go_on & verdict.go_on, reward - verdict.penalty
+            keep = keep & reward.isfinite()
+        buffer.extend(Transition(obs, action, reward, step.obs, (~step.terminated).float()), keep)
         offered += alive.sum()
         stored += keep.sum()
         broken += (alive & ~finite).sum()

@@ -15,7 +15,7 @@ class ModelBuffer:
     and `sample` have static shapes and wait for nobody.
 
     Raises:
-        UserError: not even one row fits into `memory_gb`.
+        UserError: not even one row fits into `memory_gb`, or the device has less memory.
     """
 
     def __init__(self, capacity: int, spec: EnvSpec, memory_gb: float = 4.0) -> None:
@@ -27,7 +27,11 @@ class ModelBuffer:
             raise UserError(f"imagination.memory_gb={memory_gb} holds no row of {self.row_bytes} bytes; expected more")
         self.capacity = min(capacity, fits)
         self.limit = self.capacity  # `grow` may begin with less
-        self.data = torch.zeros(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped
+        try:
+            self.data = torch.zeros(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped
+        except (RuntimeError, MemoryError) as error:
+            asked = f"imagination.memory_gb={memory_gb} lets the model buffer ask for {self.gigabytes:.2g} GB"
+            raise UserError(f"{asked}, more than {spec.device} can give; choose less") from error
         self.cursor = torch.zeros((), dtype=torch.int64, device=spec.device)  # where the next row goes
         self.size = torch.zeros((), dtype=torch.int64, device=spec.device)
 

@@ -4,14 +4,13 @@ from time import perf_counter
 
 import torch
 
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import LoopConfig
 from mbkit.imagination.branch import Gate, Policy, branch
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops.learn import fit_due
 from mbkit.loops.online import Online
-from mbkit.types import Dynamics, UserError
+from mbkit.types import Dynamics, Source, UserError
 
 BROKEN = 0.5  # share of imagined steps that may be non-finite before the model counts as diverged
 
@@ -20,7 +19,7 @@ class Imagine:
     """Branched rollouts from `starts` replayed states whenever the model was due for a fit."""
 
     def __init__(
-        self, dynamics: Dynamics, policy: Policy, data: ReplayBuffer, memory: ModelBuffer, schedule: Schedule, cfg: LoopConfig, starts: int
+        self, dynamics: Dynamics, policy: Policy, data: Source, memory: ModelBuffer, schedule: Schedule, cfg: LoopConfig, starts: int
     ) -> None:
         self.dynamics, self.policy, self.data, self.memory = dynamics, policy, data, memory
         self.schedule, self.cfg, self.starts = schedule, cfg, starts
@@ -35,18 +34,25 @@ class Imagine:
         self.memory.grow(self.schedule.remembered(k, self.starts / max(self.cfg.fit_every, 1), self.retain_epochs))
         out = branch(self.dynamics, self.policy, self.data.sample(self.starts).obs, k, self.memory, self.gate)
         offered, stored, broken = torch.stack(out).tolist()
-        if broken > BROKEN * offered or not len(self.memory):
+        rows = len(self.memory)
+        if broken > BROKEN * offered:
             raise UserError(
                 f"the model diverged: {broken} of {offered} imagined steps are not finite at step {loop.step}, expected finite numbers; "
                 "a smaller dynamics.lr or imagination.horizon is safer (the last checkpoint is from before)"
+            )
+        if not rows:  # nothing to draw from: whoever updates on imagined rows would get zeros
+            raise UserError(
+                f"no imagined step is remembered at step {loop.step}: of {offered} offered, {broken} are not finite and the gate let none "
+                "pass; expected at least one (imagination.gate=none remembers all)"
             )
         loop.recorder.event(
             loop.step,
             {
                 "imagination/horizon": k,
-                "imagination/rows": len(self.memory),
+                "imagination/rows": rows,
                 "imagination/kept": stored / max(offered, 1),
-                "imagination/gigabytes": len(self.memory) * self.memory.row_bytes / 1e9,
+                "imagination/broken": broken / max(offered, 1),
+                "imagination/gigabytes": rows * self.memory.row_bytes / 1e9,
                 "time/imagine_seconds": perf_counter() - began,
             },
         )

@@ -14,16 +14,20 @@ from mbkit.types import Learnable, Learner, Source, UserError
 
 
 class Updates:
-    """Gradient updates of an agent, `loop.updates_per_step` for each environment step after the warm-up.
+    """Gradient updates of an agent, `rate` for each environment step after the warm-up; None: `loop.updates_per_step`.
 
     In mode "cudagraph" K of them, sampling included, are one graph; K is what falls due in a step, rounded up to the agent's cycle.
     """
 
-    def __init__(self, agent: Learner, source: Source, cfg: LoopConfig, device: torch.device, name: str = "the agent") -> None:
+    def __init__(
+        self, agent: Learner, source: Source, cfg: LoopConfig, device: torch.device, name: str = "the agent", rate: float | None = None
+    ) -> None:
         self.agent, self.source, self.cfg, self.name = agent, source, cfg, name
+        self.rate = cfg.updates_per_step if rate is None else rate
+        self.prefix = ""  # of the metrics' names, where an agent is updated on several sources
         self.at_once = 1
         if cfg.mode == "cudagraph":
-            each = max(1, math.ceil(cfg.updates_per_step * cfg.num_envs))
+            each = max(1, math.ceil(self.rate * cfg.num_envs))
             self.at_once = -(-each // agent.cycle) * agent.cycle
         self.names: tuple[str, ...] = ()
         self._run = accelerated(self._updates, cfg.mode, device, changes=agent)
@@ -31,14 +35,14 @@ class Updates:
 
     def due(self, step: int) -> int:
         """Updates that are to have happened after `step` environment steps."""
-        per_graph = (step - self.cfg.warmup_steps) * self.cfg.updates_per_step / self.at_once
+        per_graph = (step - self.cfg.warmup_steps) * self.rate / self.at_once
         return max(0, math.floor(per_graph + 1e-9)) * self.at_once
 
     def _updates(self) -> tuple[Tensor, ...]:
         """K updates; the last one's metrics."""
         for _ in range(self.at_once):
             metrics = self.agent.update(self.source.sample(self.cfg.batch_size))
-        self.names = tuple(metrics)
+        self.names = tuple(self.prefix + name for name in metrics)
         return tuple(metrics.values())
 
     def __call__(self, loop: Online) -> None:
@@ -52,7 +56,7 @@ class Updates:
         metrics = dict(zip(self.names, values, strict=True))
         loop.recorder.log(loop.step, metrics)
         if self._timed:
-            loop.recorder.log(loop.step, {"updates_per_second": count / (perf_counter() - began)})
+            loop.recorder.log(loop.step, {f"{self.prefix}updates_per_second": count / (perf_counter() - began)})
         if loop.passed(self.cfg.log_every):
             self._check(dict(zip(self.names, torch.stack([v.float() for v in values]).tolist(), strict=True)), loop.step)
 

@@ -23,6 +23,7 @@ class MPCConfig:
     particles: int = at_least(20, 1)  # model rollouts averaged per candidate; PETS: 20
     replan_every: int = at_least(1, 1)  # actions executed per plan; PETS: 1
     gamma: float = between(1.0, 0, 1)  # discount inside a plan; PETS: 1
+    noise: float = at_least(0.0, 0)  # standard deviation of exploration noise on executed actions, continuous ones only
     mode: Mode = "eager"  # "cudagraph": the whole plan is one CUDA graph; "compile": torch.compile
 
 
@@ -35,7 +36,7 @@ class Receding(Planner, Protocol):
 
 
 class MPC:
-    """Actor that plans with a model; it explores by replanning, so `explore` changes nothing.
+    """Actor that plans with a model; it explores by replanning, and by `noise` where that is set.
 
     All M environments are planned for at once. When one begins a new episode its plan is forgotten, and all replan at the next step:
     an action planned in another episode is never executed.
@@ -53,6 +54,8 @@ class MPC:
     ) -> None:
         if cfg.replan_every > cfg.horizon:
             raise UserError(f"replan_every={cfg.replan_every}: expected at most horizon={cfg.horizon}")
+        if cfg.noise and spec.discrete:
+            raise UserError(f"noise={cfg.noise}: discrete actions take none, expected 0")
         if planner.budget_ms is not None and cfg.mode != "eager":
             raise UserError(f"budget_ms={planner.budget_ms} reads the host clock, expected mode 'eager', got {cfg.mode!r}")
         self.spec, self.planner, self.dynamics, self.cfg = spec, planner, dynamics, cfg
@@ -81,6 +84,8 @@ class MPC:
             self._executed, self._due = 0, False
         self.plan, action = plan, plan.actions[:, self._executed]
         self._executed += 1
+        if explore and self.cfg.noise:
+            action = (action + self.cfg.noise * torch.randn_like(action)).clamp(-1, 1)
         return action
 
     def reset(self, mask: Tensor) -> None:

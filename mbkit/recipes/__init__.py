@@ -3,7 +3,7 @@
 from mbkit import agents, registry
 from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.recipes import mbpo, model_free, pets, random
+from mbkit.recipes import dyna, loop, mba, mbpo, model_free, mve, pets, random
 from mbkit.recipes.parts import Parts
 
 
@@ -14,4 +14,4 @@ def build(config: Experiment, env: Environment) -> Parts:
     return parts
 
 
-__all__ = ["Parts", "agents", "build", "mbpo", "model_free", "pets", "random"]
+__all__ = ["Parts", "agents", "build", "dyna", "loop", "mba", "mbpo", "model_free", "mve", "pets", "random"]

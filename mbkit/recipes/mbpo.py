@@ -1,17 +1,20 @@
 """MBPO: short branched rollouts of a learned ensemble feed an actor-critic (Janner et al. 2019, arXiv:1906.08253)."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
 from mbkit.buffer import Mixture, ReplayBuffer
 from mbkit.config import Experiment, at_least, between, positive
 from mbkit.envs import Environment
+from mbkit.imagination.gate import M2AC, MACURA
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import FitModel, Imagine, Updates
 from mbkit.recipes.parts import Greedy, Parts, learned_model, make_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
+from mbkit.types import UserError
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,13 @@ class MBPOConfig:
     epoch_length: int = at_least(1000, 1)  # environment steps
     rollouts_per_step: int = at_least(400, 1)  # start states per environment step, all drawn after a fit
     retain_epochs: int = at_least(1, 1)  # imagined rows of so many epochs are remembered. Humanoid: 5
-    memory_gb: float = positive(4.0)  # most memory of imagined rows, gigabytes
+    memory_gb: float = positive(4.0)  # most memory of imagined rows, gigabytes (1e9 bytes)
+    gate: Literal["none", "m2ac", "macura"] = "none"  # which imagined steps are remembered: all, the surer ones, those before doubt begins
+    keep: float = between(0.5, 0.0, 1.0)  # m2ac: share remembered where k = 1; of longer rollouts keep (k - h) / (k + 1) of step h
+    penalty: float = at_least(0.001, 0.0)  # m2ac: alpha, reward is r - alpha u
+    stop: bool = False  # m2ac: rows that are masked end. Paper: False, "non-stop"; True, "hard-stop", is its ablation
+    xi: float = positive(5.0)  # macura: threshold in percentiles of the first step. Hopper: 30, HalfCheetah: 2, Humanoid: 5
+    zeta: float = between(95.0, 0.0, 100.0)  # macura: which percentile. Hopper: 90
 
 
 @recipes.register(
@@ -43,20 +52,54 @@ def build(config: Experiment, env: Environment) -> Parts:
     assert config.imagination is not None
     cfg: MBPOConfig = config.imagination.config
     spec, loop = spec_of(config, env), config.loop
-    last = cfg.horizon if cfg.final_horizon is None else cfg.final_horizon
-    schedule = Schedule(cfg.horizon, last, cfg.grow_epochs, cfg.epoch_length).check()
     agent, buffer = make_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
     parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
     source = real_data(config, buffer)
     if cfg.real_ratio < 1:
-        model = learned_model(config, env)
-        memory = ModelBuffer(schedule.remembered(last, cfg.rollouts_per_step, cfg.retain_epochs), spec, cfg.memory_gb)
-        imagine = Imagine(model, agent.sample, buffer, memory, schedule, loop, cfg.rollouts_per_step * loop.fit_every)
-        imagine.retain_epochs = cfg.retain_epochs
-        parts.hooks += [*([FitModel(model, buffer, loop)] if loop.fit else []), imagine]
-        parts.dynamics, parts.stateful["dynamics"], parts.stateful["memory"] = model, model, memory
-        parts.notes += model_notes(config)
-        parts.notes.append(f"The model buffer holds at most {memory.capacity} rows of {memory.row_bytes} bytes: {memory.gigabytes:.2f} GB.")
-        source = Mixture([source, memory], [cfg.real_ratio, 1 - cfg.real_ratio])
+        imagine = imagination(config, env, parts)
+        source = Mixture([source, imagine.memory], [cfg.real_ratio, 1 - cfg.real_ratio])
     parts.hooks.append(Updates(agent, source, loop, torch.device(config.device), config.agent.name))
     return parts
+
+
+def imagination(config: Experiment, env: Environment, parts: Parts) -> Imagine:
+    """Adds the model, its fits and its rollouts to `parts`."""
+    cfg, loop, spec = config.imagination.config, config.loop, parts.buffer.spec  # type: ignore[union-attr]
+    if loop.fit_every < 1:
+        raise UserError("loop.fit_every=0: mbpo fits its model and imagines every so many environment steps, expected at least 1")
+    if loop.warmup_steps < 2:
+        raise UserError(f"loop.warmup_steps={loop.warmup_steps}: mbpo imagines from what the warm-up saw, expected at least 2 steps")
+    last = cfg.horizon if cfg.final_horizon is None else cfg.final_horizon
+    schedule = Schedule(cfg.horizon, last, cfg.grow_epochs, cfg.epoch_length).check()
+    model, wanted = learned_model(config, env), schedule.remembered(last, cfg.rollouts_per_step, cfg.retain_epochs)
+    memory = ModelBuffer(wanted, spec, cfg.memory_gb)
+    imagine = Imagine(model, parts.actor.sample, parts.buffer, memory, schedule, loop, cfg.rollouts_per_step * loop.fit_every)  # type: ignore[attr-defined]
+    imagine.retain_epochs = cfg.retain_epochs
+    parts.dynamics = model
+    parts.stateful |= {"dynamics": model, "memory": memory}
+    if cfg.gate != "none":
+        gate = make_gate(config, model, spec.device)
+        imagine.gate, parts.stateful["gate"] = gate, gate
+    parts.hooks += [*([FitModel(model, parts.buffer, loop)] if loop.fit else []), imagine]
+    parts.notes += [*model_notes(config), memory_note(memory, wanted, config)]
+    return imagine
+
+
+def make_gate(config: Experiment, model: Any, device: torch.device) -> M2AC | MACURA:
+    """The gate of `imagination.gate`, with the model told to show its members. UserError where it has none to compare."""
+    cfg, dynamics = config.imagination.config, config.dynamics  # type: ignore[union-attr]
+    assert dynamics is not None
+    if not hasattr(model, "with_prediction") or getattr(dynamics.config, "members", 1) < 2:
+        raise UserError(f"imagination.gate={cfg.gate} compares the members of an ensemble; dynamics={dynamics.name} needs at least 2")
+    if not getattr(dynamics.config, "probabilistic", True):
+        raise UserError(f"imagination.gate={cfg.gate} compares variances; expected dynamics.probabilistic=true, came false")
+    model.with_prediction = True
+    return M2AC(cfg.keep, cfg.penalty, cfg.stop) if cfg.gate == "m2ac" else MACURA(cfg.xi, cfg.zeta, device)
+
+
+def memory_note(memory: ModelBuffer, wanted: int, config: Experiment) -> str:
+    """How much the model buffer takes, here and in every checkpoint."""
+    size = f"{memory.capacity} rows of {memory.row_bytes} bytes, {memory.gigabytes:.2g} GB"
+    note = f"The model buffer holds at most {size}, and so does every checkpoint (checkpoint.every={config.checkpoint.every})."
+    short = f" imagination.memory_gb keeps it from the {wanted} rows that imagination.retain_epochs asks for."
+    return note + (short if memory.capacity < wanted else "")

@@ -72,6 +72,14 @@ def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -
     return made
 
 
+def make_replaying_agent(config: Experiment, spec: EnvSpec) -> Learner:
+    """The same, and it may be updated on old and on imagined transitions; UserError where it learns on-policy."""
+    made, name = make_agent(config, spec), config.agent.name if config.agent else ""
+    if getattr(made, "on_policy", False):
+        raise UserError(f"{name} learns on-policy, but {config.algo} replays transitions; expected another, e.g. agent=naf")
+    return made
+
+
 def real_data(config: Experiment, buffer: ReplayBuffer) -> Source:
     """What an agent draws real transitions from: one-step rows, or n-step sums of them."""
     return buffer if config.loop.n_step == 1 else buffer.n_step(config.loop.n_step, config.gamma)
@@ -119,6 +127,15 @@ def learned_model(config: Experiment, env: Environment) -> Any:
     return model
 
 
+def fitted_after_warmup(config: Experiment) -> None:
+    """UserError where the agent would be updated on a model that was never fitted."""
+    if config.loop.fit and config.loop.warmup_steps < 1:
+        raise UserError(
+            f"loop.warmup_steps={config.loop.warmup_steps}: the model of {config.algo} is first fitted when the warm-up ends, "
+            "expected at least 1 (or loop.fit=false with dynamics.load)"
+        )
+
+
 def reward_and_termination(config: Experiment, spec: EnvSpec) -> tuple[RewardFn | None, TerminationFn | None]:
     """The functions a model is given; None for a reward: it is learned; None for a termination: learned, or there is none."""
     assert config.dynamics is not None
@@ -147,5 +164,6 @@ def model_notes(config: Experiment) -> list[str]:
     if getattr(cfg, "reward", None) == "auto" and known.reward_fn(config.env, config.env_kwargs) is None:
         notes.append(known.why_learned(config.env, config.env_kwargs))
     if getattr(cfg, "termination", None) == "auto" and known.termination_fn(config.env, config.env_kwargs) is None:
-        notes.append(f"The model takes it that episodes of {config.env} never terminate; dynamics.termination=learned lets it learn when.")
+        how = "; dynamics.termination=learned lets it learn when" if config.dynamics and config.dynamics.name == "ensemble" else ""
+        notes.append(f"The model takes it that episodes of {config.env} never terminate{how}.")
     return notes

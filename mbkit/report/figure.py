@@ -57,10 +57,10 @@ def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
     ax.plot(curve.x, curve.y, color=shade, linewidth=1.9, label=label, solid_capstyle="round", **dots)  # type: ignore[arg-type]
 
 
-def legend(ax: Axes) -> None:
-    """A frameless legend, if there is anything to tell apart."""
+def legend(ax: Axes, alone: bool = True) -> None:
+    """A frameless legend, if there is anything to tell apart; `alone`: no other line could be meant where there is one."""
     handles, labels = ax.get_legend_handles_labels()
-    if len(handles) > 1:
+    if len(handles) > alone:
         ax.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6)
 
 

@@ -18,7 +18,8 @@ from mbkit.report.collect import Group, Run, group_runs, number, read_run
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import diagnostic, final_score
 from mbkit.report.figure import SERIES, save_png, svg
-from mbkit.report.plots import LEARNING, MODEL, PLANNER, Plot, Slot
+from mbkit.report.plots import Plot
+from mbkit.report.sections import IMAGINATION, LEARNER, LEARNING, MODEL, PLANNER, Slot
 from mbkit.types import UserError
 
 EMBED_BYTES = 8 * 2**20  # larger videos are linked
@@ -58,7 +59,8 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     runs = [read_run(path) for path in paths]
     groups = group_runs(runs)
     out = Path(out) if out else Path(os.path.commonpath(paths)) / "report.html"
-    sections = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
+    drawn = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
+    sections = {name: figures for name, figures in drawn.items() if figures.plots or figures.absent}
     html = render(groups, sections, out.resolve().parent)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +73,16 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def applicable(groups: Sequence[Group]) -> dict[str, list[Slot]]:
-    """The sections that make sense: no model figures for a model-free run, none on fitting for ground-truth dynamics."""
+    """What each section may show: no model figures for a model-free run, none on fitting for ground-truth dynamics."""
     runs = [run for group in groups for run in group.runs]
-    learned = any(run.part("dynamics") not in (None, "mujoco") or _logs(run, "model/") for run in runs)
+    learned = any(run.part("dynamics") not in (None, "mujoco") or _logs(run, "model/", "diagnose/") for run in runs)
     planned = any(run.part("planner") or _logs(run, "plan/") for run in runs)
-    return {"Learning": LEARNING, **({"The model": MODEL} if learned else {}), **({"The planner": PLANNER} if planned else {})}
+    model, planner = MODEL if learned else [], PLANNER if planned else []
+    return {"Learning": LEARNING, "The learner": LEARNER, "The model": model, "Imagination": IMAGINATION, "The planner": planner}
 
 
-def _logs(run: Run, prefix: str) -> bool:
-    return any(key.startswith(prefix) for row in run.rows for key in row)
+def _logs(run: Run, *prefixes: str) -> bool:
+    return any(key.startswith(prefixes) for row in run.rows for key in row)
 
 
 def draw(slots: Sequence[Slot], groups: Sequence[Group]) -> Figures:

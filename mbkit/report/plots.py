@@ -1,16 +1,18 @@
 """The figures of a report: each takes groups of runs and gives a `Plot`, or None where nothing was logged."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mbkit.report.collect import MEMBER, Floats, Group
+from mbkit.report.collect import MEMBER, Floats, Group, Series
 from mbkit.report.curves import Axis, Curve, across_runs, as_floats, diagnostic, eval_curve, thin
 from mbkit.report.figure import MUTED, axes, band, color, legend, steps_axis
+
+Kind = Literal["number", "log", "count", "whole", "share"]  # how a vertical axis reads: count from 0, 1.5k; whole 1, 2; share 0 to 100 %
 
 
 class Plot(NamedTuple):
@@ -20,9 +22,6 @@ class Plot(NamedTuple):
     title: str
     caption: str
     figure: Figure
-
-
-Draw = Callable[[Sequence[Group]], Plot | None]
 
 
 def learning(groups: Sequence[Group], axis: Axis) -> Plot | None:
@@ -73,26 +72,99 @@ def _time_unit(groups: Sequence[Group]) -> tuple[str, float]:
     return next(((unit, size) for unit, size in (("hours", 3600.0), ("minutes", 60.0)) if longest >= 2 * size), ("seconds", 1.0))
 
 
-def over_steps(groups: Sequence[Group], keys: Sequence[str], title: str, ylabel: str, caption: str, log: bool = False) -> Plot | None:
+def over_steps(groups: Sequence[Group], keys: Sequence[str], title: str, ylabel: str, caption: str, kind: Kind = "number") -> Plot | None:
     """One metric against environment steps: the line of a lone run, or the interquartile mean over seeds with its interval."""
     if not any(group.all_series(*keys) for group in groups):
         return None
     figure, ax = axes("environment steps", ylabel)
     for i, group in enumerate(groups):
-        series = group.all_series(*keys)
-        if len(series) > 1:
-            curve = across_runs(series, "steps")
-            band(ax, curve, i, group.label)
-        elif series:
-            only = thin(series[0])
-            band(ax, Curve(only.steps, only.values, only.values, only.values), i, group.label)
+        _line(ax, group.all_series(*keys), i, group.label)
         if len(groups) == 1 and keys[0] == "model/holdout_mse" and _members(ax, group):
             caption += " Thin lines: members."
-    if log and all(s.values.min() > 0 for group in groups for s in group.all_series(*keys)):
-        ax.set_yscale("log")
+    value_axis(ax, kind, [s for group in groups for s in group.all_series(*keys)])
     steps_axis(ax)
-    legend(ax)
-    return Plot(keys[0].replace("/", "_"), title, caption, figure)
+    legend(ax, alone=len(groups) == 1)
+    return Plot(_file(keys[0]), title, caption, figure)
+
+
+def value_axis(ax: Axes, kind: Kind, shown: Sequence[Series]) -> None:
+    """The vertical axis of `kind`; logarithmic only where all values are above 0."""
+    if kind == "log" and all(series.values.min() > 0 for series in shown):
+        ax.set_yscale("log")
+    if kind == "share":
+        ax.set_ylim(0, 1.03)
+        ax.yaxis.set_major_formatter(_percent)
+    if kind == "count":
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if kind == "whole":
+        ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+
+
+def _file(key: str) -> str:
+    return key.replace("/", "_")
+
+
+def _line(ax: Axes, series: Sequence[Series], index: int, label: str) -> None:
+    """The line of a lone run, or the interquartile mean over seeds with its interval; nothing where nothing was logged."""
+    if len(series) > 1:
+        band(ax, across_runs(series, "steps"), index, label)
+    elif series:
+        only = thin(series[0])
+        band(ax, Curve(only.steps, only.values, only.values, only.values), index, label)
+
+
+def family(
+    groups: Sequence[Group],
+    keys: dict[str, str],
+    title: str,
+    ylabel: str,
+    caption: str,
+    kind: Kind = "number",
+    level: float | None = None,
+) -> Plot | None:
+    """Metrics of one kind against environment steps: a line each for a lone experiment, several experiments by the first that all logged.
+
+    Args:
+        groups: what to compare.
+        keys: metric -> what its line is called.
+        title: of the figure.
+        ylabel: of its vertical axis.
+        caption: the sentence below it.
+        kind: of that axis.
+        level: where a dashed line marks what would be right.
+    """
+    logged = [key for key in keys if any(group.all_series(key) for group in groups)]
+    if not logged:
+        return None
+    figure, ax = axes("environment steps", ylabel)
+    if level is not None:
+        ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    if len(groups) == 1:
+        drawn = logged
+        for i, key in enumerate(logged):
+            _line(ax, groups[0].all_series(key), i, keys[key])
+    else:
+        drawn = [next((key for key in logged if all(group.all_series(key) for group in groups)), logged[0])]
+        for i, group in enumerate(groups):
+            _line(ax, group.all_series(drawn[0]), i, group.label)
+        title = f"{title}, {keys[drawn[0]]}" if len(keys) > 1 else title
+    value_axis(ax, kind, [s for key in drawn for group in groups for s in group.all_series(key)])
+    steps_axis(ax)
+    legend(ax, alone=len(groups) == 1)
+    return Plot(_file(next(iter(keys))), title, caption, figure)
+
+
+def coverage(groups: Sequence[Group]) -> Plot | None:
+    """How much of the truth the 90 % intervals hold as the model learns."""
+    words = "Share of outcomes inside the predicted 90\u00a0% interval, one step ahead. "
+    caption = words + "Above the dashed line the model is too timid, below it too sure."
+    plot = family(groups, {"diagnose/coverage_90": "coverage"}, "Coverage over training", "observed coverage", caption, level=0.9)
+    if plot:
+        ax = plot.figure.axes[0]
+        ax.set_ylim(min(0.5, ax.get_ylim()[0]), 1.01)
+        ax.yaxis.set_major_formatter(_percent)
+    return plot
 
 
 def _members(ax: Axes, group: Group) -> bool:
@@ -188,42 +260,3 @@ def dimensions(groups: Sequence[Group]) -> Plot | None:
     return Plot(
         "holdout_per_dim", "Where the error sits", "Hold-out error of each predicted dimension, in the order of the observation.", figure
     )
-
-
-def _metric(keys: Sequence[str], title: str, ylabel: str, caption: str, log: bool = False) -> Draw:
-    return lambda groups: over_steps(groups, keys, title, ylabel, caption, log)
-
-
-class Slot(NamedTuple):
-    """A place for a figure, and the line that stands there when nothing was logged ("" says nothing)."""
-
-    draw: Draw
-    absent: str
-
-
-LEARNING = [
-    Slot(lambda groups: learning(groups, "steps"), "No curve: neither an evaluation nor a training episode has ended yet."),
-    Slot(lambda groups: learning(groups, "seconds"), ""),
-]
-MODEL = [
-    Slot(
-        _metric(
-            ["model/holdout_mse"], "Hold-out error", "mean squared error", "On transitions kept out of training, at each fit.", log=True
-        ),
-        "No hold-out error: metrics.jsonl has no model/holdout_mse.",
-    ),
-    Slot(_metric(["model/train_loss", "model/loss"], "Training loss", "loss", "At the end of each fit."), ""),
-    Slot(calibration, "No calibration: diagnostics.json, written when a run finishes, holds none."),
-    Slot(horizon, "No error against horizon: diagnostics.json, written when a run finishes, holds none."),
-    Slot(dimensions, ""),
-]
-PLANNER = [
-    Slot(
-        _metric(["plan/ms", "time/act_ms"], "Time per plan", "milliseconds", "How long one decision took."),
-        "No planning time: metrics.jsonl has no plan/ms.",
-    ),
-    Slot(
-        _metric(["plan/score"], "Promised return", "score of the plan", "What the model promised for the chosen plan, over its horizon."),
-        "",
-    ),
-]

@@ -1,0 +1,100 @@
+"""Model-based acceleration: NAF on real and imagined transitions, D_env u D_eta (Gu et al. 2016, arXiv:1603.00748, Algorithm 2)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mbkit.buffer import Mixture, ReplayBuffer
+from mbkit.config import Experiment, at_least, between, positive
+from mbkit.envs import Environment
+from mbkit.imagination.memory import ModelBuffer
+from mbkit.imagination.schedule import Schedule
+from mbkit.loops import FitModel, Hook, Imagine, Online, Updates
+from mbkit.recipes.parts import Greedy, Parts, fitted_after_warmup, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.registry import recipes
+from mbkit.types import Source, Transition, UserError
+
+
+@dataclass(frozen=True)
+class MBAConfig:
+    """How much is imagined, and until when."""
+
+    real_ratio: float = between(0.2, 0.0, 1.0)  # share of real transitions in every batch; 1: no model is used
+    horizon: int = at_least(5, 1)  # steps of a rollout, l. Paper: 10
+    rollouts_per_step: int = at_least(10, 1)  # start states per environment step, all drawn after a fit
+    recent: int | None = at_least(None, 1)  # start states are those of so many newest transitions; None: of all. Paper: recent ones
+    memory: int = at_least(5, 1)  # the imagined rows of so many fits are remembered
+    memory_gb: float = positive(4.0)  # most memory of imagined rows, gigabytes
+    until: int | None = at_least(None, 1)  # environment step after which batches are real only. Paper: early in training; None: never
+
+
+class Recent:
+    """The newest `rows` transitions instead of all, drawn uniformly with replacement."""
+
+    def __init__(self, buffer: ReplayBuffer, rows: int) -> None:
+        self.buffer, self.rows, self.transitions = buffer, rows, buffer.n_step(1, 1.0)
+
+    def sample(self, n: int) -> Transition:
+        """n rows [B]."""
+        held = self.buffer.size.clamp(max=self.rows)
+        back = (torch.rand(n, dtype=torch.float64, device=held.device) * held).long()
+        return self.transitions.at((self.buffer.total - 1 - back) % self.buffer.capacity)
+
+
+class Switch:
+    """These hooks up to an environment step, those after it."""
+
+    def __init__(self, step: int, before: list[Hook], after: list[Hook]) -> None:
+        self.step, self.before, self.after = step, before, after
+
+    def __call__(self, loop: Online) -> None:
+        """Calls each of the present ones."""
+        for hook in self.before if loop.step <= self.step else self.after:
+            hook(loop)
+
+
+def check(config: Experiment, cfg: MBAConfig) -> None:
+    """UserError where nothing would ever be imagined."""
+    fitted_after_warmup(config)
+    loop = config.loop
+    if loop.fit_every < 1:
+        raise UserError(f"loop.fit_every={loop.fit_every}: mba imagines every so many steps, expected at least 1")
+    if cfg.until is not None and cfg.until <= loop.warmup_steps:
+        raise UserError(f"imagination.until={cfg.until}: expected more than loop.warmup_steps={loop.warmup_steps}, when imagination begins")
+
+
+@recipes.register(
+    "mba",
+    MBAConfig,
+    env="Pendulum-v1",
+    steps=10_000,
+    agent={"name": "naf"},
+    dynamics={"name": "ensemble", "reward": "learned", "propagation": "ts1"},
+    loop={"warmup_steps": 1000, "fit_every": 250},
+)
+def build(config: Experiment, env: Environment) -> Parts:
+    """MBA: NAF, or another agent, on real transitions and on short rollouts of a learned model."""
+    assert config.agent is not None
+    assert config.imagination is not None
+    cfg: MBAConfig = config.imagination.config
+    spec, loop, device, name = spec_of(config, env), config.loop, torch.device(config.device), config.agent.name
+    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
+    parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
+    source = real_data(config, buffer)
+    real: list[Hook] = [Updates(agent, source, loop, device, name)]
+    if cfg.real_ratio == 1:
+        parts.hooks += real
+        return parts
+    check(config, cfg)
+    model, starts = learned_model(config, env), cfg.rollouts_per_step * loop.fit_every
+    schedule = Schedule(cfg.horizon, cfg.horizon, (0, 1), loop.fit_every)  # an epoch is from fit to fit
+    memory = ModelBuffer(schedule.remembered(cfg.horizon, cfg.rollouts_per_step, cfg.memory), spec, cfg.memory_gb)
+    visited: Source = buffer if cfg.recent is None else Recent(buffer, cfg.recent)
+    imagine = Imagine(model, agent.sample, visited, memory, schedule, loop, starts)
+    imagine.retain_epochs = cfg.memory
+    mixture = Mixture([source, memory], [cfg.real_ratio, 1 - cfg.real_ratio])
+    mixed: list[Hook] = [*([FitModel(model, buffer, loop)] if loop.fit else []), imagine, Updates(agent, mixture, loop, device, name)]
+    parts.hooks += mixed if cfg.until is None else [Switch(cfg.until, mixed, real)]
+    parts.dynamics, parts.stateful["dynamics"], parts.stateful["memory"] = model, model, memory
+    parts.notes += model_notes(config)
+    return parts

@@ -1,0 +1,192 @@
+"""Contracts that tests hold parts against, a plug-in's included: `check_agent` is what every agent of mbkit passes.
+
+Usage, in the test of a package that registers an agent::
+
+    def test_contract():
+        check_agent(lambda spec: MyAgent(spec, MyConfig(), gamma=0.99))
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from mbkit.types import EnvSpec, Learner, Metrics, State, Transition, UserError
+
+SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that wait for a device
+SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))
+
+Build = Callable[[EnvSpec], Learner]
+
+
+def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
+    """n transitions of noise [B], a tenth of which terminate."""
+    draw = torch.Generator().manual_seed(seed)
+    action = torch.rand(n, spec.action_dim, generator=draw) * 2 - 1
+    if spec.discrete:
+        action = torch.randint(spec.action_dim, (n,), generator=draw)
+    obs, next_obs = torch.randn(2, n, spec.obs_dim, generator=draw)
+    discount = (torch.rand(n, generator=draw) > 0.1).float()
+    return Transition(obs, action, torch.randn(n, generator=draw), next_obs, discount)
+
+
+def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
+    """Whether a learner keeps its contract; `build` makes one for a specification, with fresh random weights each time.
+
+    Checked: shapes, range and dtype of actions, values and samples; metrics (names, 0-d, finite, detached); that `update` learns without
+    waiting for the device; that `state_dict` goes round bit for bit, in place; and that unsupported action spaces raise `UserError`.
+
+    Raises:
+        AssertionError: one sentence on what was expected and what came.
+    """
+    other = spec._replace(discrete=not spec.discrete)
+    try:
+        build(other)
+    except UserError:
+        spaces = [spec]
+    else:
+        spaces = [spec, other]
+    for space in spaces:
+        torch.manual_seed(0)
+        check_acting(build(space), space)
+        check_update(build(space), space)
+        check_no_sync(build(space), space)
+        check_round_trip(build, space)
+
+
+def expect(condition: bool, message: str) -> None:
+    """AssertionError with the message where the condition does not hold."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def check_acting(agent: Learner, spec: EnvSpec) -> None:
+    """`act`, `sample` and `value` for one row and several; an episode's end for some of them; greedy actions repeat themselves."""
+    expect(isinstance(agent, Learner), f"{type(agent).__name__} lacks a method of mbkit.types.Learner")
+    expect(isinstance(agent.cycle, int) and agent.cycle >= 1, f"cycle={agent.cycle!r}: expected a positive whole number")
+    for m in (1, 4):
+        obs = random_batch(spec, m).obs
+        agent.reset(torch.ones(m, dtype=torch.bool))
+        for explore in (True, False):
+            check_action(agent.act(obs, explore=explore), m, spec, f"act(explore={explore})")
+        agent.reset(torch.arange(m) % 2 == 0)
+        check_action(agent.sample(obs), m, spec, "sample")
+        greedy = agent.act(obs, explore=False), agent.act(obs, explore=False)
+        expect(torch.equal(*greedy), "act(explore=False) gave two different actions for the same observations")
+        value = agent.value(obs)
+        expect(value.shape == (m,), f"value: expected the shape {(m,)}, came {tuple(value.shape)}")
+        expect(not value.requires_grad and bool(value.isfinite().all()), f"value: expected finite numbers without gradient, came {value}")
+
+
+def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
+    """[M, A] float32 in [-1, 1], or int64 [M] below the number of actions; without gradient."""
+    shape = (m,) if spec.discrete else (m, spec.action_dim)
+    dtype = torch.int64 if spec.discrete else torch.float32
+    low, high = (0, spec.action_dim - 1) if spec.discrete else (-1, 1)
+    expect(action.shape == shape, f"{source}: expected actions of the shape {shape}, came {tuple(action.shape)}")
+    expect(action.dtype == dtype, f"{source}: expected actions of type {dtype}, came {action.dtype}")
+    expect(bool(((action >= low) & (action <= high)).all()), f"{source}: expected actions in [{low}, {high}], came {action}")
+    expect(not action.requires_grad, f"{source}: expected actions without gradient")
+
+
+def check_update(agent: Learner, spec: EnvSpec) -> None:
+    """The same metrics every time, 0-d, finite and detached; parameters move; every tensor stays where it is."""
+    before = deepcopy(list(tensors(agent.state_dict())))
+    names, held = None, None
+    for seed in range(2 * agent.cycle + 1):
+        metrics = agent.update(random_batch(spec, 32, seed))
+        names = tuple(metrics) if names is None else names
+        expect(tuple(metrics) == names, f"update: expected the metrics {names} every time, came {tuple(metrics)}")
+        check_metrics(metrics)
+        if seed >= agent.cycle:  # by then every optimizer has its slots
+            now = addresses(agent)
+            expect(held is None or now == held, "update: expected every tensor to be changed in place, but some were replaced")
+            held = now
+    after = list(tensors(agent.state_dict()))
+    same = len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    expect(not same, "update: expected learned parameters to change, but nothing did")
+
+
+def check_metrics(metrics: Metrics) -> None:
+    """Detached finite 0-d tensors."""
+    expect(bool(metrics), "update: expected at least one metric")
+    for name, value in metrics.items():
+        expect(isinstance(value, Tensor) and value.ndim == 0, f"metric {name}: expected a 0-d tensor, came {value!r}")
+        expect(not value.requires_grad, f"metric {name}: expected a detached tensor")
+        expect(bool(value.isfinite()), f"metric {name}: expected a finite number, came {value}")
+
+
+def check_no_sync(agent: Learner, spec: EnvSpec) -> None:
+    """`update` calls no operator that would make the host wait for the device, in any place of its cycle."""
+    batch = random_batch(spec, 32)
+    for _ in range(agent.cycle):  # optimizers make their slots in the first step
+        agent.update(batch)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(agent.cycle):
+            agent.update(batch)
+    found = sorted({event.name for event in seen.events() or () if event.name in SYNC and not in_optimizer(event)})
+    expect(not found, f"update: expected no operator that waits for the device, came {', '.join(found)}")
+
+
+def in_optimizer(event: Any) -> bool:
+    """Whether a profiled operator ran inside an optimizer's step: on the CPU fused Adam reads its step count, on a GPU it does not."""
+    while event is not None:
+        if event.name.startswith("Optimizer.step"):
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def check_round_trip(build: Build, spec: EnvSpec) -> None:
+    """A saved agent, loaded in place into another that had learned something else, goes on bit for bit."""
+    first, second = build(spec), build(spec)
+    for seed in range(first.cycle + 1):  # ends in the middle of a cycle, if it has one
+        first.update(random_batch(spec, 32, seed))
+        second.update(random_batch(spec, 32, seed + 100))
+    second.update(random_batch(spec, 32, 200))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    held = addresses(second)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    expect(addresses(second) == held, "load_state_dict: expected every tensor to be written in place, but some were replaced")
+    third = build(spec)
+    third.load_state_dict(first.state_dict())  # in the same process, where two agents could come to share a tensor
+    for seed in range(2 * first.cycle + 1):
+        expected, values = step(first, spec, seed), list(tensors(first.state_dict()))
+        for loaded in (second, third):
+            after = f"update {seed + 1} after load_state_dict"
+            expect(step(loaded, spec, seed) == expected, f"{after}: expected the saved agent's metrics and action, came others")
+            pairs = zip(values, tensors(loaded.state_dict()), strict=True)
+            expect(all(torch.equal(a, b) for a, b in pairs), f"{after}: expected the saved agent's parameters, came others")
+
+
+def step(agent: Learner, spec: EnvSpec, seed: int) -> dict[str, float]:
+    """One update and one exploring action on given random numbers; the metrics, and the action's sum."""
+    torch.manual_seed(seed)
+    metrics = {name: float(value) for name, value in agent.update(random_batch(spec, 32, seed)).items()}
+    return metrics | {"action": float(agent.act(random_batch(spec, 2, seed).obs).sum())}
+
+
+def tensors(state: State | Any) -> Iterator[Tensor]:
+    """Every tensor of a nested state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from tensors(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from tensors(value)
+
+
+def addresses(agent: Learner) -> list[int]:
+    """Where the tensors lie that a captured graph of `update` may hold: parameters, buffers and the optimizers' slots."""
+    held = [*agent.parameters(), *agent.buffers()] if isinstance(agent, nn.Module) else []
+    for optimizer in getattr(agent, "optimizers", {}).values():
+        held += [slot for slots in optimizer.state.values() for slot in slots.values() if isinstance(slot, Tensor)]
+    return [tensor.data_ptr() for tensor in held]

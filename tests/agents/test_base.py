@@ -1,0 +1,63 @@
+"""What all agents share: one step of an optimizer, the critics' loss, and the contract, on every agent there is."""
+
+import pytest
+import torch
+from torch import nn
+from toys import WIDE
+
+from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
+from mbkit.accelerate import accelerated
+from mbkit.agents.base import LearningAgent, descend, regression_loss
+from mbkit.testing import check_agent, random_batch
+from mbkit.types import Targets, UserError
+
+LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
+NAMES = [e.name for e in LEARNERS]
+
+
+def test_all_are_here():
+    assert {"sac", "td3", "ddpg", "dpg", "naf"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
+def test_contract(entry):
+    check_agent(lambda spec: entry.target(spec, entry.config()))
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "dpg", "naf"])
+def test_discrete_actions_are_refused(name):
+    entry = registry.agents[name]
+    with pytest.raises(UserError, match=rf"{name} needs continuous actions.* 2 discrete"):
+        entry.target(WIDE._replace(discrete=True), entry.config())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
+def test_a_captured_cycle_is_the_eager_one(entry):
+    """Two captured cycles against the same updates without a graph."""
+    spec, results = WIDE._replace(device=torch.device("cuda")), []
+    batches = [type(b)(*(x.cuda() for x in b)) for b in (random_batch(spec, 32, seed) for seed in range(2))]
+    for mode in ("eager", "cudagraph"):
+        torch.manual_seed(0)
+        agent = entry.target(spec, entry.config())
+        run = accelerated(lambda batch: tuple([agent.update(batch) for _ in range(agent.cycle)][-1].values()), mode, spec.device, agent)  # noqa: B023
+        torch.manual_seed(1)
+        results.append([torch.stack(run(batch)) for batch in batches])
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
+
+
+def test_descend_touches_its_own_parameters_only():
+    mine, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([mine], lr=0.1)
+    loss = descend(optimizer, (mine * other).sum())
+    torch.testing.assert_close(mine.data, torch.full((2,), 0.9))
+    assert other.grad is None
+    assert loss.item() == 2
+    assert not loss.requires_grad
+
+
+def test_regression_loss_sums_over_critics_and_averages_rows():
+    q, target = torch.tensor([[1.0, 2.0], [0.0, 4.0]]), torch.tensor([0.0, 1.0])
+    y = Targets(torch.zeros(2, 1), torch.zeros(2, 1), target, torch.tensor([1.0, 0.5]))
+    expected = 0.5 * ((1 * 1 + 0.5 * 1) / 2 + (0 + 0.5 * 9) / 2)
+    assert regression_loss(q, y).item() == pytest.approx(expected)

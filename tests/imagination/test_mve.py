@@ -1,0 +1,392 @@
+"""Value expansion against sums written out by hand, an exact decision process, and the limits that it must have."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from mbkit.agents.base import regression_loss
+from mbkit.agents.sac import SAC, SACConfig
+from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.imagination.mve import FLOOR, ValueExpansion, steve
+from mbkit.targets import one_step
+from mbkit.types import EnvSpec, Rollout, Step, Targets, Transition, UserError
+
+SPEC = EnvSpec(2, 1, torch.device("cpu"))
+GAMMA = 0.9
+F64 = torch.float64
+
+
+class Line:
+    """s' = s + a, reward 2 s + 3 a, terminates above `wall`; what it says of states above `nan_above` is not a number."""
+
+    def __init__(self, wall: float = math.inf, nan_above: float = math.inf):
+        self.wall, self.nan_above = wall, nan_above
+        self.asked: list[int] = []  # rows of each step
+
+    def init(self, obs: Tensor) -> Tensor:
+        return obs
+
+    def step(self, carry: Tensor, action: Tensor) -> Step:
+        self.asked.append(len(carry))
+        after = torch.where(carry > self.nan_above, math.nan, carry + action)
+        return Step(after, after, (2 * carry + 3 * action)[:, 0], (after > self.wall)[:, 0])
+
+    def rollout(self, carry: Tensor, actions: Tensor) -> Rollout:
+        raise NotImplementedError
+
+
+class Toy:
+    """a = s / 2 with bonus s / 10; critics s + 5 a, and that plus `offset` for each further one."""
+
+    def __init__(self, critics: int = 2, offset: float = 1.0, bonus: float = 0.1):
+        self.critics, self.offset, self.bonus = critics, offset, bonus
+
+    def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.5 * obs, self.bonus * obs[:, 0]
+
+    def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
+        return torch.stack([(obs + 5 * action)[:, 0] + k * self.offset for k in range(self.critics)])
+
+
+def batch_of(next_obs: list[float], discount: list[float]) -> Transition:
+    """Rows with s_-1 = 10, 11, .., a_-1 = 0.25, 1.25, .. and r_-1 = 100, 101, .."""
+    count = torch.arange(len(next_obs), dtype=F64)
+    return Transition(
+        (10 + count)[:, None],
+        (0.25 + count)[:, None],
+        100 + count,
+        torch.tensor(next_obs, dtype=F64)[:, None],
+        torch.tensor(discount, dtype=F64),
+    )
+
+
+def by_hand(agent: Toy, s: float, steps: int, wall: float) -> float:
+    """V(s): the bonus here, then reward by reward, one state at a time, until the bootstrap or the wall."""
+    a, bonus = 0.5 * s, agent.bonus * s
+    if steps == 0:
+        return bonus + s + 5 * a
+    after = s + a
+    return bonus + 2 * s + 3 * a + (0.0 if after > wall else GAMMA * by_hand(agent, after, steps - 1, wall))
+
+
+def path_of(s: float, steps: int) -> list[float]:
+    """s_0 .. s_steps under the toy's policy."""
+    return [s * 1.5**t for t in range(steps + 1)]
+
+
+def assert_same(a: Targets, b: Targets) -> None:
+    for x, y in zip(a, b, strict=True):
+        assert torch.equal(x, y)
+
+
+# ------------------------------------------------------------------------------------------------------------------- limits
+
+
+def real_batch(rows: int = 32, discount: float = 1.0) -> Transition:
+    ended = torch.rand(rows) < 0.2
+    weight = torch.where(ended, 0.0, discount)
+    return Transition(torch.randn(rows, 2), torch.rand(rows, 1) * 2 - 1, torch.randn(rows), torch.randn(rows, 2), weight)
+
+
+@pytest.mark.parametrize("cfg", [SACConfig(hidden=(16,)), SACConfig(hidden=(16,), critics=5, target_critics=2)], ids=["sac", "redq"])
+def test_no_step_is_one_step_bit_for_bit(cfg):
+    torch.manual_seed(0)
+    agent, batch = SAC(SPEC, cfg), real_batch()
+    results = []
+    for target in (one_step, ValueExpansion(Line(), 0)):
+        torch.manual_seed(1)
+        results.append(target(agent, batch, GAMMA))
+        results.append(torch.rand(3))  # nor were other random numbers spent
+    assert_same(results[0], results[2])
+    assert torch.equal(results[1], results[3])
+
+
+def test_no_step_is_one_step_for_n_step_rows_and_toys():
+    batch = batch_of([1.0, 2.0, 3.0], [GAMMA**2, 0.0, GAMMA])
+    assert_same(ValueExpansion(Line(), 0)(Toy(), batch, GAMMA), one_step(Toy(), batch, GAMMA))
+
+
+def test_steve_without_a_step_is_the_mean_of_the_critics():
+    batch = batch_of([1.0, 2.0], [1.0, 0.0])
+    y = ValueExpansion(Line(), 0, weighting="steve", particles=3)(Toy(offset=4.0), batch, GAMMA)
+    torch.testing.assert_close(y.target, one_step(Toy(offset=4.0), batch, GAMMA).target + torch.tensor([GAMMA * 2.0, 0.0], dtype=F64))
+
+
+# ------------------------------------------------------------------------------------------------------------------ by hand
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 4])
+@pytest.mark.parametrize("bonus", [0.0, 0.1])
+def test_every_row_is_the_sum_written_out(horizon, bonus):
+    wall = 8.0  # from 2 the fourth state lies beyond it, from 4 the second, from -1 none
+    agent, starts, discounts = Toy(bonus=bonus), [2.0, 4.0, -1.0, 3.0], [1.0, GAMMA**2, 1.0, 0.0]
+    batch = batch_of(starts, discounts)
+    y = ValueExpansion(Line(wall), horizon)(agent, batch, GAMMA)
+    rows = len(starts)
+    assert [len(field) for field in y] == [(horizon + 1) * rows] * 4
+    assert torch.equal(y.obs[:rows], batch.obs)
+    assert torch.equal(y.action[:rows], batch.action)
+    for i, (s, discount) in enumerate(zip(starts, discounts, strict=True)):
+        expected = 100 + i + GAMMA * discount * by_hand(agent, s, horizon, wall)
+        assert y.target[i].item() == pytest.approx(expected, abs=1e-12)
+        assert y.weight[i] == 1
+        states = path_of(s, horizon)
+        for t in range(horizon):
+            row = (t + 1) * rows + i
+            reached = discount != 0 and all(state <= wall for state in states[1 : t + 1])
+            assert y.weight[row] == float(reached)
+            assert y.obs[row].item() == pytest.approx(states[t])
+            assert y.action[row].item() == pytest.approx(states[t] / 2)
+            expected = by_hand(agent, states[t], horizon - t, wall) - bonus * states[t]  # a state-action value has no bonus of its own
+            assert y.target[row].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 4])
+def test_the_form_that_starts_with_the_model(horizon):
+    wall, agent, batch = 14.0, Toy(), batch_of([-99.0, -99.0], [1.0, 1.0])  # what really followed is not looked at
+    y = ValueExpansion(Line(wall), horizon, start="model")(agent, batch, GAMMA)
+    assert torch.equal(y.obs, batch.obs)
+    assert torch.equal(y.action, batch.action)
+    assert torch.equal(y.weight, torch.ones(2, dtype=F64))
+    for i in range(2):
+        s, a = 10.0 + i, 0.25 + i
+        follows = 0.0 if s + a > wall else GAMMA * by_hand(agent, s + a, horizon - 1, wall)
+        assert y.target[i].item() == pytest.approx(2 * s + 3 * a + follows, abs=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_steve_weighs_candidates_written_out(horizon):
+    wall, agent, starts, discounts = 8.0, Toy(critics=3, offset=0.7), [2.0, 4.0, -1.0, 3.0], [1.0, GAMMA, 1.0, 0.0]
+    batch = batch_of(starts, discounts)
+    y = ValueExpansion(Line(wall), horizon, weighting="steve", particles=2)(agent, batch, GAMMA)
+    assert len(y.target) == len(starts)
+    for i, (s, discount) in enumerate(zip(starts, discounts, strict=True)):
+        means, weights = [], []
+        for h in range(horizon + 1):
+            scale = discount * GAMMA ** (h + 1) * all(state <= wall for state in path_of(s, h))  # of the bootstrap
+            means.append(100 + i + GAMMA * discount * by_hand(agent, s, h, wall) + scale * 0.7)  # mean of offsets 0, 0.7, 1.4
+            weights.append(1 / max(scale**2 * 0.7**2 * 2 / 3, FLOOR))
+        expected = sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
+        assert y.target[i].item() == pytest.approx(expected, rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ a model without error
+
+
+class Chain:
+    """A deterministic decision process of 7 states, observed as one-hot vectors, 3 actions; exact values by a linear solve."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.next = torch.randint(7, (7, 3), generator=generator)
+        self.rewards = torch.rand(7, 3, generator=generator, dtype=F64)
+        self.final = torch.rand(7, 3, generator=generator) < 0.1
+        self.policy = torch.randint(3, (7,), generator=generator)
+        own = torch.arange(7), self.policy
+        kernel = torch.zeros(7, 7, dtype=F64)
+        kernel[torch.arange(7), self.next[own]] = (~self.final[own]).double()
+        value = torch.linalg.solve(torch.eye(7, dtype=F64) - GAMMA * kernel, self.rewards[own])
+        self.q = self.rewards + GAMMA * (~self.final).double() * value[self.next]
+        self.critics = self.q + torch.randn(2, 7, 3, generator=generator, dtype=F64)
+
+    def init(self, obs: Tensor) -> Tensor:
+        return obs.argmax(-1)
+
+    def step(self, carry: Tensor, action: Tensor) -> Step:
+        after = self.next[carry, action]
+        return Step(after, torch.eye(7, dtype=F64)[after], self.rewards[carry, action], self.final[carry, action])
+
+    def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.policy[obs.argmax(-1)], torch.zeros(len(obs), dtype=F64)
+
+    def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.critics[:, obs.argmax(-1), action]
+
+    def all_transitions(self) -> Transition:
+        state, action = (x.flatten() for x in torch.meshgrid(torch.arange(7), torch.arange(3), indexing="ij"))
+        eye = torch.eye(7, dtype=F64)
+        discount = (~self.final[state, action]).double()
+        return Transition(eye[state], action, self.rewards[state, action], eye[self.next[state, action]], discount)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+def test_a_perfect_model_shrinks_the_error_by_gamma_to_the_h(horizon):
+    """|target - Q^pi| <= gamma^k ||min_k Q - Q^pi||, k steps before the bootstrap, for each row; some row comes close."""
+    world = Chain()
+    wrong = (world.critics.amin(0) - world.q).abs().max()
+    model_form = ValueExpansion(world, horizon, start="model")(world, world.all_transitions(), GAMMA)
+    data_form = ValueExpansion(world, horizon)(world, world.all_transitions(), GAMMA)
+    for y, steps in ((model_form, [horizon]), (data_form, range(horizon + 1, 0, -1))):
+        error = (y.target - world.q[y.obs.argmax(-1), y.action]).abs() * y.weight
+        for part, k in zip(error.view(len(steps), -1), steps, strict=True):
+            assert part.max() <= GAMMA**k * wrong + 1e-12
+            assert part.max() > 0.1 * GAMMA**k * wrong
+
+
+# -------------------------------------------------------------------------------------------------------------------- STEVE
+
+
+def test_equal_variances_are_weighed_uniformly():
+    noise = torch.tensor([-1.0, 0.0, 1.0])[:, None]
+    y, weight = steve(torch.stack([noise + 10.0, noise + 20.0, noise + 60.0]))
+    torch.testing.assert_close(weight, torch.full((3, 1), 1 / 3))
+    torch.testing.assert_close(y, torch.tensor([30.0]))
+
+
+def test_weights_are_inverse_variances():
+    noise = torch.tensor([-1.0, 1.0])[:, None]
+    y, weight = steve(torch.stack([noise + 1.0, 2 * noise + 6.0]))
+    torch.testing.assert_close(weight, torch.tensor([[0.8], [0.2]]))
+    torch.testing.assert_close(y, torch.tensor([2.0]))
+
+
+def test_a_horizon_without_noise_dominates():
+    candidates = 5 * torch.randn(4, 6, 100, generator=torch.Generator().manual_seed(0))
+    candidates[2] = 3.0
+    y, weight = steve(candidates)
+    assert (weight[2] > 1 - 1e-6).all()
+    torch.testing.assert_close(y, torch.full((100,), 3.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12])
+def test_variances_of_next_to_nothing_stay_numbers(scale):
+    y, weight = steve(7.0 + scale * torch.randn(3, 4, 5))
+    torch.testing.assert_close(weight, torch.full((3, 5), 1 / 3))
+    torch.testing.assert_close(y, torch.full((5,), 7.0))
+
+
+def test_a_horizon_that_is_not_finite_has_no_weight():
+    candidates = torch.ones(3, 2, 2)
+    candidates[2, 1, 0] = math.nan
+    candidates[:, 0, 1] = math.inf
+    y, weight = steve(candidates)
+    assert weight.tolist() == [[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]
+    assert y.tolist() == [1.0, 0.0]
+
+
+def test_steve_wants_two_critics():
+    target = ValueExpansion(Line(), 2, weighting="steve", particles=2)
+    with pytest.raises(UserError, match=r"has 1; expected agent\.critics >= 2"):
+        target(Toy(critics=1), batch_of([1.0], [1.0]), GAMMA)
+
+
+def test_particles_stay_with_their_member():
+    """With ts_inf every particle of a row meets an elite of its own: five constant members give five different rewards."""
+    torch.manual_seed(0)
+    cfg = EnsembleConfig(members=5, elites=5, hidden=(4,), probabilistic=False, propagation="ts_inf")
+    model = Ensemble(SPEC, cfg)
+    with torch.no_grad():
+        for w, b in zip(model.net.weight, model.net.bias, strict=True):
+            w.zero_()
+            b.zero_()
+        model.net.bias[-1][:, 0, 2] = torch.arange(5.0)  # the reward
+    model.refresh()
+    agent = SAC(SPEC, SACConfig(hidden=(4,), temperature=0.0))
+    for parameter in agent.slow_critics.parameters():
+        torch.nn.init.zeros_(parameter)
+    seen = []
+    target = ValueExpansion(model, 1, weighting="steve", particles=5)
+    step = model.step
+    model.step = lambda carry, action: seen.append(step(carry, action).reward) or step(carry, action)
+    y = target(agent, real_batch(3)._replace(reward=torch.zeros(3), discount=torch.ones(3)), 1.0)
+    torch.testing.assert_close(seen[0].view(5, 3), torch.arange(5.0)[:, None].expand(5, 3))
+    torch.testing.assert_close(y.target, torch.zeros(3), atol=1e-6, rtol=0)  # both critics agree on 0, the members do not
+
+
+# ------------------------------------------------------------------------------------------------- numbers that are not
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda model: ValueExpansion(model, 3),
+        lambda model: ValueExpansion(model, 3, start="model"),
+        lambda model: ValueExpansion(model, 3, weighting="steve", particles=2),
+    ],
+    ids=["data", "model", "steve"],
+)
+def test_what_is_not_a_number_never_reaches_the_loss(target):
+    made = target(Line(nan_above=3.0))
+    batch = batch_of([-1.0, 2.5, 50.0], [1.0, 1.0, 1.0])
+    batch = batch._replace(obs=torch.tensor([[-1.0], [2.5], [50.0]], dtype=F64))
+    y = made(Toy(), batch, GAMMA)
+    assert all(field.isfinite().all() for field in y)
+    q = (0.3 * y.obs + 0.1 * y.action)[:, 0].expand(2, -1).clone().requires_grad_()
+    regression_loss(q, y).backward()
+    assert q.grad.isfinite().all()
+    assert q.grad[0, 0] != 0
+    assert (q.grad[:, y.weight == 0] == 0).all()
+    assert made.seen[3] < made.seen[2]
+
+
+def test_steve_falls_back_on_shorter_horizons():
+    batch = batch_of([2.5], [1.0])  # s_0 = 2.5, s_1 = 3.75, s_2 is not a number
+    short = ValueExpansion(Line(), 1, weighting="steve", particles=2)(Toy(), batch, GAMMA)
+    long = ValueExpansion(Line(nan_above=3.0), 3, weighting="steve", particles=2)(Toy(), batch, GAMMA)
+    torch.testing.assert_close(long.target, short.target)
+    assert long.weight.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "steve"])
+def test_a_terminal_state_asks_the_model_nothing(weighting):
+    """Whatever the model says of a state that nothing follows, the real row is worth its reward."""
+    y = ValueExpansion(Line(nan_above=-1.0), 2, weighting=weighting)(Toy(), batch_of([50.0], [0.0]), GAMMA)
+    assert y.target[0].item() == pytest.approx(100, abs=1e-12)
+    assert y.weight.tolist() == [1.0] + [0.0] * (len(y.weight) - 1)
+
+
+def test_totals_count_rows_and_broken_ones():
+    target = ValueExpansion(Line(wall=8.0, nan_above=100.0), 2)
+    target(Toy(), batch_of([1.0, 6.0, 50.0, 200.0], [1.0, 1.0, 0.0, 1.0]), GAMMA)
+    # reached: two, one (6 -> 9 ends), none, and of 200 both states, since a state that is not a number lies beyond no wall
+    assert target.seen.tolist() == [4.0, 2 + 1 + 0 + 2, 4 + 5, 3.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "steve"])
+def test_the_host_never_waits(weighting):
+    torch.manual_seed(0)
+    cfg = EnsembleConfig(members=2, elites=2, hidden=(8,), termination="learned")
+    agent, model = SAC(SPEC, SACConfig(hidden=(8,))), Ensemble(SPEC, cfg)
+    target = ValueExpansion(model, 3, weighting=weighting, particles=2 if weighting == "steve" else 1)
+    batch = real_batch()
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        target(agent, batch, GAMMA)
+    names = {event.key for event in trace.key_averages()}
+    assert "aten::addmm" in names or "aten::baddbmm" in names
+    assert not names & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
+
+
+def test_no_gradient_reaches_the_agent():
+    torch.manual_seed(0)
+    agent = SAC(SPEC, SACConfig(hidden=(8,)))
+    y = ValueExpansion(Ensemble(SPEC, EnsembleConfig(members=2, elites=2, hidden=(8,))), 2)(agent, real_batch(), GAMMA)
+    assert not any(field.requires_grad for field in y)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"horizon": -1}, r"imagination\.horizon=-1: expected at least 0"),
+        ({"horizon": 0, "start": "model"}, r"imagination\.horizon=0: expected at least 1"),
+        ({"horizon": 2, "start": "model", "weighting": "steve"}, r"expected imagination\.start=data, came model"),
+        ({"horizon": 2, "particles": 3}, r"imagination\.particles=3: expected 1"),
+    ],
+)
+def test_settings_that_contradict(words, message):
+    with pytest.raises(UserError, match=message):
+        ValueExpansion(Line(), **words)
+
+
+def test_a_model_of_other_shapes():
+    class Wide(Line):
+        def step(self, carry: Tensor, action: Tensor) -> Step:
+            return super().step(carry, action)._replace(obs=carry.expand(-1, 4))
+
+    with pytest.raises(UserError, match=r"shapes \[1, 4\] and \[1\], the agent expects \[1, 1\] and \[1\]"):
+        ValueExpansion(Wide(), 2)(Toy(), batch_of([1.0], [1.0]), GAMMA)

@@ -1,0 +1,166 @@
+"""The contract of agents catches what it is there for: one broken agent for each clause."""
+
+import pytest
+import torch
+
+from mbkit.agents.td3 import TD3, TD3Config
+from mbkit.testing import check_agent
+
+
+class Sound(TD3):
+    """Small, so that the tests are quick."""
+
+    def __init__(self, spec):
+        super().__init__(spec, TD3Config(hidden=(8,)))
+
+
+class WrongShape(Sound):
+    def act(self, obs, explore=True):
+        return super().act(obs, explore)[:, 0]
+
+
+class OutOfTheBox(Sound):
+    def act(self, obs, explore=True):
+        return super().act(obs, explore) * 3 + 2 * explore
+
+
+class WrongType(Sound):
+    def act(self, obs, explore=True):
+        return super().act(obs, explore).double()
+
+
+class RestlessGreed(Sound):
+    def act(self, obs, explore=True):
+        return super().act(obs, True)
+
+
+class WithGradient(Sound):
+    def sample(self, obs):
+        return self.policy(obs)
+
+
+class WideValue(Sound):
+    def value(self, obs):
+        return super().value(obs)[:, None]
+
+
+class ChangingMetrics(Sound):
+    def update(self, batch):
+        metrics = super().update(batch)
+        return metrics if self.count else metrics | {"extra": torch.zeros(())}
+
+
+class AttachedMetric(Sound):
+    def update(self, batch):
+        return super().update(batch) | {"critic/q": self.critics(batch.obs, batch.action).mean()}
+
+
+class VectorMetric(Sound):
+    def update(self, batch):
+        return super().update(batch) | {"critic/q": batch.reward}
+
+
+class Diverging(Sound):
+    def update(self, batch):
+        return super().update(batch) | {"critic/q": batch.reward.mean() / 0}
+
+
+class Idle(Sound):
+    def update(self, batch):
+        return {"critic/loss": batch.reward.mean()}
+
+
+class Waiting(Sound):
+    def update(self, batch):
+        metrics = super().update(batch)
+        if metrics["critic/loss"] < 0:
+            raise ValueError
+        return metrics
+
+
+class Replacing(Sound):
+    def update(self, batch):
+        metrics = super().update(batch)
+        self.critics.net.weight[0].data = self.critics.net.weight[0].data.clone()
+        self.kept = [*getattr(self, "kept", []), self.critics.net.weight[0].data]  # or an old address could come round again
+        return metrics
+
+
+class Forgetful(Sound):
+    """Does not save where its cycle stands."""
+
+    def set_extra_state(self, state):
+        super().set_extra_state(state | {"count": 0})
+
+
+class FreshMoments(Sound):
+    """Loads into new tensors."""
+
+    def set_extra_state(self, state):
+        super().set_extra_state(state)
+        for optimizer in self.optimizers.values():
+            for slots in optimizer.state.values():
+                slots["exp_avg"] = slots["exp_avg"].clone()
+
+
+class Sharing(Sound):
+    """Takes the saved tensors for its own."""
+
+    def set_extra_state(self, state):
+        for name, optimizer in self.optimizers.items():
+            if optimizer.state:
+                super().set_extra_state(state)
+                return
+            optimizer.load_state_dict(state[name])
+        self.count = state["count"]
+
+
+def test_a_sound_agent_passes():
+    check_agent(Sound)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (WrongShape, "shape"),
+        (OutOfTheBox, r"actions in \[-1, 1\]"),
+        (WrongType, "float64"),
+        (RestlessGreed, "two different actions"),
+        (WithGradient, "sample: expected actions without gradient"),
+        (WideValue, "value: expected the shape"),
+        (ChangingMetrics, "the metrics"),
+        (AttachedMetric, "detached"),
+        (VectorMetric, "0-d"),
+        (Diverging, "finite"),
+        (Idle, "nothing did"),
+        (Waiting, "waits for the device"),
+        (Replacing, "in place"),
+        (Forgetful, "after load_state_dict"),
+        (Sharing, "after load_state_dict"),
+        (FreshMoments, "load_state_dict: expected every tensor"),
+    ],
+)
+def test_a_broken_agent_is_caught(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        check_agent(broken)
+
+
+def test_an_agent_for_discrete_actions_is_checked_in_their_space():
+    class Lazy(Sound):
+        """Takes any specification, but answers discrete ones with a vector."""
+
+        def __init__(self, spec):
+            super().__init__(spec._replace(discrete=False))
+
+    with pytest.raises(AssertionError, match=r"expected actions of the shape \(1,\)"):
+        check_agent(Lazy)
+
+
+def test_only_a_user_error_says_that_a_space_is_not_supported():
+    def build(spec):
+        if spec.discrete:
+            raise TypeError("no idea")
+        return Sound(spec)
+
+    with pytest.raises(TypeError):
+        check_agent(build)
