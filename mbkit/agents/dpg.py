@@ -23,17 +23,17 @@ class DPGConfig:
 
     hidden: tuple[int, ...] = at_least((64, 64), 1)  # widths of the hidden layers of policy and critic, ReLU between
     lr: float = positive(1e-3)  # Adam's step size of the critic
-    policy_lr: float = positive(3e-4)  # Adam's step size of the policy; smaller, so that the critic can follow it
+    policy_lr: float = positive(1e-4)  # Adam's step size of the policy; smaller, so that the critic can follow it
     noise_scale: float = at_least(0.3, 0)  # sigma of exploration, in units of the box [-1, 1]
 
 
-# Paper: one update for each transition; here: one for each 32 (Adam's step from a single row is mostly noise)
+# Paper: one update for each transition; here: one for each 8 (Adam's step from a single row is mostly noise)
 @agents.register(
     "dpg",
     DPGConfig,
-    env="Pendulum-v1",
-    steps=100_000,
-    loop={"warmup_steps": 0, "batch_size": 32, "updates_per_step": 1 / 32, "num_envs": 8},
+    env="InvertedPendulum-v5",
+    steps=40_000,
+    loop={"warmup_steps": 0, "batch_size": 8, "updates_per_step": 1 / 8, "num_envs": 8},
 )
 class DPG(LearningAgent):
     """Deterministic policy gradient on the newest transitions: neither replay nor slow networks."""

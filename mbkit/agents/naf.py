@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
@@ -23,11 +24,13 @@ LOG_DIAGONAL = (-5.0, 5.0)  # range of log diag L: curvatures between 5e-5 and 2
 
 @dataclass(frozen=True)
 class NAFConfig:
-    """Network, noise and steps. Paper: also batch normalisation and, in an extension, imagined rollouts (here: neither)."""
+    """Network, noise and steps. Imagined rollouts, the paper's extension, are another recipe."""
 
     hidden: tuple[int, ...] = at_least((200, 200), 1)  # widths of the hidden layers, shared by V, mu and L, ReLU between
     lr: float = positive(1e-3)  # Adam's step size. Paper: searched between 1e-5 and 1e-2
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow network. Paper: 0.001
+    layer_norm: bool = False  # of the hidden layers. Paper: batch normalisation (here: of the layer, a batch of one is like any other)
+    keep_inside: float = at_least(1.0, 0)  # weight of the penalty on mu beyond tanh's reach. Paper: none
     noise: Literal["gaussian", "precision"] = "gaussian"  # of exploration; precision: covariance scale^2 (L L^T)^-1, wide where Q is flat
     noise_scale: float = at_least(0.1, 0)  # sigma of exploration, in units of the box [-1, 1]
 
@@ -36,8 +39,13 @@ class Quadratic(NamedTuple):
     """What the network says of states."""
 
     value: Tensor  # V, [B]
-    mode: Tensor  # mu, [B, A] in [-1, 1]
+    raw: Tensor  # mu before tanh, [B, A]
     factor: Tensor  # L, [B, A, A], lower triangular with a positive diagonal
+
+    @property
+    def mode(self) -> Tensor:
+        """mu, [B, A] in [-1, 1]."""
+        return self.raw.tanh()
 
 
 def factor(entries: Tensor, where: Tensor, actions: int) -> Tensor:
@@ -57,23 +65,31 @@ def action_value(terms: Quadratic, action: Tensor) -> Tensor:
     return terms.value - 0.5 * distance.square().sum(-1)
 
 
+def beyond_reach(raw: Tensor) -> Tensor:
+    """mean(max(|raw| - 2, 0)^2): where tanh has no slope left, mu could not come back.
+
+    While Q is still above its targets, regression drives mu away from all actions tried, into a corner of the box.
+    """
+    return F.relu(raw.abs() - 2).square().mean()
+
+
 class QuadraticNet(nn.Module):
     """obs [B, O] -> V, mu and L."""
 
     where: Tensor
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool) -> None:
         super().__init__()
         self.action_dim = action_dim
         rows, columns = torch.tril_indices(action_dim, action_dim)
         self.register_buffer("where", rows * action_dim + columns, persistent=False)
-        self.net = EnsembleMLP(1, (obs_dim, *hidden, 1 + action_dim + len(rows)))
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, 1 + action_dim + len(rows)), layer_norm=layer_norm)
 
     def forward(self, obs: Tensor) -> Quadratic:
         """Shapes as in `Quadratic`."""
         out: Tensor = self.net(obs)[0]
-        value, mode, entries = out.split_with_sizes((1, self.action_dim, len(self.where)), -1)
-        return Quadratic(value[:, 0], mode.tanh(), factor(entries, self.where, self.action_dim))
+        value, raw, entries = out.split_with_sizes((1, self.action_dim, len(self.where)), -1)
+        return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
 
 
 @agents.register("naf", NAFConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})
@@ -84,7 +100,7 @@ class NAF(LearningAgent):
         needs_continuous("naf", spec.discrete, spec.action_dim)
         super().__init__()
         self.cfg, self.gamma, self.target = cfg, gamma, target
-        self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden)
+        self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm)
         self.slow_critic = deepcopy(self.critic).requires_grad_(False)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, critic=self.critic)
@@ -129,6 +145,7 @@ class NAF(LearningAgent):
         y = self.target(self, batch, self.gamma)
         terms = self.critic(y.obs)
         q = action_value(terms, y.action)[None]
-        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y))
+        inside = self.cfg.keep_inside * beyond_reach(terms.raw)
+        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + inside)
         polyak_(self.slow_critic, self.critic, self.cfg.tau)
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": -terms.value.detach().mean()}

@@ -93,8 +93,9 @@ class MACURA:
         """Kappa is the mean over all rounds of rollouts, as in the authors' code (theirs: over the last 2000 rounds)."""
         u = geometric_js(prediction)
         if step == 0:
-            self.total += self.xi * percentile(u, alive, self.zeta)
-            self.rounds += 1
+            found = self.xi * percentile(u, alive & u.isfinite(), self.zeta)
+            self.total += torch.where(found.isfinite(), found, 0.0)  # a round without a finite row counts for nothing
+            self.rounds += found.isfinite()
         certain = u < self.total / self.rounds
         return Verdict(certain, certain, torch.zeros_like(u))
 

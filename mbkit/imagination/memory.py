@@ -11,8 +11,8 @@ GIGABYTE = 1e9
 class ModelBuffer:
     """A ring of imagined transitions whose `limit` may grow up to `capacity`; rows are packed, without the links of a replay buffer.
 
-    Memory is asked for once, so that addresses stay; on a CPU the system gives it as it is filled. Counters are device tensors: `extend`
-    and `sample` have static shapes and wait for nobody.
+    Memory is asked for once, so that addresses stay; it is not initialised, so that on a CPU the system gives it as it is filled.
+    Counters are device tensors: `extend` and `sample` have static shapes and wait for nobody.
 
     Raises:
         UserError: not even one row fits into `memory_gb`, or the device has less memory.
@@ -28,10 +28,11 @@ class ModelBuffer:
         self.capacity = min(capacity, fits)
         self.limit = self.capacity  # `grow` may begin with less
         try:
-            self.data = torch.zeros(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped
+            self.data = torch.empty(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped
         except (RuntimeError, MemoryError) as error:
             asked = f"imagination.memory_gb={memory_gb} lets the model buffer ask for {self.gigabytes:.2g} GB"
             raise UserError(f"{asked}, more than {spec.device} can give; choose less") from error
+        self.data[:1] = 0  # what `sample` reads of an empty ring
         self.cursor = torch.zeros((), dtype=torch.int64, device=spec.device)  # where the next row goes
         self.size = torch.zeros((), dtype=torch.int64, device=spec.device)
 

@@ -86,7 +86,7 @@ def expansions(path: Path, q: Tensor, gamma: float) -> Tensor:
 
 
 def steve(candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """The target of STEVE: sum_h w_h mean_h, w_h proportional to 1 / variance_h: candidates [H + 1, S, B] of S samples -> [B], w [H + 1, B].
+    """STEVE: sum_h w_h mean_h, w_h proportional to 1 / variance_h: candidates [H + 1, S, B] of S samples -> [B], w [H + 1, B].
 
     A horizon with a number that is not finite has no weight; where all have one, the target is 0 and so are the weights.
     """

@@ -9,8 +9,9 @@ from mbkit.config import Experiment, at_least
 from mbkit.envs import Environment
 from mbkit.imagination.pairs import SeenPairs
 from mbkit.loops import FitModel, Updates
-from mbkit.recipes.parts import Greedy, Parts, fitted_after_warmup, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
+from mbkit.types import UserError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ def build(config: Experiment, env: Environment) -> Parts:
     parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
     parts.hooks.append(Updates(agent, real_data(config, buffer), loop, device, name))  # Algorithm: (d) direct reinforcement learning
     if cfg.updates > 0:
-        fitted_after_warmup(config)
+        if loop.fit and loop.warmup_steps < 1:
+            raise UserError(
+                f"loop.warmup_steps={loop.warmup_steps}: the model of dyna is first fitted when the warm-up ends, expected at least 1 "
+                "(or loop.fit=false with dynamics.load)"
+            )
         model = learned_model(config, env)
         imagined = Updates(agent, SeenPairs(buffer, model), loop, device, name, rate=cfg.updates)
         imagined.prefix = "imagined/"

@@ -127,15 +127,6 @@ def learned_model(config: Experiment, env: Environment) -> Any:
     return model
 
 
-def fitted_after_warmup(config: Experiment) -> None:
-    """UserError where the agent would be updated on a model that was never fitted."""
-    if config.loop.fit and config.loop.warmup_steps < 1:
-        raise UserError(
-            f"loop.warmup_steps={config.loop.warmup_steps}: the model of {config.algo} is first fitted when the warm-up ends, "
-            "expected at least 1 (or loop.fit=false with dynamics.load)"
-        )
-
-
 def reward_and_termination(config: Experiment, spec: EnvSpec) -> tuple[RewardFn | None, TerminationFn | None]:
     """The functions a model is given; None for a reward: it is learned; None for a termination: learned, or there is none."""
     assert config.dynamics is not None

@@ -57,11 +57,14 @@ def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
     ax.plot(curve.x, curve.y, color=shade, linewidth=1.9, label=label, solid_capstyle="round", **dots)  # type: ignore[arg-type]
 
 
-def legend(ax: Axes, alone: bool = True) -> None:
-    """A frameless legend, if there is anything to tell apart; `alone`: no other line could be meant where there is one."""
+def legend(ax: Axes, alone: bool = True, above: bool = False) -> None:
+    """A frameless legend, if there is anything to tell apart; `alone`: one line needs no name; `above` the axes."""
     handles, labels = ax.get_legend_handles_labels()
     if len(handles) > alone:
-        ax.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6)
+        style: Any = (
+            {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "columnspacing": 1.2, "borderaxespad": 0.2} if above else {}
+        )
+        ax.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6, **style)
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -12,7 +12,7 @@ from mbkit.report.collect import MEMBER, Floats, Group, Series
 from mbkit.report.curves import Axis, Curve, across_runs, as_floats, diagnostic, eval_curve, thin
 from mbkit.report.figure import MUTED, axes, band, color, legend, steps_axis
 
-Kind = Literal["number", "log", "count", "whole", "share"]  # how a vertical axis reads: count from 0, 1.5k; whole 1, 2; share 0 to 100 %
+Kind = Literal["number", "log", "count", "whole", "share", "gigabytes"]  # how a vertical axis reads
 
 
 class Plot(NamedTuple):
@@ -88,15 +88,17 @@ def over_steps(groups: Sequence[Group], keys: Sequence[str], title: str, ylabel:
 
 
 def value_axis(ax: Axes, kind: Kind, shown: Sequence[Series]) -> None:
-    """The vertical axis of `kind`; logarithmic only where all values are above 0."""
-    if kind == "log" and all(series.values.min() > 0 for series in shown):
+    """The vertical axis: log where all is above 0 and spans a decade; count 0, 1.5k; whole 1, 2; share 0 to 100 %; gigabytes as 2 MB."""
+    low, high = min(series.values.min() for series in shown), max(series.values.max() for series in shown)
+    if kind == "log" and 0 < 10 * low <= high:
         ax.set_yscale("log")
     if kind == "share":
         ax.set_ylim(0, 1.03)
         ax.yaxis.set_major_formatter(_percent)
-    if kind == "count":
-        ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if kind in ("count", "gigabytes"):
+        ax.set_ylim(0, max(high, 1e-9) * 1.06)
+        size = EngFormatter(unit="B", sep="\u00a0")
+        ax.yaxis.set_major_formatter(EngFormatter(sep="") if kind == "count" else lambda value, _: size(1e9 * value))
     if kind == "whole":
         ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
@@ -151,7 +153,7 @@ def family(
         title = f"{title}, {keys[drawn[0]]}" if len(keys) > 1 else title
     value_axis(ax, kind, [s for key in drawn for group in groups for s in group.all_series(key)])
     steps_axis(ax)
-    legend(ax, alone=len(groups) == 1)
+    legend(ax, alone=len(groups) == 1, above=len(groups) == 1)
     return Plot(_file(next(iter(keys))), title, caption, figure)
 
 

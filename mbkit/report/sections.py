@@ -10,7 +10,7 @@ Draw = Callable[[Sequence[Group]], Plot | None]
 
 
 def _ahead(prefix: str, steps: Sequence[int]) -> dict[str, str]:
-    return {f"{prefix}_{n}": f"{n} step{'s' * (n > 1)} ahead" for n in steps}
+    return {f"{prefix}_{n}": f"{n} step{'s' * (n > 1)}" for n in steps}
 
 
 def _family(keys: dict[str, str], title: str, ylabel: str, caption: str, kind: Kind = "number", level: float | None = None) -> Draw:
@@ -45,7 +45,7 @@ MODEL = [
             _ahead("diagnose/error", (1, 5, 15, 30)),
             "Open-loop error over training",
             "error (standard deviations)",
-            "On evaluation episodes, which no fit has seen; in standard deviations of each dimension of the observation.",
+            "So many steps ahead, on evaluation episodes, which no fit has seen; in standard deviations of each dimension.",
             kind="log",
         ),
         "",
@@ -66,7 +66,7 @@ MODEL = [
             _ahead("diagnose/epistemic", (1, 5, 15)),
             "Disagreement along imagined rollouts",
             "standard deviations",
-            "How far the members' predictions lie apart, in standard deviations of each predicted dimension.",
+            "How far the members' predictions lie apart after so many imagined steps, in standard deviations of each dimension.",
             kind="log",
         ),
         "",
@@ -115,6 +115,6 @@ IMAGINATION = [
         "",
     ),
     Slot(
-        _metric(["imagination/gigabytes"], "Memory of imagination", "gigabytes", "Size of the rows in the model buffer.", kind="count"), ""
+        _metric(["imagination/gigabytes"], "Memory of imagination", "size", "Size of the rows in the model buffer.", kind="gigabytes"), ""
     ),
 ]

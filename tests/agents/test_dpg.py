@@ -115,7 +115,7 @@ def test_every_transition_is_used_once(num_envs, batch_size):
 
 @pytest.mark.parametrize(
     ("words", "culprit"),
-    [(["loop.updates_per_step=1"], "updates_per_step"), (["loop.num_envs=33"], "num_envs"), (["loop.batch_size=64"], "batch_size")],
+    [(["loop.updates_per_step=1"], "updates_per_step"), (["loop.num_envs=9"], "num_envs"), (["loop.batch_size=16"], "batch_size")],
 )
 def test_reuse_is_refused(words, culprit):
     with pytest.raises(UserError, match=culprit):

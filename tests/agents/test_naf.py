@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from toys import SPEC, WIDE, learn_bandit
+from toys import SPEC, WIDE, bandit, learn_bandit
 
-from mbkit.agents.naf import NAF, NAFConfig, Quadratic, QuadraticNet, action_value
+from mbkit.agents.naf import NAF, NAFConfig, Quadratic, QuadraticNet, action_value, beyond_reach
 from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 
@@ -13,7 +13,7 @@ from mbkit.testing import check_agent, random_batch
 def scattered(actions: int, rows: int = 20) -> tuple[QuadraticNet, Quadratic]:
     """A network with large random weights, so that its curvature differs from state to state; float64."""
     torch.manual_seed(0)
-    net = QuadraticNet(3, actions, (16,)).double()
+    net = QuadraticNet(3, actions, (16,), layer_norm=False).double()
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(3)
@@ -50,8 +50,8 @@ def test_value_is_the_maximum_over_the_box_and_beyond():
         one = Quadratic(*(x[i : i + 1].expand(len(grid), *x.shape[1:]) for x in terms))
         q = action_value(one, grid)
         assert q.max() <= terms.value[i] + 1e-12
-        nearest = (grid - terms.mode[i]).square().sum(1).argmin()
-        assert q[nearest] == action_value(one, grid)[nearest]
+        steepest = torch.linalg.eigvalsh(terms.factor[i] @ terms.factor[i].T).max()
+        assert q.max() >= terms.value[i] - 0.5 * steepest * 2 * 0.05**2  # mu lies within half a cell of the grid, in the box
     torch.testing.assert_close(action_value(terms, terms.mode), terms.value)  # attained, at mu
 
 
@@ -63,6 +63,26 @@ def test_target_is_the_slow_value():
     torch.testing.assert_close(y, batch.reward + 0.9 * batch.discount * agent.slow_critic(batch.next_obs).value)
     torch.testing.assert_close(agent.value(batch.obs), agent.slow_critic(batch.obs).value)
     assert agent.backup_q(batch.obs, batch.action).shape == (1, 8)
+
+
+def test_only_what_tanh_cannot_bring_back_is_penalised():
+    raw = torch.tensor([[0.0, 2.0], [-2.0, 3.0], [-4.0, 1.0]], requires_grad=True)
+    beyond_reach(raw).backward()
+    assert beyond_reach(raw).item() == pytest.approx((1 + 4) / 6)
+    torch.testing.assert_close(raw.grad, torch.tensor([[0.0, 0.0], [0.0, 2 / 6], [-4 / 6, 0.0]]))
+
+
+def test_values_far_below_do_not_leave_mu_in_a_corner():
+    reach = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        agent = NAF(SPEC, NAFConfig(hidden=(32,), lr=1e-2, keep_inside=weight))
+        for _ in range(300):
+            obs, action = torch.rand(64, 2) * 2 - 1, torch.rand(64, 1) * 2 - 1
+            agent.update(bandit(action, obs)._replace(reward=torch.full((64,), -100.0)))
+        reach.append(agent.critic(obs).raw.abs().mean().item())
+    assert reach[1] < 3, reach
+    assert reach[0] > 5, reach
 
 
 def test_slow_network_follows_by_tau():
@@ -85,7 +105,7 @@ def test_covariance_of_exploration(noise):
 
 
 def test_shaped_noise_keeps_the_contract():
-    check_agent(lambda spec: NAF(spec, NAFConfig(hidden=(16,), noise="precision")))
+    check_agent(lambda spec: NAF(spec, NAFConfig(hidden=(16,), noise="precision", layer_norm=True)))
 
 
 def test_learns_a_bandit():

@@ -114,3 +114,12 @@ def test_macura_goes_on_from_a_checkpoint():
     one(prediction(4), alive, 0, 2)
     other(prediction(4), alive, 0, 2)
     assert torch.equal(one.total / one.rounds, other.total / other.rounds)
+
+
+def test_a_round_without_finite_numbers_does_not_move_the_threshold():
+    gate, alive, p = MACURA(5.0, 95.0, torch.device("cpu")), torch.ones(40, dtype=torch.bool), prediction(3)
+    broken = Prediction(p.mean, torch.zeros_like(p.var))
+    assert not gate(broken, alive, 0, 2).store.any()
+    gate(p, alive, 0, 2)
+    gate(broken, alive, 0, 2)
+    assert float(gate.total / gate.rounds) == pytest.approx(5 * np.percentile(geometric_js(p).numpy(), 95), rel=1e-5)

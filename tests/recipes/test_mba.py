@@ -122,7 +122,7 @@ def test_recent_transitions_are_the_newest_ones_and_all_of_them(recent, capacity
         (["imagination.until=-5"], "imagination.until=-5 is out of range: expected >= 1"),
         (["imagination.until=1000"], "imagination.until=1000: expected more than loop.warmup_steps=1000"),
         (["loop.fit_every=0"], "loop.fit_every=0: mba imagines every so many steps"),
-        (["loop.warmup_steps=0"], "loop.warmup_steps=0: the model of mba is first fitted when the warm-up ends"),
+        (["loop.warmup_steps=0"], "loop.warmup_steps=0: mba first imagines when the warm-up ends"),
         (["env=CartPole-v1"], "naf needs continuous actions, but the environment has 2 discrete ones"),
         (["dynamics=mujoco"], "dynamics=mujoco only plans"),
         (["agent=dpg"], "dpg learns on-policy, but mba replays transitions"),

@@ -197,6 +197,7 @@ def test_every_mistake_is_one_sentence(words, culprit):
 def test_a_dynamics_file_of_another_task_is_refused(tmp_path: Path):
     parts_of().dynamics.save(tmp_path / "dynamics.pt")
     file = f"dynamics.load={tmp_path / 'dynamics.pt'}"
-    assert parts_of(file).dynamics is not None
+    assert len(parts_of(file).hooks) == 3
+    assert len(parts_of(file, "loop.fit=false").hooks) == 2  # it imagines with what was loaded
     with pytest.raises(UserError, match="observation dimensions must be 2, the file has 3"):
         parts_of("env=MountainCarContinuous-v0", file)

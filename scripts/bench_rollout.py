@@ -1,0 +1,176 @@
+"""Imagined steps beside the real mbrl-lib's: `python scripts/bench_rollout.py`.
+
+MBPO's rollout, one step from each of 100 000 replayed states: an action of SAC's policy, a step of an ensemble of 7 (5 elites, 4 x 200,
+members dealt out afresh, learned reward, Hopper's termination), and the transitions stored. mbrl-lib: its own rollout function with its
+ModelEnv, replay buffers and SAC. mbkit: `branch` with its Ensemble, SAC and ModelBuffer. Drawing the states is timed on both sides. Random
+weights, made so small in the last layer that about as many rows live on as begin.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from side_by_side import Run, contest, table, verdict, write
+
+OBS, ACTION, ROWS, BATCH, HIDDEN = 11, 3, 100_000, 100_000, (256, 256)  # of Hopper; BATCH rows are imagined at once
+MEMBERS, ELITES, WIDTH, LAYERS = 7, 5, 200, 4
+TARGET = 0.45  # time over mbrl-lib's
+
+
+def replayed() -> tuple[Any, ...]:
+    """The same random transitions for both, as NumPy arrays: obs, action, next_obs, reward, terminated."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    obs, next_obs = 0.05 * rng.standard_normal((2, ROWS, OBS), dtype=np.float32)
+    obs[:, 0] += 1.25  # a hopper that stands
+    action = rng.uniform(-1, 1, (ROWS, ACTION)).astype(np.float32)
+    return obs, action, next_obs, rng.standard_normal(ROWS, dtype=np.float32), np.zeros(ROWS, bool)
+
+
+def timed(call: Callable[[], object], device: str) -> Run:
+    """Seconds of one call, the device idle before and after."""
+    import torch
+
+    def run() -> dict[str, float]:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        begin, busy = time.perf_counter(), time.process_time()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy}
+
+    return run
+
+
+def peer(steps: int, device: str) -> Run:
+    """mbrl-lib."""
+    import gymnasium
+    import numpy as np
+    import torch
+    from mbrl.algorithms.mbpo import rollout_model_and_populate_sac_buffer
+    from mbrl.env.termination_fns import hopper
+    from mbrl.models import GaussianMLP, ModelEnv, OneDTransitionRewardModel
+    from mbrl.planning.sac_wrapper import SACAgent
+    from mbrl.third_party.pytorch_sac_pranz24 import SAC
+    from mbrl.util import ReplayBuffer
+    from omegaconf import OmegaConf
+
+    class Spaces(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBS,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (ACTION,), np.float32)
+
+    silu = {"_target_": "torch.nn.SiLU"}
+    net = GaussianMLP(
+        OBS + ACTION, OBS + 1, device, LAYERS, MEMBERS, WIDTH, propagation_method="random_model", activation_fn_cfg=silu
+    )
+    with torch.no_grad():
+        net.mean_and_logvar.weight.mul_(0.01)
+        net.mean_and_logvar.bias[..., OBS + 1 :] = -8.0
+    model = OneDTransitionRewardModel(net, normalize=True, normalize_double_precision=True, learned_rewards=True, num_elites=ELITES)
+    model.set_elite(list(range(ELITES)))
+    data = ReplayBuffer(ROWS, (OBS,), (ACTION,), obs_type=np.double, action_type=np.double, reward_type=np.double)  # as its MBPO makes it
+    obs, action, next_obs, reward, terminated = replayed()
+    data.add_batch(obs, action, next_obs, reward, terminated, terminated)
+    model.update_normalizer(data.get_all())
+    env = ModelEnv(Spaces(), model, hopper, None, generator=torch.Generator(device).manual_seed(0))
+    settings = {
+        "gamma": 0.99,
+        "tau": 0.005,
+        "alpha": 0.2,
+        "policy": "Gaussian",
+        "target_update_interval": 1,
+        "automatic_entropy_tuning": True,
+        "target_entropy": -float(ACTION),
+        "hidden_size": HIDDEN[0],
+        "device": torch.device(device),
+        "lr": 3e-4,
+    }
+    agent = SACAgent(SAC(OBS, Spaces.action_space, OmegaConf.create(settings, flags={"allow_objects": True})))
+    memory = ReplayBuffer(4 * BATCH * steps, (OBS,), (ACTION,))  # its MBPO keeps the rollouts of one epoch: four fits
+    return timed(lambda: rollout_model_and_populate_sac_buffer(env, data, agent, memory, True, steps, BATCH), device)
+
+
+def stands(obs: Any, action: Any, next_obs: Any) -> Any:
+    """Hopper's termination, as mbrl-lib has it."""
+    healthy = next_obs.isfinite().all(-1) & (next_obs[:, 1:].abs() < 100).all(-1) & (next_obs[:, 0] > 0.7) & (next_obs[:, 1].abs() < 0.2)
+    return ~healthy
+
+
+def ours(steps: int, device: str, precision: str, mode: str) -> Run:
+    """mbkit."""
+    import torch
+
+    from mbkit.accelerate import accelerated
+    from mbkit.agents.sac import SAC, SACConfig
+    from mbkit.buffer import ReplayBuffer, Rows
+    from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+    from mbkit.envs import known
+    from mbkit.imagination.branch import Imagined, branch
+    from mbkit.imagination.memory import ModelBuffer
+    from mbkit.types import EnvSpec
+
+    spec = EnvSpec(OBS, ACTION, torch.device(device))
+    cfg = EnsembleConfig(members=MEMBERS, elites=ELITES, hidden=(WIDTH,) * LAYERS, propagation="ts1", reward="learned", precision=precision)
+    model = Ensemble(spec, cfg, None, known.termination_fn("Hopper-v5", {}))
+    obs, action, next_obs, reward, terminated = (torch.from_numpy(x).to(device) for x in replayed())
+    with torch.no_grad():
+        model.net.weight[-1].mul_(0.01)
+        model.net.bias[-1][..., OBS + 1 :] = -8.0
+        model.inputs.fit(torch.cat((obs, action), -1))
+        model.refresh()
+    data = ReplayBuffer(ROWS, spec)
+    data.extend(Rows(obs, action, reward, next_obs, terminated, terminated), column=0)
+    agent, memory = SAC(spec, SACConfig(hidden=HIDDEN)), ModelBuffer(4 * BATCH * steps, spec)
+
+    def imagine() -> Imagined:
+        return branch(model, agent.sample, data.sample(BATCH).obs, steps, memory)
+
+    return timed(accelerated(imagine, mode, spec.device), device)
+
+
+def compare(steps: int, rounds: int, threads: int, device: str) -> dict[str, dict[str, float]]:
+    """Both sides; on a GPU also a captured graph, and everywhere also bfloat16 products."""
+    sides: dict[str, tuple[Any, ...]] = {
+        "mbrl-lib": (peer, steps, device),
+        "mbkit": (ours, steps, device, "float32", "eager"),
+        "mbkit bf16": (ours, steps, device, "bfloat16", "eager"),
+    }
+    if device == "cuda":
+        sides["mbkit graph"] = (ours, steps, device, "float32", "cudagraph")
+    return contest(sides, rounds, threads)
+
+
+def report(results: dict[str, dict[str, float]], steps: int, device: str, threads: int) -> None:
+    """The table, and every target that is met or missed."""
+    base = results["mbrl-lib"]
+    keys = ("seconds", "fastest", "slowest", "cpu_seconds")
+    rows = [
+        (side, r["seconds"] / base["seconds"], *(1e3 * r[key] for key in keys), r["peak_mib"], r["growth_mib"])
+        for side, r in results.items()
+    ]
+    print(f"\n{BATCH} x {steps} imagined steps on {device}, {threads} threads: observation {OBS}, action {ACTION}")
+    print(table(("", "/ mbrl-lib", "median ms", "min", "max", "CPU ms", "peak MiB", "growth"), rows))
+    for side in list(results)[1:]:
+        print(verdict(f"{side}: time / mbrl-lib", results[side]["seconds"] / base["seconds"], TARGET))
+    print(verdict("peak memory / mbrl-lib", results["mbkit"]["peak_mib"] / base["peak_mib"], 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1, help="length of the rollouts")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args()
+    results = compare(args.steps, args.rounds, args.threads, args.device)
+    report(results, args.steps, args.device, args.threads)
+    write(args.json, {"device": args.device, "threads": args.threads, "rounds": args.rounds, "steps": args.steps, "results": results})
+
+
+if __name__ == "__main__":
+    main()
