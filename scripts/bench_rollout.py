@@ -64,9 +64,7 @@ def peer(steps: int, device: str) -> Run:
         action_space = gymnasium.spaces.Box(-1, 1, (ACTION,), np.float32)
 
     silu = {"_target_": "torch.nn.SiLU"}
-    net = GaussianMLP(
-        OBS + ACTION, OBS + 1, device, LAYERS, MEMBERS, WIDTH, propagation_method="random_model", activation_fn_cfg=silu
-    )
+    net = GaussianMLP(OBS + ACTION, OBS + 1, device, LAYERS, MEMBERS, WIDTH, propagation_method="random_model", activation_fn_cfg=silu)
     with torch.no_grad():
         net.mean_and_logvar.weight.mul_(0.01)
         net.mean_and_logvar.bias[..., OBS + 1 :] = -8.0

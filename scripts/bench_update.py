@@ -193,7 +193,9 @@ def report(results: dict[str, dict[str, float]], device: str, threads: int) -> N
     for peer in ("sac mbrl-lib", "sac SB3", "td3 SB3"):
         for mine in (f"{peer[:3]} mbkit", f"{peer[:3]} mbkit graph"):
             if peer in results and mine in results:
-                print(verdict(f"{mine}: updates a second / {peer}", results[peer]["seconds"] / results[mine]["seconds"], 1.3, at_least=True))
+                print(
+                    verdict(f"{mine}: updates a second / {peer}", results[peer]["seconds"] / results[mine]["seconds"], 1.3, at_least=True)
+                )
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ SECTIONS = {
         Row("steve-balance", "mve", BALANCE, ("preset=steve",)),
     ],
     "imagined": [
-        Row("naf", "naf", PENDULUM, ("steps=6000", "eval.every=1000", "eval.episodes=20")),
+        Row("naf", "naf", PENDULUM, ("steps=4000", "eval.every=500", "eval.episodes=20")),
+        Row("naf-5", "naf", PENDULUM, ("steps=4000", "eval.every=500", "eval.episodes=20", "loop.updates_per_step=5")),
         Row("mba-ensemble", "mba", PENDULUM),
         Row("mba-linear", "mba", PENDULUM, ("preset=linear",)),
-        Row("ddpg", "ddpg", PENDULUM, ("steps=6000", "eval.every=1000", "eval.episodes=20")),
         Row("dyna", "dyna", PENDULUM),
     ],
     "loop": [Row("loop", "loop", HOPPER), Row("mpc", "pets", HOPPER)],

@@ -20,7 +20,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 EXTENDING = ROOT / "docs/extending.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-OF_A_PLUGIN = re.compile(r"=(linear|climb)\b")
+PLUGINS = {"linear": "LinearConfig", "climb": "ClimbConfig", "pick": "PickConfig"}  # of docs/extending.md
+OF_A_PLUGIN = re.compile(rf"(?:\b(?:agent|dynamics|planner)=|^\w+ )({'|'.join(PLUGINS)})\b")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -98,18 +99,22 @@ def python(package: Path, where: Path, *arguments: str) -> str:
 
 def test_the_code_of_extending_runs(package, tmp_path):
     scripts = [block for block in blocks(EXTENDING, "python") if not block.startswith("# my_package/")]
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     python(package, tmp_path, "-c", "\n".join(scripts))
     assert (tmp_path / "runs/linear/summary.json").is_file()
+    assert (tmp_path / "runs/picked/dynamics.pt").is_file()
 
 
 def test_the_plugins_of_extending_are_found_by_entry_point(package, tmp_path):
     typed = [words for page, words in COMMANDS if OF_A_PLUGIN.search(" ".join(words))]
     assert {words[0] for words in typed} == {"train", "config"}
     code = "from mbkit import recipes; from mbkit.config import compose; import json, sys; "
-    code += "experiments = [compose(*words) for words in json.loads(sys.argv[1])]; print([(e.dynamics, e.planner) for e in experiments])"
+    code += "experiments = [compose(*words) for words in json.loads(sys.argv[1])]; "
+    code += "print([(e.agent, e.dynamics, e.planner) for e in experiments])"
     said = python(package, tmp_path, "-c", code, json.dumps([(algo, words) for _, algo, *words in typed]))
-    assert said.count("LinearConfig") == said.count("ClimbConfig") == len(typed)
+    named = [name for words in typed for name in OF_A_PLUGIN.findall(" ".join(words))]
+    assert set(named) == set(PLUGINS)
+    assert all(said.count(f"config={config}(") == named.count(name) for name, config in PLUGINS.items())
     assert "changes tried per round" in python(package, tmp_path, "-m", "mbkit.cli", "config", "pets", "planner=climb")
 
 

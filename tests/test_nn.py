@@ -46,6 +46,70 @@ def test_gradients_are_those_of_a_plain_mlp():
     assert not net.weight[0].grad[0].any()
 
 
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradients_are_those_of_linear_layers_member_by_member(activation, members, shared):
+    """Outputs and gradients of weights, biases and inputs at an agent's sizes, against F.linear on every member by itself."""
+    net = EnsembleMLP(members, (5, 64, 64, 2), activation)
+    x = torch.randn(256, 5) if shared else torch.randn(members, 256, 5)
+    push = torch.randn(members, 256, 2) / 256
+    mine = x.clone().requires_grad_()
+    ((out := net(mine)) * push).sum().backward()
+    act, weights, biases, other = nets.ACTIVATION[activation], [], [], x.clone().requires_grad_()
+    rows = []
+    for e in range(members):
+        h = other if shared else other[e]
+        w = [p[e].detach().T.contiguous().requires_grad_() for p in net.weight]
+        b = [p[e, 0].detach().clone().requires_grad_() for p in net.bias]
+        for n in range(3):
+            h = F.linear(h, w[n], b[n])
+            h = act(h) if n < 2 else h
+        rows.append(h)
+        weights.append(w)
+        biases.append(b)
+    (torch.stack(rows) * push).sum().backward()
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(out, torch.stack(rows), **close)
+    torch.testing.assert_close(mine.grad, other.grad, **close)
+    for n in range(3):
+        torch.testing.assert_close(net.weight[n].grad, torch.stack([w[n].grad.T for w in weights]), **close)
+        torch.testing.assert_close(net.bias[n].grad[:, 0], torch.stack([b[n].grad for b in biases]), **close)
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
+def test_first_critic_is_the_first_of_all(options):
+    critics = nets.Critics(3, 4, 2, (16, 16), **options)
+    obs, action = torch.randn(9, 4), torch.randn(9, 2, requires_grad=True)
+    q = critics.first(obs, action)
+    torch.testing.assert_close(q, critics(obs, action)[0])
+    (mine,), (theirs,) = (torch.autograd.grad(v.sum(), action) for v in (q, critics(obs, action)[0]))
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_squashed_density_is_that_of_torch_distributions():
+    policy = nets.TanhGaussian(4, 3, (16,)).double()
+    obs = torch.randn(50, 4, dtype=torch.float64)
+    action, log_prob = policy.rsample(obs)
+    mean, log_std = policy(obs)
+    squashed = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(mean, log_std.exp()), torch.distributions.TanhTransform()
+    )
+    torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1), atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("rows", [nets.CHUNK_ROWS - 1, nets.CHUNK_ROWS, 2 * nets.CHUNK_ROWS + 5])
+def test_chunks_of_rows_join_without_a_seam(rows):
+    net = EnsembleMLP(2, (3, 16, 2))
+    frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
+    x = torch.randn(2, rows, 3)
+    whole = net(x).detach()  # with gradient: in one piece
+    with torch.no_grad():
+        frozen.copy_(list(net.weight), list(net.bias))
+        torch.testing.assert_close(net(x), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(frozen(x), whole, atol=1e-5, rtol=1e-5)
+
+
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 2 * MANY_ROWS), activation=st.sampled_from(["relu", "silu"]))
 def test_frozen_copy_equals_the_network(rows, activation):

@@ -90,8 +90,11 @@ class Recorder:
         return time.perf_counter() - self._started
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
-        """Add to the means of this interval; the first call of the next interval writes them. `step` counts environment steps."""
-        if step // self.every > self.step // self.every:
+        """Add to the means of this interval, steps k every + 1 to (k + 1) every; the first call of the next interval writes them.
+
+        `step` counts environment steps.
+        """
+        if max(step - 1, 0) // self.every > max(self.step - 1, 0) // self.every:
             self.flush()
         self.step = step
         self.means.add(metrics)

@@ -14,7 +14,16 @@ from mbkit.loops import FitModel, Updates
 from mbkit.types import EnvSpec, Learner, Step, UserError
 
 TINY = ["env=Pendulum-v1", "threads=1", "gamma=0.98", "steps=150", "seed=3", "loop.warmup_steps=40", "loop.batch_size=16"]
-TINY += ["loop.fit_every=50", "loop.buffer_size=1000", "agent.hidden=[16,16]", "eval.every=0", "eval.episodes=2", "eval.video=false"]
+TINY += [
+    "loop.fit_every=50",
+    "loop.buffer_size=1000",
+    "agent.hidden=[16,16]",
+    "agent.lr=1e-3",
+    "eval.every=0",
+    "eval.episodes=2",
+    "eval.video=false",
+]
+TINY += ["agent.noise_scale=0.2"]  # said here, so that presets may differ
 MODEL = ["dynamics.members=2", "dynamics.elites=2", "dynamics.hidden=[16]", "dynamics.max_epochs=2"]
 S, A, GAMMA = 7, 3, 0.9
 

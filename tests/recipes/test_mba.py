@@ -13,8 +13,17 @@ from mbkit.recipes.mba import Recent, Switch
 from mbkit.types import EnvSpec, Transition, UserError
 
 TINY = ["env=Pendulum-v1", "threads=1", "gamma=0.98", "steps=150", "seed=3", "loop.warmup_steps=40", "loop.batch_size=20"]
-TINY += ["loop.fit_every=50", "loop.buffer_size=1000", "agent.hidden=[16,16]", "eval.every=0", "eval.episodes=2", "eval.video=false"]
+TINY += [
+    "loop.fit_every=50",
+    "loop.buffer_size=1000",
+    "agent.hidden=[16,16]",
+    "agent.lr=1e-3",
+    "eval.every=0",
+    "eval.episodes=2",
+    "eval.video=false",
+]
 TINY += ["loop.updates_per_step=1"]
+TINY += ["agent.noise_scale=0.2"]  # said here, so that presets may differ
 MODEL = ["dynamics=ensemble", "dynamics.members=2", "dynamics.elites=2", "dynamics.hidden=[16]", "dynamics.max_epochs=2"]
 LINEAR = ["dynamics=local_linear", "dynamics.centres=4", "imagination.recent=60"]
 
@@ -81,6 +90,13 @@ def test_hooks_of_both_sides_of_the_switch():
     parts = wired()
     assert real.source.capacity == parts.buffer.capacity  # the replay itself
     assert [type(hook) for hook in parts.hooks] == [FitModel, Imagine, Updates]
+
+
+@pytest.mark.parametrize(("algo", "preset"), [("mba", []), ("mba", ["preset=linear"]), ("dyna", [])])
+def test_presets_have_the_agent_that_they_are_compared_with(algo, preset):
+    mine, base = compose(algo, ["env=Pendulum-v1", *preset]), compose("naf", ["env=Pendulum-v1"])
+    assert mine.agent == base.agent
+    assert (mine.gamma, mine.loop.warmup_steps, mine.loop.batch_size) == (base.gamma, base.loop.warmup_steps, base.loop.batch_size)
 
 
 def test_the_switch_turns_after_its_step():

@@ -24,9 +24,9 @@ def test_means_are_of_one_interval(tmp_path: Path) -> None:
             if step % 2:
                 recorder.log(step, {"model/odd": torch.tensor(step)})
     assert without_clock(tmp_path) == [
-        {"step": 9, "model/loss": 5.0, "loop/rate": 10.0, "model/odd": 5.0},
-        {"step": 19, "model/loss": 14.5, "loop/rate": 29.0, "model/odd": 15.0},
-        {"step": 24, "model/loss": 22.0, "loop/rate": 44.0, "model/odd": 22.0},
+        {"step": 10, "model/loss": 5.5, "loop/rate": 11.0, "model/odd": 5.0},
+        {"step": 20, "model/loss": 15.5, "loop/rate": 31.0, "model/odd": 15.0},
+        {"step": 24, "model/loss": 22.5, "loop/rate": 45.0, "model/odd": 22.0},
     ]
 
 
