@@ -3,7 +3,7 @@
 MBPO's rollout, one step from each of 100 000 replayed states: an action of SAC's policy, a step of an ensemble of 7 (5 elites, 4 x 200,
 members dealt out afresh, learned reward, Hopper's termination), and the transitions stored. mbrl-lib: its own rollout function with its
 ModelEnv, replay buffers and SAC. mbkit: `branch` with its Ensemble, SAC and ModelBuffer. Drawing the states is timed on both sides. Random
-weights, made so small in the last layer that about as many rows live on as begin.
+weights, small in the last layer, so that most hoppers go on standing.
 """
 
 import argparse
@@ -92,12 +92,6 @@ def peer(steps: int, device: str) -> Run:
     return timed(lambda: rollout_model_and_populate_sac_buffer(env, data, agent, memory, True, steps, BATCH), device)
 
 
-def stands(obs: Any, action: Any, next_obs: Any) -> Any:
-    """Hopper's termination, as mbrl-lib has it."""
-    healthy = next_obs.isfinite().all(-1) & (next_obs[:, 1:].abs() < 100).all(-1) & (next_obs[:, 0] > 0.7) & (next_obs[:, 1].abs() < 0.2)
-    return ~healthy
-
-
 def ours(steps: int, device: str, precision: str, mode: str) -> Run:
     """mbkit."""
     import torch
@@ -113,7 +107,7 @@ def ours(steps: int, device: str, precision: str, mode: str) -> Run:
 
     spec = EnvSpec(OBS, ACTION, torch.device(device))
     cfg = EnsembleConfig(members=MEMBERS, elites=ELITES, hidden=(WIDTH,) * LAYERS, propagation="ts1", reward="learned", precision=precision)
-    model = Ensemble(spec, cfg, None, known.termination_fn("Hopper-v5", {}))
+    model = Ensemble(spec, cfg, None, known.termination_fn("Hopper-v5"))
     obs, action, next_obs, reward, terminated = (torch.from_numpy(x).to(device) for x in replayed())
     with torch.no_grad():
         model.net.weight[-1].mul_(0.01)

@@ -1,6 +1,6 @@
 """Gradient updates a second beside the real mbrl-lib and Stable-Baselines3: `python scripts/bench_update.py`.
 
-Batch 256 drawn from 100 000 rows in each library's own replay buffer, two hidden layers of 256, the sizes of Hopper; drawing is timed, since
+Batch 256 drawn from 100 000 rows in each library's own replay buffer, two hidden layers of 256, the sizes of Hopper; drawing is timed, for
 an update costs its user that too. SAC learns its temperature everywhere; TD3 updates its policy every second time. Products: those of one
 SAC update alone, member by member, which nobody can leave out.
 """
@@ -17,7 +17,9 @@ from side_by_side import Run, contest, table, verdict, write
 OBS, ACTION, ROWS, BATCH, HIDDEN = 11, 3, 100_000, 256, (256, 256)
 UPDATES = 60  # a round
 AT_ONCE = 20  # updates in one captured graph, as in MBPO: 20 for each environment step
-INSTALL = "Stable-Baselines3 is left out: it is not installed; `pip install --no-deps stable-baselines3 cloudpickle` adds it without touching torch."
+INSTALL = (
+    "Stable-Baselines3 is not installed and left out: `pip install --no-deps stable-baselines3 cloudpickle` adds it and leaves torch alone."
+)
 
 
 def rows() -> tuple[Any, ...]:

@@ -140,6 +140,7 @@ def test_packed_weights_follow_every_refill(activation, fused, monkeypatch):
 
 @pytest.mark.parametrize("rows", [10, 1100])
 def test_bfloat16_copy_is_close(rows):
+    torch.manual_seed(0)  # the largest of thousands of errors passes any bound now and then
     net = truncated_normal_init_(EnsembleMLP(2, (3, 64, 64, 4), "silu"))
     frozen = FrozenEnsemble(2, net.sizes, "silu", torch.device("cpu"), torch.bfloat16)
     with torch.no_grad():

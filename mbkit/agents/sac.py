@@ -16,7 +16,7 @@ from mbkit.config import at_least, between, positive
 from mbkit.nn import Critics, TanhGaussian, polyak_
 from mbkit.registry import agents
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, TargetFn, Transition, UserError
+from mbkit.types import EnvSpec, Metrics, State, TargetFn, Transition, UserError
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class SACConfig:
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow critics
     critics: int = at_least(2, 1)  # K. REDQ: 10
     target_critics: int | None = at_least(None, 1)  # critics drawn at random for each target's minimum; None: all. REDQ: 2
+    policy_every: int = at_least(1, 1)  # updates of the critics for each of policy and temperature. REDQ, DroQ: 20
     policy_q: Literal["min", "mean"] = "min"  # of the critics, in the policy's loss. REDQ, DroQ: mean
     layer_norm: bool = False  # in the critics. DroQ: True
     dropout: float = between(0.0, 0.0, 0.9)  # in the critics. DroQ: 0.01 (0.005 to 0.1)
@@ -52,12 +53,15 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 class SAC(LearningAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
+    last: Tensor  # [2] loss of the policy and its entropy, when it was last updated
+
     def __init__(self, spec: EnvSpec, cfg: SACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("sac", spec.discrete, spec.action_dim)
         if cfg.target_critics is not None and cfg.target_critics > cfg.critics:
             raise UserError(f"agent.target_critics={cfg.target_critics}: expected at most agent.critics={cfg.critics}")
         super().__init__()
         self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.cycle, self.count = cfg.policy_every, 0  # count: critic updates since the policy's last one
         self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm, cfg.dropout)
         self.slow_critics = deepcopy(self.critics).requires_grad_(False)
@@ -65,6 +69,7 @@ class SAC(LearningAgent):
         start = cfg.initial_temperature if cfg.temperature is None else cfg.temperature
         self.log_alpha = nn.Parameter(torch.tensor(start).log(), requires_grad=learned)
         self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        self.register_buffer("last", torch.zeros(2))
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
         if learned:
@@ -101,22 +106,33 @@ class SAC(LearningAgent):
         drawn = torch.rand(len(q), device=q.device).argsort()[: self.cfg.target_critics]  # Paper: one draw per update, as here
         return q.index_select(0, drawn)
 
+    def improve(self, obs: Tensor) -> Tensor:
+        """One step on policy and temperature each; the policy's loss and entropy, [2]."""
+        alpha = self.log_alpha.detach().exp()
+        value, log_prob = soft_value(self.policy, self.critics, alpha, obs, self.cfg.policy_q == "mean")
+        loss = descend(self.optimizers["policy"], -value.mean())  # eq. 7
+        if "alpha" in self.optimizers:
+            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
+        return torch.stack((loss, -log_prob.detach().mean()))
+
     def update(self, batch: Transition) -> Metrics:
-        """One step on critics, policy and temperature each, then on the slow critics."""
+        """One step on the critics, where it is due one on policy and temperature, then one on the slow critics."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))  # eq. 5
-        alpha = self.log_alpha.detach().exp()
-        value, log_prob = soft_value(self.policy, self.critics, alpha, batch.obs, self.cfg.policy_q == "mean")
-        policy_loss = descend(self.optimizers["policy"], -value.mean())  # eq. 7
-        if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
+        self.count = (self.count + 1) % self.cycle
+        if self.count == 0:
+            self.last.copy_(self.improve(batch.obs))
         polyak_(self.slow_critics, self.critics, self.cfg.tau)
-        entropy = -log_prob.detach().mean()
-        return {
-            "critic/loss": critic_loss,
-            "critic/q": q.detach().mean(),
-            "actor/loss": policy_loss,
-            "actor/entropy": entropy,
-            "alpha": alpha,
-        }
+        policy_loss, entropy = self.last.clone()
+        learner = {"actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
+        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **learner}
+
+    def get_extra_state(self) -> State:
+        """The optimizers, and where in its cycle the next update stands."""
+        return {**super().get_extra_state(), "count": self.count}
+
+    def set_extra_state(self, state: State) -> None:
+        """Inverse of `get_extra_state`."""
+        super().set_extra_state(state)
+        self.count = int(state["count"])

@@ -15,7 +15,7 @@ from mbkit.envs import Environment
 from mbkit.loops import FitModel, Updates
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.planning.objective import policy_proposals
-from mbkit.recipes.parts import Parts, learned_model, make_agent, make_planner, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Parts, learned_model, make_planner, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
 
 
@@ -48,7 +48,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     assert config.agent is not None
     cfg: LOOPConfig = config.imagination.config
     spec, loop = spec_of(config, env), config.loop
-    agent, buffer = make_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
+    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
     model, planner = learned_model(config, env), make_planner(config, spec)
     # Paper: the policy's candidates are drawn anew in every iteration of CEM; here: once per plan, each played out under its own particle
     propose = policy_proposals(agent.sample, model, cfg.proposals, cfg.horizon) if cfg.proposals else None

@@ -12,7 +12,7 @@ from mbkit.imagination.gate import M2AC, MACURA
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import FitModel, Imagine, Updates
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
 from mbkit.types import UserError
 
@@ -52,7 +52,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     assert config.imagination is not None
     cfg: MBPOConfig = config.imagination.config
     spec, loop = spec_of(config, env), config.loop
-    agent, buffer = make_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
+    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
     parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
     source = real_data(config, buffer)
     if cfg.real_ratio < 1:

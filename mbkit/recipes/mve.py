@@ -13,7 +13,7 @@ from mbkit.imagination.mve import ValueExpansion, check_critics
 from mbkit.loops import FitModel, Hook, Updates
 from mbkit.loops.learn import fit_due
 from mbkit.loops.online import Online
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
 from mbkit.types import EnvSpec, Learner, UserError
 
@@ -111,7 +111,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     model = learned_model(config, env)
     check_model(model, config, spec)
     target = ValueExpansion(model, cfg.horizon, cfg.start, cfg.weighting, count_particles(cfg, config.dynamics.config))
-    agent, buffer = make_agent(config, spec, target), ReplayBuffer(loop.buffer_size, spec)
+    agent, buffer = make_replaying_agent(config, spec, target), ReplayBuffer(loop.buffer_size, spec)
     check_agent(agent, target, config.agent.name, spec, cfg.weighting == "steve")
     updates = Updates(agent, real_data(config, buffer), loop, torch.device(config.device), config.agent.name)
     # fitted before the agent learns: no target comes from a model that has seen nothing

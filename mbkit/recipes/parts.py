@@ -72,11 +72,11 @@ def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -
     return made
 
 
-def make_replaying_agent(config: Experiment, spec: EnvSpec) -> Learner:
+def make_replaying_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -> Learner:
     """The same, and it may be updated on old and on imagined transitions; UserError where it learns on-policy."""
-    made, name = make_agent(config, spec), config.agent.name if config.agent else ""
+    made, name = make_agent(config, spec, target), config.agent.name if config.agent else ""
     if getattr(made, "on_policy", False):
-        raise UserError(f"{name} learns on-policy, but {config.algo} replays transitions; expected another, e.g. agent=naf")
+        raise UserError(f"{name} learns on-policy, but {config.algo} replays transitions; expected another, e.g. agent=sac")
     return made
 
 

@@ -118,8 +118,8 @@ def test_more_drawn_than_there_are_is_refused():
 @pytest.mark.parametrize(
     "options",
     [
-        {"critics": 5, "target_critics": 2, "policy_q": "mean"},  # REDQ
-        {"layer_norm": True, "dropout": 0.01, "policy_q": "mean"},  # DroQ
+        {"critics": 5, "target_critics": 2, "policy_q": "mean", "policy_every": 3},  # REDQ
+        {"layer_norm": True, "dropout": 0.01, "policy_q": "mean", "policy_every": 3},  # DroQ
         {"layer_norm": True},
         {"temperature": 0.1},
     ],
@@ -138,3 +138,17 @@ def test_dropout_reaches_targets_and_layer_normalisation_has_parameters():
 def test_learns_a_bandit():
     torch.manual_seed(0)
     assert learn_bandit(SAC(SPEC, SACConfig(hidden=(32,), lr=1e-2, initial_temperature=0.05)), 200) < 0.1
+
+
+def test_the_policy_waits_for_the_critics():
+    agent = make(policy_every=3)
+    for n in range(1, 7):
+        before = (
+            [p.clone() for p in agent.policy.parameters()],
+            agent.log_alpha.clone(),
+            [p.clone() for p in agent.slow_critics.parameters()],
+        )
+        agent.update(random_batch(WIDE, 8, n))
+        moved = not all(map(torch.equal, before[0], agent.policy.parameters()))
+        assert moved == (n % 3 == 0) == (not torch.equal(before[1], agent.log_alpha))
+        assert not all(map(torch.equal, before[2], agent.slow_critics.parameters()))
