@@ -6,11 +6,12 @@ Letters: E members, K critics, B batch, O observation, A action.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Activation = Literal["relu", "silu"]
 ACTIVATION = {"relu": F.relu, "silu": F.silu}
@@ -18,7 +19,48 @@ FUSED_NAME = {"relu": "relu", "silu": "swish"}  # as oneDNN calls them
 MANY_ROWS = 128  # per member: from here on one large product per member beats one batched product (CPU, float32)
 PACKED_ROWS = 256  # per member: from here on oneDNN's packed weights are faster (at 128 rows 8 % slower)
 CHUNK_ROWS = 2048  # that go through all layers together, so that what lies between two layers stays in the cache (CPU, no gradient)
+EVERY = slice(None)
 MANY_ROWS_BFLOAT16 = 1024  # the same for bfloat16, whose batched product is better
+
+
+class ReluMLP(torch.autograd.Function):
+    """E networks of ReLU layers with a backward pass of their own: what autograd does, with fewer and warmer tensors.
+
+    x [B, I] or [E, B, I], then weights [E, in, out] and biases [E, 1, out] in turn -> [E, B, out]. ReLU and its mask are done in place, on
+    what has just been computed: a fresh tensor of each layer's size costs as much again as its product's share of memory traffic.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *params: Tensor) -> Tensor:  # type: ignore[override]
+        """Keeps every layer's input."""
+        weight, bias = params[::2], params[1::2]
+        ctx.shared = x.dim() == 2
+        x = x.expand(len(weight[0]), *x.shape[-2:])
+        inputs = []
+        for n, (w, b) in enumerate(zip(weight, bias, strict=True)):
+            inputs.append(x)
+            x = torch.baddbmm(b, x, w)
+            if n < len(weight) - 1:
+                x.relu_()
+        ctx.save_for_backward(*inputs, *weight)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """dW = x^T g, db = sum g, g <- (g W^T) [x > 0], layer by layer from the last; only what is asked for."""
+        layers = len(ctx.saved_tensors) // 2
+        inputs, weight = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
+        wanted, found = ctx.needs_input_grad, []
+        for n in reversed(range(layers)):
+            found.append(grad.sum(1, keepdim=True) if wanted[2 + 2 * n] else None)
+            found.append(torch.bmm(inputs[n].mT, grad) if wanted[1 + 2 * n] else None)
+            if n == 0 and not wanted[0]:
+                return None, *reversed(found)
+            grad = torch.bmm(grad, weight[n].mT)
+            if n:
+                torch.ops.aten.threshold_backward.grad_input(grad, inputs[n], 0, grad_input=grad)
+        return grad.sum(0) if ctx.shared else grad, *reversed(found)
 
 
 class EnsembleMLP(nn.Module):
@@ -43,19 +85,29 @@ class EnsembleMLP(nn.Module):
             self.gain.append(nn.Parameter(torch.ones(members, 1, width)))
             self.shift.append(nn.Parameter(torch.zeros(members, 1, width)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch."""
+    def forward(self, x: Tensor, fixed: bool = False) -> Tensor:
+        """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch.
+
+        `fixed` takes the parameters as constants: a gradient reaches x alone.
+        """
         if self.gain or self.dropout:
             return self._regularised(x)
         if x.device.type == "cpu" and x.shape[-2] >= 2 * MANY_ROWS and not torch.is_grad_enabled():
             inputs = x.expand(self.members, *x.shape[-2:])
             return member_by_member(inputs, self.sizes[-1], self.member)
-        act, in_place = ACTIVATION[self.activation], self.activation == "relu"  # its gradient needs its output only
+        if self.activation == "relu":
+            return self.relu(x, fixed=fixed)
         x = x.expand(self.members, *x.shape[-2:])
         for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
             x = torch.baddbmm(b, x, w)
-            x = x if n == len(self.weight) - 1 else act(x, inplace=in_place)
+            x = x if n == len(self.weight) - 1 else F.silu(x)
         return x
+
+    def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:
+        """Some of the members, with the backward pass of `ReluMLP`; shapes as above."""
+        params = [p[members] if members != EVERY else p for pair in zip(self.weight, self.bias, strict=True) for p in pair]
+        out: Tensor = ReluMLP.apply(x, *(p.detach() for p in params) if fixed else params)  # type: ignore[no-untyped-call]
+        return out
 
     def _regularised(self, x: Tensor) -> Tensor:
         act = ACTIVATION[self.activation]
@@ -70,11 +122,11 @@ class EnsembleMLP(nn.Module):
         return x
 
     def member(self, e: int, x: Tensor) -> Tensor:
-        """One network without dropout and normalisation, x [B, I] -> [B, out]; on a CPU the fastest way for many rows."""
-        act, in_place = ACTIVATION[self.activation], self.activation == "relu" or not torch.is_grad_enabled()
+        """One network without dropout and normalisation, x [B, I] -> [B, out], no gradient; on a CPU the fastest way for many rows."""
+        act = ACTIVATION[self.activation]
         for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
             x = torch.addmm(b[e], x, w[e])
-            x = x if n == len(self.weight) - 1 else act(x, inplace=in_place)
+            x = x if n == len(self.weight) - 1 else act(x, inplace=True)
         return x
 
 
@@ -87,17 +139,17 @@ class Critics(nn.Module):
         super().__init__()
         self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The values of every critic, [K, B]."""
-        q: Tensor = self.net(torch.cat((obs, action), -1))
+    def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
+        """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
+        q: Tensor = self.net(torch.cat((obs, action), -1), fixed)
         return q.squeeze(-1)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The first critic alone, [B], without computing the others: what the policy of DDPG and TD3 climbs."""
+        """The first critic alone, [B], a constant and without computing the others: what the policy of DDPG and TD3 climbs."""
         if self.net.gain or self.net.dropout:
             q: Tensor = self(obs, action)[0]
             return q
-        return self.net.member(0, torch.cat((obs, action), -1)).squeeze(-1)
+        return self.net.relu(torch.cat((obs, action), -1), slice(0, 1), fixed=True)[0].squeeze(-1)
 
 
 class Deterministic(nn.Module):

@@ -35,8 +35,7 @@ class DDPGConfig:
 
 def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
     """Eq. 6, as a loss: -mean Q_1(s, mu(s)); its gradient in mu's parameters is -mean of grad mu(s)^T grad_a Q_1(s, a)."""
-    q: Tensor = critics(obs, policy(obs))[0]
-    return -q.mean()
+    return -critics.first(obs, policy(obs)).mean()
 
 
 @agents.register("ddpg", DDPGConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})

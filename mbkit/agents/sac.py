@@ -40,7 +40,7 @@ class SACConfig:
 def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
     """Eq. 3: V(s) = min_k Q_k(s, a) - alpha log pi(a|s), a ~ pi(.|s), reparameterised. Returns V and log pi, both [B]."""
     action, log_prob = policy.rsample(obs)
-    q = critics(obs, action)
+    q = critics(obs, action, fixed=True)
     return (q.mean(0) if mean else q.amin(0)) - alpha * log_prob, log_prob
 
 

@@ -29,12 +29,22 @@ class Gain(nn.Module):
         return -self.k * obs
 
 
+class Exact:
+    """The regulator's own Q for one gain, as a critic."""
+
+    def __init__(self, lqr: LQR, gain: torch.Tensor) -> None:
+        self.lqr, self.gain = lqr, gain
+
+    def first(self, obs, action):
+        return self.lqr.q(self.gain, obs, action)
+
+
 def gradient(lqr: LQR, k: float) -> torch.Tensor:
     """The theorem's gradient of J, from the loss that DPG descends on: exact Q, states with the discounted second moment."""
     policy, fixed = Gain(k), torch.tensor(k, dtype=torch.float64)
     spread = lqr.second_moment(fixed).sqrt()
     states = torch.stack([-spread, spread])[:, None]
-    policy_loss(policy, lambda obs, action: lqr.q(fixed, obs, action)[None], states).backward()
+    policy_loss(policy, Exact(lqr, fixed), states).backward()
     return -policy.k.grad / (1 - lqr.gamma)
 
 
