@@ -171,7 +171,7 @@ class TanhGaussian(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], log_std: tuple[float, float] = (-5.0, 2.0)) -> None:
         super().__init__()
         self.net = EnsembleMLP(1, (obs_dim, *hidden, 2 * action_dim))
-        self.log_std = log_std  # its range
+        self.log_std = log_std  # its range. Paper's code: -20, 2
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, both [B, A]."""

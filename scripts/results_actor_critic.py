@@ -32,7 +32,9 @@ class Row(NamedTuple):
 
 
 THREE = (0, 1, 2)
-PENDULUM, BALANCE, HOPPER, SWINGUP = "Pendulum-v1", "InvertedPendulum-v5", "Hopper-v5", "dm_control/cartpole-swingup-v0"
+PENDULUM, BALANCE, HOPPER = "Pendulum-v1", "InvertedPendulum-v5", "Hopper-v5"
+WALKER, SWINGUP = "dm_control/walker-stand-v0", "dm_control/cartpole-swingup-v0"
+SMALL = ("steps=10000", "agent.hidden=[128,128]", "loop.batch_size=128")  # as the presets of mbpo
 SECTIONS = {
     "learning": [
         *[Row(algo, algo, PENDULUM, seeds=THREE) for algo in ("sac", "td3", "ddpg")],
@@ -60,11 +62,13 @@ SECTIONS = {
         Row("dyna", "dyna", PENDULUM),
     ],
     "loop": [Row("loop", "loop", HOPPER), Row("mpc", "pets", HOPPER)],
-    "hopper": [Row("mbpo", "mbpo", HOPPER), Row("sac", "sac", HOPPER, ("steps=15000",))],
-    "control-suite": [
-        Row("mbpo", "mbpo", SWINGUP),
-        Row("raw", "mbpo", SWINGUP, ("preset=raw",)),
-        Row("sac", "sac", SWINGUP, ("steps=10000",)),
+    "hopper": [Row("mbpo", "mbpo", HOPPER, seeds=(1, 0)), Row("sac", "sac", HOPPER, ("steps=15000", "eval.every=1000"))],
+    "control-suite": [  # needs the dmc extra
+        Row("walker", "mbpo", WALKER, seeds=(1,)),
+        Row("walker-raw", "mbpo", WALKER, ("preset=raw",), seeds=(1,)),
+        Row("walker-sac", "sac", WALKER, (*SMALL, "eval.every=1000", "eval.episodes=3"), seeds=(1,)),
+        Row("swingup", "mbpo", SWINGUP, seeds=(1,)),
+        Row("swingup-raw", "mbpo", SWINGUP, ("preset=raw",), seeds=(1,)),
     ],
 }
 
@@ -81,7 +85,8 @@ def run(row: Row, seed: int, folder: Path, extra: list[str]) -> None:
 
 def cells(section: str, row: Row, out: Path, extra: list[str]) -> list[str] | None:
     """One line of the table from the seeds that are there."""
-    runs = [json.loads(path.read_text()) for path in sorted((out / section / row.name).glob("*/summary.json"))]
+    found = sorted((out / section / row.name).glob("*/summary.json"), key=lambda path: int(path.parent.name))
+    runs = [json.loads(path.read_text()) for path in found]
     if not runs:
         return None
     scores = [r["eval_return_mean"] for r in runs]
@@ -106,6 +111,7 @@ def table(out: Path, extra: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # the empty list is what argparse checks where no section is given
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], default=[], metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--only", help="rows whose name contains this")
     parser.add_argument("--seeds", type=int, nargs="+", help="other seeds than the row's own")

@@ -83,7 +83,7 @@ class DPG(LearningAgent):
         return q
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on the critic (eq. 16 and 17, semi-gradient) and one on the policy (eq. 18)."""
+        """One step on the critic (Q-learning, as in eq. 16 and 17) and one on the policy (eq. 18), on its own newest steps."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))

@@ -93,11 +93,13 @@ class SAC(LearningAgent):
         q: Tensor = self.slow_critics(obs, action).amin(0)
         return q + bonus
 
+    @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """a' ~ pi(.|s') [B, A] and its entropy bonus -alpha log pi(a'|s') [B]."""
         action, log_prob = self.policy.rsample(obs)
         return action, -self.log_alpha.exp() * log_prob
 
+    @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The slow critics, [K, B], or those drawn for this target."""
         q: Tensor = self.slow_critics(obs, action)
