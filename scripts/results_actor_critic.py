@@ -62,7 +62,7 @@ SECTIONS = {
         Row("dyna", "dyna", PENDULUM),
     ],
     "loop": [Row("loop", "loop", HOPPER), Row("mpc", "pets", HOPPER)],
-    "hopper": [Row("mbpo", "mbpo", HOPPER, seeds=(1, 0)), Row("sac", "sac", HOPPER, ("steps=15000", "eval.every=1000"))],
+    "hopper": [Row("mbpo", "mbpo", HOPPER, seeds=(1,)), Row("sac", "sac", HOPPER, ("steps=15000", "eval.every=1000"))],
     "control-suite": [  # needs the dmc extra
         Row("walker", "mbpo", WALKER, seeds=(1,)),
         Row("walker-raw", "mbpo", WALKER, ("preset=raw",), seeds=(1,)),

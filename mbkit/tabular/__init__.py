@@ -1,0 +1,1 @@
+"""Exact and sampled reinforcement learning on finite MDPs: float64 NumPy, no torch."""

@@ -1,0 +1,98 @@
+"""The losses of a regularised critic, by what their closed forms need, and the rewards that they can take.
+
+A critic minimises sum_a beta loss(Q, y) + lambda (pi - beta) g(Q) over Q(s, .) (`critic_regularisation`). With every Bregman divergence,
+here all but Huber, slope = loss' / g' is a positive multiple of Q - y.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mbkit.tabular.mdp import MDP, Array, TabularError
+from mbkit.tabular.operators import q_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A critic's loss, by what the closed forms need of it."""
+
+    name: str
+    value: Callable[[Array, Array], Array]  # loss(Q, y)
+    penalty: Callable[[Array], Array]  # g(Q), what is pushed down under pi and up under beta
+    slope: Callable[[Array, Array], Array]  # loss'(Q, y) / g'(Q), zero at Q = y
+    critic: Callable[[Array, Array], Array]  # (y, x) -> the Q with slope(Q, y) = -x; NaN where there is none
+    positive: bool  # y must be > 0, and so is Q
+
+
+def _ratio_critic(y: Array, x: Array) -> Array:
+    """1 - y / Q = -x."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(1 + x > 0, y / (1 + x), np.nan))
+
+
+def _itakura_critic(y: Array, x: Array) -> Array:
+    """x Q^2 + Q - y = 0, the root that is y at x = 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * y / (1 + np.sqrt(1 + 4 * x * y)))
+
+
+CROSS_ENTROPY = Loss(  # of the classifier C = Q / (1 + Q) with weights y and 1
+    "cross_entropy",
+    value=lambda q, y: -y * np.log(q / (1 + q)) + np.log1p(q),
+    penalty=lambda q: np.log1p(q),
+    slope=lambda q, y: 1 - y / q,
+    critic=_ratio_critic,
+    positive=True,
+)
+POISSON = Loss("poisson", lambda q, y: q - y * np.log(q), lambda q: q, lambda q, y: 1 - y / q, _ratio_critic, True)
+MSE = Loss("mse", lambda q, y: 0.5 * (q - y) ** 2, lambda q: q, lambda q, y: q - y, lambda y, x: y - x, False)
+ITAKURA_SAITO = Loss(
+    "itakura_saito", lambda q, y: y / q - np.log(y / q) - 1, lambda q: q, lambda q, y: 1 / q - y / q**2, _itakura_critic, True
+)
+
+
+def huber(delta: float = 1.0) -> Loss:
+    """Quadratic up to delta, linear beyond; where |lambda (pi - beta)| > delta beta it is outweighed and the critic has no minimum."""
+    if not delta > 0:
+        raise TabularError(f"delta of the Huber loss must be > 0, not {delta!r}")
+    return Loss(
+        "huber",
+        value=lambda q, y: np.where(np.abs(q - y) <= delta, 0.5 * (q - y) ** 2, delta * (np.abs(q - y) - 0.5 * delta)),
+        penalty=lambda q: q,
+        slope=lambda q, y: np.clip(q - y, -delta, delta),
+        critic=lambda y, x: np.where(np.abs(x) <= delta, y - x, np.nan),
+        positive=False,
+    )
+
+
+LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, POISSON, MSE, ITAKURA_SAITO, huber())}
+
+
+# ------------------------------------------------------------------------------------------------------------------- positivity
+def check_rewards(mdp: MDP, beta: Array, loss: Loss) -> None:
+    """TabularError, naming the smallest reward, where the loss needs y > 0 and the targets are not.
+
+    # Paper: every reward > 0; here: no reward < 0 and Q^beta > 0 where the data are (the paper's own grid pays 0 almost everywhere).
+    """
+    if not loss.positive:
+        return
+    smallest = float(mdp.R[~mdp.terminal].min())
+    if smallest < 0 or (q_of(mdp, beta)[(beta > 0) & ~mdp.terminal[:, None]] <= 0).any():
+        raise TabularError(f"{loss.name} needs rewards > 0; the smallest is {smallest:g}: shift them with `shift_rewards` or use mse")
+
+
+def shift_rewards(mdp: MDP, smallest: float = 0.1) -> MDP:
+    """The MDP with a constant added to the reward of every state that is not terminal, so that the smallest reward is `smallest`.
+
+    The shift is logged: it moves every Q by the same amount, therefore also beta Q / V, and with terminal states even the optimum.
+    """
+    alive = ~mdp.terminal[:, None]
+    shift = smallest - float(mdp.R[~mdp.terminal].min())
+    log.warning("rewards shifted by %g so that the smallest is %g; policies proportional to Q change with it", shift, smallest)
+    sampler = mdp.reward_sampler
+    moved = None if sampler is None else (lambda rng, s, a, t: sampler(rng, s, a, t) + shift * (not mdp.terminal[s]))
+    return replace(mdp, R=np.where(alive, mdp.R + shift, 0.0), reward_sampler=moved)
