@@ -135,7 +135,7 @@ def check_no_sync(agent: Learner, spec: EnvSpec) -> None:
 def in_optimizer(event: Any) -> bool:
     """Whether a profiled operator ran inside an optimizer's step: on the CPU fused Adam reads its step count, on a GPU it does not."""
     while event is not None:
-        if event.name.startswith("Optimizer.step"):
+        if event.name.startswith("Optimizer.step") or event.name == "aten::_fused_adam_":
             return True
         event = event.cpu_parent
     return False

@@ -61,7 +61,11 @@ SECTIONS = {
         Row("mba-linear", "mba", PENDULUM, ("preset=linear",)),
         Row("dyna", "dyna", PENDULUM),
     ],
-    "loop": [Row("loop", "loop", HOPPER), Row("mpc", "pets", HOPPER)],
+    "loop": [
+        Row("loop", "loop", HOPPER),
+        Row("mpc-3", "loop", HOPPER, ("imagination.value=false", "imagination.proposals=0", "loop.updates_per_step=0")),
+        Row("mpc", "pets", HOPPER),
+    ],
     "hopper": [Row("mbpo", "mbpo", HOPPER, seeds=(1,)), Row("sac", "sac", HOPPER, ("steps=15000", "eval.every=1000"))],
     "control-suite": [  # needs the dmc extra
         Row("walker", "mbpo", WALKER, seeds=(1,)),
