@@ -64,9 +64,9 @@ class LoopConfig:
     warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions first. PETS: one trial
     fit: bool = True  # train the model; False keeps what dynamics.load brought
     fit_every: int = at_least(0, 0)  # environment steps between model fits; 0: whenever an episode ends, as in PETS
-    updates_per_step: float = at_least(1.0, 0)  # an agent's gradient updates per environment step; 0.1: one every ten steps
+    updates_per_step: float = between(1.0, 0, 10_000)  # an agent's gradient updates per environment step; 0.1: one every ten steps
     batch_size: int = at_least(256, 1)  # transitions per gradient update of an agent
-    n_step: int = at_least(1, 1)  # steps of real reward in an agent's targets
+    n_step: int = between(1, 1, 1000)  # steps of real reward in an agent's targets
     mode: Literal["eager", "cudagraph"] = "eager"  # "cudagraph": all updates of a step are one CUDA graph, sampling included
     num_envs: int = at_least(1, 1)  # environments stepped side by side
     buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
@@ -92,7 +92,7 @@ class Options:
     env: str  # a Gymnasium name, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
     steps: int = at_least(1000, 1)  # environment steps, warm-up included
     seed: int = between(0, 0, 2**32 - 1)  # of weights, planner, warm-up and environments; evaluation has seeds of its own
-    gamma: float = between(0.99, 0, 1)  # discount; the planners' returns are undiscounted
+    gamma: float = between(0.99, 0, 1)  # discount, also of loop's plans; those of pets have their own, agent.gamma
     device: Literal["cpu", "cuda"] = "cpu"  # where models live and plans are made; environments are on the CPU
     threads: int = at_least(0, 0)  # CPU threads; 0: all cores
     precision: Literal["highest", "high", "medium"] = "highest"  # float32 matmul: high allows TF32 on CUDA

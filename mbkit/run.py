@@ -33,9 +33,9 @@ def same_random_numbers() -> Iterator[None]:
 
 
 class Run:
-    """One experiment, wired: an environment, a recipe's parts, a loop, and the directory it writes to."""
+    """One experiment, wired: an environment, a recipe's parts, a loop, and the directory it writes to; `restored`: `restore` follows."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, restored: bool = False) -> None:
         self.config = experiment
         self.directory: Path | None = None
         self.scores: dict[str, float] = {}  # of the last evaluation
@@ -47,7 +47,7 @@ class Run:
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
         self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
-        self.parts = recipes.build(experiment, self.env)
+        self.parts = recipes.build(experiment, self.env, restored)
         if experiment.loop.buffer_size < experiment.loop.num_envs:
             raise UserError(
                 f"loop.buffer_size={experiment.loop.buffer_size} must hold a step of all loop.num_envs={experiment.loop.num_envs}"
@@ -248,11 +248,7 @@ def train(algo: str, *words: str, **options: Any) -> Run:
 def resolved(experiment: Experiment) -> Experiment:
     """The experiment with what `dynamics.load` decides (widths, members, ...) written into it, so that a run needs that file only once."""
     part = experiment.dynamics
-    if part is None or not hasattr(part.config, "load"):
-        return experiment
-    if not experiment.loop.fit and part.config.load is None:
-        raise UserError("loop.fit=false keeps what dynamics.load brings, but dynamics.load is not given")
-    if part.name != "ensemble" or part.config.load is None:
+    if part is None or part.name != "ensemble" or part.config.load is None:
         return experiment
     return replace(experiment, dynamics=part._replace(config=files.config(part.config.load, part.config)))
 
@@ -305,7 +301,7 @@ def read_config(directory: str | Path) -> Experiment:
 
 def load(directory: str | Path, checkpoint: str = "last") -> Run:
     """A run as it stood at its last (or "best") checkpoint, ready to act and to be evaluated."""
-    run = Run(without_load(read_config(directory)))
+    run = Run(without_load(read_config(directory)), restored=True)
     run.directory = Path(directory)
     _, state = recording.load_checkpoint(run.path / "checkpoint", "best" if checkpoint == "best" else "last")
     run.restore(state)
@@ -322,7 +318,7 @@ def resume(directory: str | Path, *words: str, **options: Any) -> Run:
     experiment = config.from_dict({**experiment.to_dict(), **changes})
     if step > experiment.steps or (step == experiment.steps and (Path(directory) / "summary.json").is_file()):
         raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
-    run = Run(without_load(experiment))
+    run = Run(without_load(experiment), restored=True)
     run.directory = Path(directory)
     run.restore(state)
     recording.write_text(run.path / "config.yaml", config.to_yaml(experiment))

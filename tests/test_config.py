@@ -86,6 +86,8 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["loop.updates_per_step=1e9"], r"loop.updates_per_step=1000000000.0 is out of range: expected in .0, 10000."),
+        (["loop.n_step=1001"], r"loop.n_step=1001 is out of range: expected in .1, 1000."),
         (["planner.sigmaa=3"], "unknown option planner.sigmaa; did you mean 'planner.sigma'"),
         (["stepz=3"], "unknown option 'stepz'; did you mean 'steps'"),
         (["planner=toyserch"], "unknown planner 'toyserch'; did you mean 'toysearch'"),

@@ -72,13 +72,15 @@ def load(model: Ensemble, path: Path) -> dict[str, Any]:
 
 
 def _check(model: Ensemble, state: dict[str, Any], own: dict[str, Any], path: Path) -> None:
-    """Raise UserError unless `state` has a tensor of the right shape for every one of the model's own, and elites that exist."""
+    """Raise UserError unless `state` has a finite tensor of the right shape for each of the model's own, and elites that exist."""
     for key, mine in own.items():
         if isinstance(mine, Tensor) and not (isinstance(state.get(key), Tensor) and state[key].shape == mine.shape):
             came = tuple(state[key].shape) if isinstance(state.get(key), Tensor) else "none"
             raise UserError(
                 f"dynamics file {str(path)!r} does not fit: {key} must be a tensor of shape {tuple(mine.shape)}, the file has {came}"
             )
+        if isinstance(mine, Tensor) and not state[key].isfinite().all():
+            raise UserError(f"dynamics file {str(path)!r} holds a model that diverged: {key} has numbers that are not finite")
     elites, members, wanted = state["elites"].tolist(), range(model.cfg.members), model.cfg.elites
     if len(set(elites) & set(members)) < wanted:
         expected = f"{wanted} different members of 0..{members[-1]}"

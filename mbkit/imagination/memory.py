@@ -22,10 +22,10 @@ class ModelBuffer:
         action = 1 if spec.discrete else spec.action_dim
         self.spec, self.widths = spec, (spec.obs_dim, action, 1, spec.obs_dim, 1)  # in the order of a Transition
         self.row_bytes = 4 * sum(self.widths)
-        fits = int(memory_gb * GIGABYTE / self.row_bytes)
-        if fits < 1:
+        self.most = int(memory_gb * GIGABYTE / self.row_bytes)  # rows that fit into `memory_gb`
+        if self.most < 1:
             raise UserError(f"imagination.memory_gb={memory_gb} holds no row of {self.row_bytes} bytes; expected more")
-        self.capacity = min(capacity, fits)
+        self.capacity = min(capacity, self.most)
         self.limit = self.capacity  # `grow` may begin with less
         try:
             self.data = torch.empty(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped

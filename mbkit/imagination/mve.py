@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.types import Backup, Dynamics, Targets, Transition, UserError
+from mbkit.imagination.totals import Totals
+from mbkit.types import Backup, Dynamics, State, Targets, Transition, UserError
 
 Start = Literal["data", "model"]
 Weighting = Literal["uniform", "steve"]
@@ -126,7 +127,7 @@ class ValueExpansion:
             raise UserError(f"imagination.particles={particles}: expected 1, or more with imagination.weighting=steve")
         self.dynamics, self.horizon, self.particles = dynamics, horizon, particles
         self.form = self._steve if weighting == "steve" else self._from_data if start == "data" else self._from_model
-        self.seen: Tensor | None = None  # [4] totals: transitions, imagined steps that their targets count, targets, of these not finite
+        self.seen = Totals("rows", "steps", "asked", "broken")  # transitions, imagined steps that their targets count, targets, not finite
 
     @torch.no_grad()
     def __call__(self, agent: Backup, batch: Transition, gamma: float) -> Targets:
@@ -134,12 +135,18 @@ class ValueExpansion:
         y, ahead = self.form(agent, batch, gamma)
         finite = y.target.isfinite() & y.obs.isfinite().all(-1)
         wanted = y.weight != 0
-        if self.seen is None:
-            self.seen = torch.zeros(4, device=batch.reward.device)
-        self.seen += torch.stack((torch.ones_like(batch.reward).sum(), ahead.sum(), wanted.sum(), (wanted & ~finite).sum()))
+        self.seen.add(torch.ones_like(batch.reward).sum(), ahead.sum(), wanted.sum(), (wanted & ~finite).sum())
         row = finite[:, None]
         action = torch.where(row if y.action.dim() > 1 else finite, y.action, 0)  # 0 * nan = nan: a weight alone would not do
         return Targets(torch.where(row, y.obs, 0.0), action, torch.where(finite, y.target, 0.0), y.weight * finite)
+
+    def state_dict(self) -> State:
+        """The sums since the last look at them."""
+        return self.seen.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Inverse of `state_dict`, in place."""
+        self.seen.load_state_dict(state)
 
     def _from_data(self, agent: Backup, batch: Transition, gamma: float) -> tuple[Targets, Tensor]:
         """MVE with its TD-k trick: all of s_-1 .. s_{H-1} are trained on, each bootstrapped at s_H."""

@@ -5,5 +5,20 @@ from mbkit.loops.evaluate import Evaluation, evaluate_policy
 from mbkit.loops.imagine import Imagine
 from mbkit.loops.learn import FitModel, Updates
 from mbkit.loops.online import Every, Hook, Online
+from mbkit.loops.room import enough_room
+from mbkit.loops.watch import Watch, WatchPlans
 
-__all__ = ["Evaluation", "Every", "FitModel", "Hook", "Imagine", "Online", "Updates", "diagnose_model", "evaluate_policy"]
+__all__ = [
+    "Evaluation",
+    "Every",
+    "FitModel",
+    "Hook",
+    "Imagine",
+    "Online",
+    "Updates",
+    "Watch",
+    "WatchPlans",
+    "diagnose_model",
+    "enough_room",
+    "evaluate_policy",
+]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.envs import Environment
+from mbkit.loops.online import finite_action
 from mbkit.types import Actor, EnvSpec, Metrics
 
 
@@ -48,7 +49,7 @@ def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool =
     rows: list[Rows] = []
     alive: list[Tensor] = []
     while running.any():
-        action = actor.act(obs, explore=False).cpu()
+        action = finite_action(actor.act(obs, explore=False).cpu())
         out = env.step(action)
         ended = out.terminated | out.truncated
         counted = running & env.valid.cpu()

@@ -10,9 +10,9 @@ from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops.learn import fit_due
 from mbkit.loops.online import Online
+from mbkit.loops.room import enough_room
+from mbkit.loops.watch import check_model
 from mbkit.types import Dynamics, Source, UserError
-
-BROKEN = 0.5  # share of imagined steps that may be non-finite before the model counts as diverged
 
 
 class Imagine:
@@ -23,6 +23,11 @@ class Imagine:
     ) -> None:
         self.dynamics, self.policy, self.data, self.memory = dynamics, policy, data, memory
         self.schedule, self.cfg, self.starts = schedule, cfg, starts
+        if starts > memory.most:
+            raise UserError(
+                f"imagination.rollouts_per_step and loop.fit_every={cfg.fit_every} ask for {starts} start states at once, but "
+                f"imagination.memory_gb holds {memory.most} rows; expected at most that many"
+            )
         self.gate: Gate | None = None
         self.retain_epochs = 1
 
@@ -32,14 +37,11 @@ class Imagine:
             return
         began, k = perf_counter(), self.schedule.length(loop.step - self.cfg.warmup_steps)
         self.memory.grow(self.schedule.remembered(k, self.starts / max(self.cfg.fit_every, 1), self.retain_epochs))
-        out = branch(self.dynamics, self.policy, self.data.sample(self.starts).obs, k, self.memory, self.gate)
-        offered, stored, broken = torch.stack(out).tolist()
+        with enough_room(f"imagining from {self.starts} states at once (imagination.rollouts_per_step * loop.fit_every)"):
+            out = branch(self.dynamics, self.policy, self.data.sample(self.starts).obs, k, self.memory, self.gate)
+            offered, stored, broken = torch.stack(out).tolist()
         rows = len(self.memory)
-        if broken > BROKEN * offered:
-            raise UserError(
-                f"the model diverged: {broken} of {offered} imagined steps are not finite at step {loop.step}, expected finite numbers; "
-                "a smaller dynamics.lr or imagination.horizon is safer (the last checkpoint is from before)"
-            )
+        check_model(broken, offered, "imagined steps", loop.step)
         if not rows:  # nothing to draw from: whoever updates on imagined rows would get zeros
             raise UserError(
                 f"no imagined step is remembered at step {loop.step}: of {offered} offered, {broken} are not finite and the gate let none "

@@ -10,7 +10,7 @@ from torch import Tensor
 from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.envs import Environment
 from mbkit.recording import Recorder
-from mbkit.types import Actor, EnvSpec, State
+from mbkit.types import Actor, EnvSpec, State, UserError
 
 
 class Hook(Protocol):
@@ -36,6 +36,14 @@ def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
     if spec.discrete:
         return torch.randint(spec.action_dim, (num_envs,), device=spec.device)
     return torch.rand(num_envs, spec.action_dim, device=spec.device) * 2 - 1
+
+
+def finite_action(action: Tensor, step: int | None = None) -> Tensor:
+    """The action [M, A], as it is, on the host; UserError where an environment could make nothing of it."""
+    if not action.isfinite().all():
+        where = "the evaluation" if step is None else f"step {step}"
+        raise UserError(f"the agent's action is not finite at {where}: the agent or its model diverged; a smaller agent.lr is safer")
+    return action
 
 
 class Online:
@@ -86,7 +94,7 @@ class Online:
             action = random_action(self.env.spec, self.env.num_envs)
         else:
             began = perf_counter()
-            action = self.actor.act(self.obs).cpu()  # environments are there; and the clock waits for the device
+            action = finite_action(self.actor.act(self.obs).cpu(), self.step)  # environments are there; and the clock waits for the device
             self.recorder.log(self.step, {"time/act_ms": 1e3 * (perf_counter() - began)})
         out = self.env.step(action)
         ended = out.terminated | out.truncated

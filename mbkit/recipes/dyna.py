@@ -5,20 +5,19 @@ from dataclasses import dataclass
 import torch
 
 from mbkit.buffer import ReplayBuffer
-from mbkit.config import Experiment, at_least
+from mbkit.config import Experiment, between
 from mbkit.envs import Environment
 from mbkit.imagination.pairs import SeenPairs
-from mbkit.loops import FitModel, Updates
+from mbkit.loops import FitModel, Updates, Watch
 from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
-from mbkit.types import UserError
 
 
 @dataclass(frozen=True)
 class DynaConfig:
     """How much is planned."""
 
-    updates: float = at_least(5.0, 0)  # M: imagined updates per environment step, beside the real ones; 0: no model is used
+    updates: float = between(5.0, 0, 10_000)  # M: imagined updates per environment step, beside the real ones; 0: no model is used
 
 
 @recipes.register(
@@ -40,15 +39,12 @@ def build(config: Experiment, env: Environment) -> Parts:
     parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
     parts.hooks.append(Updates(agent, real_data(config, buffer), loop, device, name))  # Algorithm: (d) direct reinforcement learning
     if cfg.updates > 0:
-        if loop.fit and loop.warmup_steps < 1:
-            raise UserError(
-                f"loop.warmup_steps={loop.warmup_steps}: the model of dyna is first fitted when the warm-up ends, expected at least 1 "
-                "(or loop.fit=false with dynamics.load)"
-            )
         model = learned_model(config, env)
-        imagined = Updates(agent, SeenPairs(buffer, model), loop, device, name, rate=cfg.updates)
+        pairs = SeenPairs(buffer, model)
+        imagined = Updates(agent, pairs, loop, device, name, rate=cfg.updates)
         imagined.prefix = "imagined/"
+        parts.hooks.append(Watch(pairs.seen, loop, "imagined steps", "dynamics.lr"))  # before the fit: how the former one did
         parts.hooks += [*([FitModel(model, buffer, loop)] if loop.fit else []), imagined]  # (e) model learning, (f) planning
-        parts.dynamics = parts.stateful["dynamics"] = model
+        parts.dynamics, parts.stateful["dynamics"], parts.stateful["pairs"] = model, model, pairs
         parts.notes += model_notes(config)
     return parts

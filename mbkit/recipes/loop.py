@@ -12,7 +12,7 @@ from mbkit.accelerate import Mode
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, at_least
 from mbkit.envs import Environment
-from mbkit.loops import FitModel, Updates
+from mbkit.loops import FitModel, Updates, WatchPlans
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.planning.objective import policy_proposals
 from mbkit.recipes.parts import Parts, learned_model, make_planner, make_replaying_agent, model_notes, real_data, spec_of
@@ -61,5 +61,5 @@ def build(config: Experiment, env: Environment) -> Parts:
     parts = Parts(actor, buffer, actor_for, dynamics=model, notes=model_notes(config))
     parts.stateful = {"buffer": buffer, "agent": agent, "actor": actor, "dynamics": model}
     updates = Updates(agent, real_data(config, buffer), loop, torch.device(config.device), config.agent.name)
-    parts.hooks = [*([FitModel(model, buffer, loop)] if loop.fit else []), updates]
+    parts.hooks = [*([FitModel(model, buffer, loop)] if loop.fit else []), updates, WatchPlans(actor, loop)]
     return parts

@@ -10,7 +10,7 @@ from mbkit.envs import Environment
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import FitModel, Hook, Imagine, Online, Updates
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Greedy, Parts, check_branches, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
 from mbkit.types import Source, Transition, UserError
 
@@ -56,10 +56,7 @@ class Switch:
 def check(config: Experiment, cfg: MBAConfig) -> None:
     """UserError where nothing would be imagined, or not in time for the first update."""
     loop = config.loop
-    if loop.warmup_steps < 1:
-        raise UserError(f"loop.warmup_steps={loop.warmup_steps}: mba first imagines when the warm-up ends, expected at least 1")
-    if loop.fit_every < 1:
-        raise UserError(f"loop.fit_every={loop.fit_every}: mba imagines every so many steps, expected at least 1")
+    check_branches(config)
     if cfg.until is not None and cfg.until <= loop.warmup_steps:
         raise UserError(f"imagination.until={cfg.until}: expected more than loop.warmup_steps={loop.warmup_steps}, when imagination begins")
 

@@ -12,7 +12,7 @@ from mbkit.imagination.gate import M2AC, MACURA
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import FitModel, Imagine, Updates
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Greedy, Parts, check_branches, learned_model, make_replaying_agent, model_notes, real_data, spec_of
 from mbkit.registry import recipes
 from mbkit.types import UserError
 
@@ -65,10 +65,7 @@ def build(config: Experiment, env: Environment) -> Parts:
 def imagination(config: Experiment, env: Environment, parts: Parts) -> Imagine:
     """Adds the model, its fits and its rollouts to `parts`."""
     cfg, loop, spec = config.imagination.config, config.loop, parts.buffer.spec  # type: ignore[union-attr]
-    if loop.fit_every < 1:
-        raise UserError("loop.fit_every=0: mbpo fits its model and imagines every so many environment steps, expected at least 1")
-    if loop.warmup_steps < 2:
-        raise UserError(f"loop.warmup_steps={loop.warmup_steps}: mbpo imagines from what the warm-up saw, expected at least 2 steps")
+    check_branches(config)
     last = cfg.horizon if cfg.final_horizon is None else cfg.final_horizon
     schedule = Schedule(cfg.horizon, last, cfg.grow_epochs, cfg.epoch_length).check()
     model, wanted = learned_model(config, env), schedule.remembered(last, cfg.rollouts_per_step, cfg.retain_epochs)

@@ -1,5 +1,7 @@
 """An agent alone: real transitions, replayed or fresh; the wiring behind `mbkit train sac` and every other agent's name."""
 
+import math
+
 import torch
 
 from mbkit.buffer import ReplayBuffer
@@ -23,16 +25,15 @@ class Newest:
 
 
 def on_policy_data(name: str, loop: LoopConfig, buffer: ReplayBuffer, gamma: float) -> Source:
-    """The newest rows; UserError where a row would be used more than once."""
-    often = loop.batch_size * loop.updates_per_step
-    if often > 1 + 1e-9:
+    """The newest rows; UserError where a row would be used more than once, or more rewards be asked for than a newest row has."""
+    if loop.n_step > 1:
+        raise UserError(f"loop.n_step={loop.n_step}: {name} learns from the newest transitions, after which nothing is known; expected 1")
+    often = loop.updates_per_step * loop.num_envs  # updates for each step of all environments
+    new = loop.num_envs * math.floor(1 / often + 1e-9) if often else math.inf  # the fewest rows that arrive between two updates
+    if loop.batch_size > new:
         raise UserError(
-            f"{name} learns on-policy, from each transition once: loop.batch_size * loop.updates_per_step must be at most 1, not {often:g}"
-        )
-    if loop.num_envs > loop.batch_size:
-        raise UserError(
-            f"{name} learns on-policy, from the newest loop.batch_size={loop.batch_size} transitions; expected at least "
-            f"loop.num_envs={loop.num_envs}, those of one step"
+            f"{name} learns on-policy, from each transition once: of loop.batch_size={loop.batch_size} as few as {new} are new each time; "
+            f"choose less of it or of loop.updates_per_step={loop.updates_per_step:g}, or another loop.num_envs, now {loop.num_envs}"
         )
     return Newest(buffer, loop.n_step, gamma)
 

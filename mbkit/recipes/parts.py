@@ -15,12 +15,13 @@ from mbkit.dynamics import files, mbrl
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.dynamics.mujoco import MujocoDynamics
 from mbkit.envs import Environment, known
-from mbkit.loops import Hook
+from mbkit.loops import Hook, enough_room
 from mbkit.targets import one_step
 from mbkit.types import (
     Actor,
     Dynamics,
     EnvSpec,
+    Learnable,
     Learner,
     RewardFn,
     Source,
@@ -66,7 +67,8 @@ class Greedy:
 def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -> Learner:
     """The learner that stands in the experiment."""
     assert config.agent is not None  # the registry entry has a default
-    made = registry.agents[config.agent.name].target(spec, config.agent.config, config.gamma, target)
+    with enough_room(f"agent {config.agent.name!r} (agent.hidden={list(getattr(config.agent.config, 'hidden', ()))})"):
+        made = registry.agents[config.agent.name].target(spec, config.agent.config, config.gamma, target)
     if not isinstance(made, Learner):
         raise UserError(f"agent {config.agent.name!r} does not learn from batches of transitions, which {config.algo} needs")
     return made
@@ -100,15 +102,16 @@ def make_dynamics(config: Experiment, env: Environment) -> Callable[[Environment
     reward, termination = reward_and_termination(config, env.spec)
     spec, processing = spec_of(config, env), (known.preprocess(config.env), known.absolute_dims(config.env))
     model: Any
-    if name == "ensemble":
-        model = Ensemble(spec, cfg if cfg.load is None else files.config(cfg.load, cfg), reward, termination, *processing)
-        if cfg.load is not None:
-            model.load(cfg.load)
-    elif name == "mbrl":
-        given = (reward, termination, *processing)
-        model = mbrl.build(spec, cfg, *given) if cfg.load is None else mbrl.load(cfg.load, spec, cfg, *given)
-    else:  # a user's own, from an entry point
-        model = registry.dynamics[name].target(spec, cfg, reward, termination)
+    with enough_room(f"dynamics {name!r} (dynamics.hidden={getattr(cfg, 'hidden', None)})"):
+        if name == "ensemble":
+            model = Ensemble(spec, cfg if cfg.load is None else files.config(cfg.load, cfg), reward, termination, *processing)
+            if cfg.load is not None:
+                model.load(cfg.load)
+        elif name == "mbrl":
+            given = (reward, termination, *processing)
+            model = mbrl.build(spec, cfg, *given) if cfg.load is None else mbrl.load(cfg.load, spec, cfg, *given)
+        else:  # a user's own, from an entry point
+            model = registry.dynamics[name].target(spec, cfg, reward, termination)
     return lambda other: model
 
 
@@ -116,7 +119,8 @@ def learned_model(config: Experiment, env: Environment) -> Any:
     """The one model that all imagine with; making it spends none of the run's random numbers.
 
     Raises:
-        UserError: the dynamics is not one that a single object stands for (`mujoco` belongs to one environment each).
+        UserError: the dynamics is not one that a single object stands for (`mujoco` belongs to one environment each), or has
+            other dimensions than the environment.
     """
     assert config.dynamics is not None
     if config.dynamics.name == "mujoco":
@@ -124,7 +128,33 @@ def learned_model(config: Experiment, env: Environment) -> Any:
     before = rng_state()
     model = make_dynamics(config, env)(env)
     set_rng_state(before)
+    own: EnvSpec = getattr(model, "spec", env.spec)
+    if (own.obs_dim, own.action_dim, own.discrete) != (env.spec.obs_dim, env.spec.action_dim, env.spec.discrete):
+        has, wants = (f"{s.obs_dim} observations and {s.action_dim} {'discrete ' * s.discrete}actions" for s in (own, env.spec))
+        raise UserError(f"dynamics {config.dynamics.name!r} has {has}; the agent expects {wants}")
     return model
+
+
+def check_learned(config: Experiment, model: Any) -> None:
+    """UserError where a model would be asked before it learned anything: it is neither loaded, nor fitted when the warm-up ends."""
+    loop, part = config.loop, config.dynamics
+    if part is None or not isinstance(model, Learnable) or getattr(part.config, "load", None) is not None:
+        return
+    if not (loop.fit and loop.warmup_steps >= 2):
+        came = f"loop.fit={str(loop.fit).lower()} and loop.warmup_steps={loop.warmup_steps}"
+        instead = ", or dynamics.load" if hasattr(part.config, "load") else ""
+        raise UserError(
+            f"{came}: {config.algo} would ask a model that learned nothing; expected loop.fit=true and loop.warmup_steps >= 2{instead}"
+        )
+
+
+def check_branches(config: Experiment) -> None:
+    """UserError where a recipe with rollouts of its own would make none, or none before the agent's first update."""
+    for name, value in (("fit_every", config.loop.fit_every), ("warmup_steps", config.loop.warmup_steps)):
+        if value < 1:
+            raise UserError(
+                f"loop.{name}={value}: {config.algo} imagines when the warm-up ends and every loop.fit_every steps, expected at least 1"
+            )
 
 
 def reward_and_termination(config: Experiment, spec: EnvSpec) -> tuple[RewardFn | None, TerminationFn | None]:

@@ -307,6 +307,11 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
         (lambda c: c["state"].pop("inputs.mean"), r"inputs\.mean must be a tensor of shape \(5,\), the file has none"),
         (lambda c: c["state"].update({"net.bias.0": torch.zeros(1)}), r"net\.bias\.0 must .* \(4, 1, 16\), the file has \(1,\)"),
         (lambda c: c["state"].update({"net.bias.0": 3}), r"net\.bias\.0 must"),
+        (
+            lambda c: c["state"]["net.weight.1"].view(-1)[3:4].fill_(torch.nan),
+            r"dynamics\.pt' holds .* diverged: net\.weight\.1 has numbers",
+        ),
+        (lambda c: c["state"]["logvar_bounds"].fill_(-torch.inf), r"logvar_bounds has numbers that are not finite"),
         (lambda c: c["state"].update(elites=torch.tensor([0, 1])), r"elites must .* \(3,\), the file has \(2,\)"),
         (lambda c: c["state"].update(elites=torch.tensor([0, 1, 1])), r"3 different members of 0\.\.3, the file has \[0, 1, 1\]"),
         (lambda c: c["state"].update(elites=torch.tensor([0, 1, 4])), r"3 different members of 0\.\.3"),

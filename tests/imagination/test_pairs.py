@@ -81,7 +81,8 @@ def test_what_is_not_finite_stays_as_it_really_was(bad):
     seen = Transition(torch.zeros(4, 2), torch.rand(4, 1), torch.arange(4.0), torch.full((4, 2), 5.0), torch.tensor([1.0, 1, 0, 1]))
     model = Told(torch.full((4, 2), 9.0), torch.full((4,), 8.0), torch.tensor([False, True, False, True]))
     model.obs[1, 1], model.reward[2] = bad, bad
-    out = reimagined(seen, model)
+    out, finite = reimagined(seen, model)
+    assert finite.tolist() == [True, False, False, True]
     assert out.reward.tolist() == [8, 1, 2, 8]
     assert out.next_obs[:, 0].tolist() == [9, 5, 5, 9]
     assert out.next_obs[:, 1].tolist() == [9, 5, 5, 9]
@@ -98,3 +99,16 @@ def test_it_is_a_source_and_leaves_the_replay_alone():
     assert isinstance(source, Source)
     source.sample(8).next_obs.zero_()
     assert torch.equal(buffer.data, before)
+
+
+def test_broken_rows_are_counted_and_the_counts_travel():
+    source = SeenPairs(filled(3, 5, False), Told(torch.full((8, 2), 9.0), torch.full((8,), 8.0), torch.zeros(8, dtype=torch.bool)))
+    source.dynamics.reward[:3] = torch.nan
+    source.sample(8)
+    source.sample(8)
+    other = SeenPairs(source.data, source.dynamics)
+    held = other.seen.values
+    other.load_state_dict(source.state_dict())
+    assert other.seen.values is held
+    assert source.seen.take() == other.seen.take() == {"asked": 16, "broken": 6}
+    assert source.seen.take() == {"asked": 0, "broken": 0}

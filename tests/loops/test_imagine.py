@@ -105,3 +105,22 @@ def test_a_gate_that_lets_nothing_pass_is_an_error():
     loop.step = 6
     with pytest.raises(UserError, match="no imagined step is remembered at step 6"):
         hook(loop)
+
+
+def test_states_that_do_not_fit_are_an_error_in_a_sentence():
+    with pytest.raises(UserError, match=r"ask for 10000000000 start states at once, but imagination.memory_gb holds 200000000 rows"):
+        made(Model(), starts=10**10)
+    hook, _, data = made(Model())
+    loop = Loop()
+    loop.step = 6
+
+    def sample(n):
+        torch.empty(10**15)
+
+    data.sample = sample
+    with pytest.raises(UserError, match=r"imagining from 10 states at once .* needs more memory than the device has") as caught:
+        hook(loop)
+    assert "\n" not in str(caught.value)
+    data.sample = lambda n: torch.zeros(2) @ torch.zeros(3)
+    with pytest.raises(RuntimeError, match="size"):  # a mistake of ours stays one
+        hook(loop)

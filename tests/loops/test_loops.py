@@ -2,11 +2,13 @@
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
 
 from mbkit import envs
 from mbkit.buffer import ReplayBuffer
 from mbkit.loops import Every, Online, evaluate_policy
+from mbkit.types import UserError
 
 
 class Count(gymnasium.Env):
@@ -115,3 +117,15 @@ def test_evaluation_counts_one_episode_each_and_nothing_after_it():
     held_out = result.buffer(env.spec)
     assert len(held_out) == 8
     assert sorted(len(e.reward) for e in held_out.trajectories()) == [2, 3, 3]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_is_the_agents(bad):
+    online = loop(2)
+    online.run(4, [])
+    online.actor.act = lambda obs, explore=True: torch.tensor([[0.0], [bad]])
+    with pytest.raises(UserError, match=r"the agent's action is not finite at step 4: .* a smaller agent\.lr is safer"):
+        online.run(8, [])
+    assert len(online.buffer) == 4
+    with pytest.raises(UserError, match=r"the agent's action is not finite at the evaluation"):
+        evaluate_policy(envs.make("tests/Count-v0", num_envs=2), online.actor, seed=0)

@@ -8,6 +8,7 @@ import mbkit
 from mbkit import recipes
 from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.config import LoopConfig, compose
+from mbkit.dynamics.ensemble import Ensemble
 from mbkit.envs import make
 from mbkit.imagination.pairs import SeenPairs
 from mbkit.loops import FitModel, Updates
@@ -195,11 +196,12 @@ def wired(*words):
 
 
 def test_real_updates_then_the_fit_then_imagined_updates():
-    real, fit, imagined = wired("env=Pendulum-v1", "imagination.updates=3").hooks
+    real, watch, fit, imagined = wired("env=Pendulum-v1", "imagination.updates=3").hooks
     assert isinstance(real, Updates)
     assert isinstance(fit, FitModel)
     assert isinstance(imagined, Updates)
     assert isinstance(imagined.source, SeenPairs)
+    assert watch.seen is imagined.source.seen
     assert (real.rate, imagined.rate) == (1, 3)
     assert imagined.due(1000) == 0  # the step of the first fit
 
@@ -207,10 +209,13 @@ def test_real_updates_then_the_fit_then_imagined_updates():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["imagination.updates=-1"], "imagination.updates=-1.0 is out of range: expected >= 0"),
+        (["imagination.updates=-1"], "imagination.updates=-1.0 is out of range: expected in [0, 10000]"),
         (["env=CartPole-v1"], "naf needs continuous actions, but the environment has 2 discrete ones"),
         (["dynamics=mujoco"], "dynamics=mujoco only plans"),
-        (["loop.warmup_steps=0"], "loop.warmup_steps=0: the model of dyna is first fitted when the warm-up ends"),
+        (["loop.warmup_steps=0"], "loop.warmup_steps=0: dyna would ask a model that learned nothing; expected loop.fit=true"),
+        (["loop.warmup_steps=1"], "loop.warmup_steps=1: dyna would ask a model that learned nothing"),
+        (["loop.fit=false"], "loop.fit=false and loop.warmup_steps=1000: dyna would ask a model that learned nothing"),
+        (["dynamics=local_linear", "loop.fit=false"], "expected loop.fit=true and loop.warmup_steps >= 2"),
         (["agent=dpg"], "dpg learns on-policy, but dyna replays transitions"),
         (["imagination.horizon=3"], "unknown option imagination.horizon"),
     ],
@@ -219,3 +224,24 @@ def test_mistakes_are_named(words, said):
     with pytest.raises(UserError) as error:
         wired(*words)
     assert said in str(error.value)
+
+
+def test_without_a_model_nothing_needs_to_be_learned_first():
+    assert len(wired("imagination.updates=0", "loop.fit=false", "loop.warmup_steps=0").hooks) == 1
+
+
+def test_a_model_that_breaks_after_its_fit_ends_the_run(tmp_path, monkeypatch):
+    fit = Ensemble.fit
+
+    def breaking(model, data):
+        metrics = fit(model, data)
+        with torch.no_grad():
+            model.net.bias[0].fill_(torch.nan)
+        model.refresh()
+        return metrics
+
+    monkeypatch.setattr(Ensemble, "fit", breaking)
+    with pytest.raises(
+        UserError, match=r"the model diverged: \d+ of \d+ imagined steps are not finite at step 50, expected finite numbers"
+    ):
+        mbkit.train("dyna", *TINY, *MODEL, "agent=naf", "imagination.updates=1", f"run_dir={tmp_path}/run")

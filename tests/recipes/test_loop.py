@@ -6,6 +6,7 @@ import torch
 import mbkit
 from mbkit import recipes
 from mbkit.config import compose
+from mbkit.dynamics.ensemble import Ensemble
 from mbkit.envs import make
 from mbkit.types import UserError
 
@@ -76,6 +77,9 @@ def test_trains_and_resumes_bit_for_bit(tmp_path):
     [
         (["dynamics=mujoco"], "loop imagines with a model that can start from any state; dynamics=mujoco only plans, choose ensemble"),
         (["agent=icem"], "unknown agent 'icem'"),
+        (["loop.fit=false"], "loop.fit=false and loop.warmup_steps=30: loop would ask a model that learned nothing"),
+        (["dynamics=local_linear", "loop.fit=false"], "loop would ask a model that learned nothing"),
+        (["loop.warmup_steps=0"], "loop.warmup_steps=0: loop would ask a model that learned nothing"),
         (["imagination.horizon=0"], "imagination.horizon=0 is out of range: expected >= 1"),
     ],
 )
@@ -83,3 +87,26 @@ def test_mistakes(words, sentence):
     plain = [w for w in TINY if not w.startswith(("dynamics.", "agent."))]
     with pytest.raises(UserError, match=sentence):
         recipes.build(compose("loop", [*plain, *words]), make("Pendulum-v1"))
+
+
+def test_plans_without_a_score_end_the_run(tmp_path, monkeypatch):
+    fit = Ensemble.fit
+
+    def breaking(model, data):
+        metrics = fit(model, data)
+        with torch.no_grad():
+            model.net.bias[0].fill_(torch.nan)
+        model.refresh()
+        return metrics
+
+    monkeypatch.setattr(Ensemble, "fit", breaking)
+    with pytest.raises(UserError, match=r"the model diverged: 1 of 1 plans' scores are not finite at step 31, expected finite numbers"):
+        mbkit.train("loop", *TINY, "loop.log_every=5", f"run_dir={tmp_path}/run")
+
+
+def test_plans_that_were_forgotten_are_looked_at_a_step_later(tmp_path):
+    """Episodes end with every look: a fresh plan has no score, and nothing is wrong."""
+    words = ["env_kwargs.max_episode_steps=5", "loop.log_every=5", "steps=38"]
+    assert mbkit.train("loop", *TINY, *words, f"run_dir={tmp_path}/run").loop.step == 38
+    words = ["loop.num_envs=8", "loop.warmup_steps=33", "loop.log_every=40", "steps=48"]  # at 40 nothing was planned yet
+    assert mbkit.train("loop", *TINY, *words, f"run_dir={tmp_path}/many").loop.step == 48

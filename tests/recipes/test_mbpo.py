@@ -173,6 +173,12 @@ def test_humanoid_with_all_its_observations_is_cut_to_the_memory_and_says_so():
     [
         (["loop.fit_every=0"], "loop.fit_every=0"),
         (["loop.warmup_steps=0"], "loop.warmup_steps=0"),
+        (["loop.warmup_steps=1"], "loop.warmup_steps=1: mbpo would ask a model that learned nothing"),
+        (["loop.fit=false"], "loop.fit=false .*expected loop.fit=true and loop.warmup_steps >= 2, or dynamics.load"),
+        (["dynamics=local_linear", "loop.fit=false"], "loop.fit=false .*expected loop.fit=true and loop.warmup_steps >= 2$"),
+        (["imagination.rollouts_per_step=1e9"], "imagination.rollouts_per_step and loop.fit_every=50 ask for 50000000000 start states"),
+        (["agent.hidden=[100000,1000000]"], r"agent 'sac' \(agent.hidden=\[100000, 1000000\]\) needs more memory than the device has"),
+        (["dynamics.hidden=[1000000,1000000]"], r"dynamics 'ensemble' \(dynamics.hidden=\(1000000, 1000000\)\) needs more memory"),
         (["imagination.real_ratio=1.5"], "imagination.real_ratio=1.5"),
         (["imagination.real_ratio=-0.1"], "imagination.real_ratio=-0.1"),
         (["imagination.horizon=5", "imagination.final_horizon=4"], "imagination.final_horizon=4"),
@@ -201,3 +207,7 @@ def test_a_dynamics_file_of_another_task_is_refused(tmp_path: Path):
     assert len(parts_of(file, "loop.fit=false").hooks) == 2  # it imagines with what was loaded
     with pytest.raises(UserError, match="observation dimensions must be 2, the file has 3"):
         parts_of("env=MountainCarContinuous-v0", file)
+
+
+def test_with_real_rows_only_no_model_has_to_learn():
+    assert parts_of("imagination.real_ratio=1", "loop.fit=false", "loop.warmup_steps=0").dynamics is None

@@ -11,7 +11,10 @@ import mbkit
 from mbkit import recipes
 from mbkit.config import compose, config_root
 from mbkit.envs import make
-from mbkit.recipes.mve import MVEConfig, Watch, check_agent
+from mbkit.loops import Watch
+from mbkit.recipes import parts
+from mbkit.recipes.mve import MVEConfig, check_agent
+from mbkit.recording import read_metrics
 from mbkit.types import EnvSpec, Transition, UserError
 
 TINY = [
@@ -40,7 +43,7 @@ def parts_of(*words: str):
 def test_any_agent_that_lends_its_networks(agent, tmp_path):
     words = [f"agent={agent}", "agent.hidden=[8]", "imagination.horizon=2", f"run_dir={tmp_path / 'run'}"]
     run = mbkit.train("mve", *TINY, *words)
-    assert set(run.parts.stateful) == {"buffer", "agent", "dynamics"}
+    assert set(run.parts.stateful) == {"buffer", "agent", "dynamics", "target"}
     assert run.parts.dynamics is run.parts.stateful["dynamics"]
     assert (tmp_path / "run/dynamics.pt").is_file()
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -79,7 +82,11 @@ def test_words_choose_the_target(words, rows):
 
 
 def test_without_a_step_it_learns_as_the_agent_alone_would():
-    """The same seed, the same environment: horizon 0 only adds a model that nobody asks."""
+    """The same seed, the same environment: horizon 0 builds no model."""
+    none = parts_of("agent=sac", "agent.hidden=[8]", "imagination.horizon=0", "loop.fit=false", "loop.warmup_steps=0")[0]
+    assert none.dynamics is None
+    assert set(none.stateful) == {"buffer", "agent"}
+    assert len(none.hooks) == 1
     learned = []
     for horizon in (0, None):
         if horizon is None:
@@ -104,8 +111,11 @@ def test_without_a_step_it_learns_as_the_agent_alone_would():
         (["agent=sac", "imagination.weighting=steve", "imagination.particles=3"], r"expected a multiple of dynamics\.elites=2"),
         (["agent=sac", "imagination.particles=3"], r"imagination\.particles=3: expected 1, or more with imagination\.weighting=steve"),
         (["agent=sac", "imagination.start=model", "imagination.horizon=0"], r"imagination\.horizon=0: expected at least 1"),
-        (["agent=sac", "loop.warmup_steps=0"], r"loop\.warmup_steps=0: targets would come from a model that learned nothing"),
-        (["agent=sac", "loop.fit=false"], r"loop\.fit=False .* learned nothing"),
+        (["agent=sac", "imagination.weighting=steve", "imagination.horizon=0"], r"imagination\.horizon=0: expected at least 1"),
+        (["agent=sac", "imagination.start=model", "loop.n_step=2"], r"loop\.n_step=2: imagination\.start=model uses no real reward"),
+        (["agent=sac", "loop.warmup_steps=0"], r"loop\.warmup_steps=0: mve would ask a model that learned nothing"),
+        (["agent=sac", "loop.warmup_steps=1"], r"loop\.warmup_steps=1: mve would ask a model that learned nothing"),
+        (["agent=sac", "loop.fit=false"], r"loop\.fit=false .* learned nothing"),
     ],
 )
 def test_mistakes_are_named(words, message):
@@ -141,13 +151,14 @@ def test_agents_that_do_not_fit_are_named(agent, message):
         check_agent(agent, parts.actor.target, "mine", env.spec, False)
 
 
-def test_a_model_of_another_environment_is_named(monkeypatch):
+@pytest.mark.parametrize("algo", ["mve", "mbpo", "mba", "dyna", "loop"])
+def test_a_model_of_another_environment_is_named(monkeypatch, algo):
     other = type("Model", (), {"spec": EnvSpec(7, 2, torch.device("cpu"))})()
-    monkeypatch.setattr(recipes.mve, "learned_model", lambda config, env: other)
+    monkeypatch.setattr(parts, "make_dynamics", lambda config, env: lambda environment: other)
     with pytest.raises(
         UserError, match=r"dynamics 'ensemble' has 7 observations and 2 actions; the agent expects 3 observations and 1 action"
     ):
-        parts_of("agent=sac")
+        recipes.build(compose(algo, ["env=Pendulum-v1"]), make("Pendulum-v1"))
 
 
 def test_a_model_that_diverged_ends_the_run():
@@ -172,6 +183,20 @@ def test_resume_equals_uninterrupted(tmp_path):
     halves = mbkit.resume(tmp_path / "halves", "steps=60")
     for name, part in whole.parts.stateful["agent"].named_parameters():
         assert torch.equal(part, halves.parts.stateful["agent"].get_parameter(name))
+    counted = [[row.get("imagination/steps") for row in read_metrics(tmp_path / name)] for name in ("whole", "halves")]
+    steps = [[x for x in column if x is not None] for column in counted]
+    assert steps[0] == steps[1]  # what was counted before the interruption is not lost
+    assert len(steps[0]) == 3
+
+
+def test_a_run_with_a_loaded_model_can_be_resumed(tmp_path):
+    """Its weights are in the checkpoint; the file may be gone by then."""
+    words = [*TINY, "agent=sac", "agent.hidden=[8]"]
+    file = tmp_path / "dynamics.pt"
+    parts_of(*words)[0].dynamics.save(file)
+    mbkit.train("mve", *words, f"dynamics.load={file}", "loop.fit=false", "steps=31", f"run_dir={tmp_path / 'run'}")
+    file.unlink()
+    assert mbkit.resume(tmp_path / "run", "steps=32").loop.step == 32
 
 
 @pytest.mark.parametrize("path", sorted((config_root() / "mve").glob("*.yaml")), ids=lambda path: path.stem)
