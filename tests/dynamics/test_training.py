@@ -210,7 +210,8 @@ def test_diverging_first_training_leaves_no_trace():
     before = deepcopy(model.state_dict())
     with pytest.raises(UserError, match="diverged"):
         model.fit(linear_gaussian(200))
-    assert not model.optimizer.state
+    slots = [value for slot in model.optimizer.state.values() for value in slot.values()]
+    assert not any(value.any() for value in slots)  # as Adam begins; the tensors stay, since a captured graph may hold them
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items() if isinstance(v, torch.Tensor))
 
 
