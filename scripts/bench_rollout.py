@@ -7,14 +7,13 @@ weights, small in the last layer, so that most hoppers go on standing.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_update import ACTION, HIDDEN, OBS, mbrl_agent, spaces, timed
 from side_by_side import Run, contest, table, verdict, write
 
-OBS, ACTION, ROWS, BATCH, HIDDEN = 11, 3, 100_000, 100_000, (256, 256)  # of Hopper; BATCH rows are imagined at once
+ROWS, BATCH = 100_000, 100_000  # BATCH rows are imagined at once
 MEMBERS, ELITES, WIDTH, LAYERS = 7, 5, 200, 4
 TARGET = 0.45  # time over mbrl-lib's
 
@@ -30,38 +29,15 @@ def replayed() -> tuple[Any, ...]:
     return obs, action, next_obs, rng.standard_normal(ROWS, dtype=np.float32), np.zeros(ROWS, bool)
 
 
-def timed(call: Callable[[], object], device: str) -> Run:
-    """Seconds of one call, the device idle before and after."""
-    import torch
-
-    def run() -> dict[str, float]:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        begin, busy = time.perf_counter(), time.process_time()
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy}
-
-    return run
-
-
 def peer(steps: int, device: str) -> Run:
     """mbrl-lib."""
-    import gymnasium
     import numpy as np
     import torch
     from mbrl.algorithms.mbpo import rollout_model_and_populate_sac_buffer
     from mbrl.env.termination_fns import hopper
     from mbrl.models import GaussianMLP, ModelEnv, OneDTransitionRewardModel
     from mbrl.planning.sac_wrapper import SACAgent
-    from mbrl.third_party.pytorch_sac_pranz24 import SAC
     from mbrl.util import ReplayBuffer
-    from omegaconf import OmegaConf
-
-    class Spaces(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBS,), np.float32)
-        action_space = gymnasium.spaces.Box(-1, 1, (ACTION,), np.float32)
 
     silu = {"_target_": "torch.nn.SiLU"}
     net = GaussianMLP(OBS + ACTION, OBS + 1, device, LAYERS, MEMBERS, WIDTH, propagation_method="random_model", activation_fn_cfg=silu)
@@ -74,20 +50,8 @@ def peer(steps: int, device: str) -> Run:
     obs, action, next_obs, reward, terminated = replayed()
     data.add_batch(obs, action, next_obs, reward, terminated, terminated)
     model.update_normalizer(data.get_all())
-    env = ModelEnv(Spaces(), model, hopper, None, generator=torch.Generator(device).manual_seed(0))
-    settings = {
-        "gamma": 0.99,
-        "tau": 0.005,
-        "alpha": 0.2,
-        "policy": "Gaussian",
-        "target_update_interval": 1,
-        "automatic_entropy_tuning": True,
-        "target_entropy": -float(ACTION),
-        "hidden_size": HIDDEN[0],
-        "device": torch.device(device),
-        "lr": 3e-4,
-    }
-    agent = SACAgent(SAC(OBS, Spaces.action_space, OmegaConf.create(settings, flags={"allow_objects": True})))
+    env = ModelEnv(spaces(), model, hopper, None, generator=torch.Generator(device).manual_seed(0))
+    agent = SACAgent(mbrl_agent(device))
     memory = ReplayBuffer(4 * BATCH * steps, (OBS,), (ACTION,))  # its MBPO keeps the rollouts of one epoch: four fits
     return timed(lambda: rollout_model_and_populate_sac_buffer(env, data, agent, memory, True, steps, BATCH), device)
 

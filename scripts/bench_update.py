@@ -62,16 +62,12 @@ def timed(updates: Any, device: str) -> Run:
     return run
 
 
-def mbrl_sac(device: str) -> Run:
-    """mbrl-lib's SAC with its own replay buffer, called as in its MBPO loop, without a logger."""
+def mbrl_agent(device: str) -> Any:
+    """mbrl-lib's SAC."""
     import torch
     from mbrl.third_party.pytorch_sac_pranz24 import SAC
-    from mbrl.util import ReplayBuffer
     from omegaconf import OmegaConf
 
-    obs, action, next_obs, reward, terminated = rows()
-    buffer = ReplayBuffer(ROWS, (OBS,), (ACTION,))
-    buffer.add_batch(obs, action, next_obs, reward, terminated, terminated & False)
     settings = {
         "gamma": 0.99,
         "tau": 0.005,
@@ -84,7 +80,17 @@ def mbrl_sac(device: str) -> Run:
         "device": torch.device(device),
         "lr": 3e-4,
     }
-    agent = SAC(OBS, spaces().action_space, OmegaConf.create(settings, flags={"allow_objects": True}))
+    return SAC(OBS, spaces().action_space, OmegaConf.create(settings, flags={"allow_objects": True}))
+
+
+def mbrl_sac(device: str) -> Run:
+    """mbrl-lib's SAC with its own replay buffer, called as in its MBPO loop, without a logger."""
+    from mbrl.util import ReplayBuffer
+
+    obs, action, next_obs, reward, terminated = rows()
+    buffer = ReplayBuffer(ROWS, (OBS,), (ACTION,))
+    buffer.add_batch(obs, action, next_obs, reward, terminated, terminated & False)
+    agent = mbrl_agent(device)
 
     def updates() -> None:
         for n in range(UPDATES):

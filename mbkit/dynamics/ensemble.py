@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mbkit.config import at_least, between, check_range, positive
 from mbkit.dynamics import files, training
-from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
+from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, judge, mixture, soft_bounded_logvar, soft_bounded_std
 from mbkit.nn import EnsembleMLP, FrozenEnsemble, Normalizer, restore_optimizer_, truncated_normal_init_
 from mbkit.registry import dynamics
 from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, State, Step, TerminationFn, Transition, UserError
@@ -204,11 +204,7 @@ class Ensemble(nn.Module):
                 reward[t] = sample[:, o]
             if gaussian.logit is not None:
                 ended[t] = self._ends(gaussian.logit)
-        before, after, taken = path[:-1].flatten(0, 1), path[1:].flatten(0, 1), by_time.flatten(0, 1)
-        if self.reward is not None:
-            reward = self.reward(before, taken, after).view_as(reward)
-        if self.termination is not None:
-            ended = self.termination(before, taken, after).view_as(ended)
+        reward, ended = judge(path, by_time, self.reward or reward, self.termination or ended)
         out = (path[1:], reward, ended) if pad is None else (path[1:, pad.place], reward[:, pad.place], ended[:, pad.place])
         return Rollout(out[0].transpose(0, 1), out[1].T, out[2].T)
 

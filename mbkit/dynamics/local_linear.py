@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbkit.config import at_least, between, check_range
+from mbkit.dynamics.propagation import judge
 from mbkit.nn import Normalizer
 from mbkit.registry import dynamics
 from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, Step, TerminationFn, Transition, UserError
@@ -224,11 +225,7 @@ class LocalLinear(nn.Module):
             torch.addcmul(sample[:, :o], path[t], self.relative, out=path[t + 1])
             if self.reward is None:
                 reward[t] = sample[:, o]
-        before, after, taken = path[:-1].flatten(0, 1), path[1:].flatten(0, 1), by_time.flatten(0, 1)
-        if self.reward is not None:
-            reward = self.reward(before, taken, after).view_as(reward)
-        if self.termination is not None:
-            ended = self.termination(before, taken, after).view_as(ended)
+        reward, ended = judge(path, by_time, self.reward or reward, self.termination or ended)
         return Rollout(path[1:].transpose(0, 1), reward.T, ended.T)
 
     @torch.no_grad()

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mbkit.types import RewardFn, TerminationFn
+
 Propagation = Literal["ts_inf", "ts1", "expectation", "moment_matching"]
 
 
@@ -85,3 +87,13 @@ def soft_bounded_logvar(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def soft_bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
     """The square root of exp(`soft_bounded_logvar`) in closed form: the variance is var_low + 1 / (1 / var_high + exp(-raw))."""
     return raw.neg().exp_().add_(var_high.reciprocal()).reciprocal_().add_(var_low).sqrt_()
+
+
+def judge(path: Tensor, action: Tensor, reward: RewardFn | Tensor, termination: TerminationFn | Tensor) -> tuple[Tensor, Tensor]:
+    """Reward and termination [H, B] of a path [H + 1, B, O] under actions [H, B, A]: known functions of all steps at once, or as given."""
+    before, after, taken, shape = path[:-1].flatten(0, 1), path[1:].flatten(0, 1), action.flatten(0, 1), action.shape[:2]
+    if not isinstance(reward, Tensor):
+        reward = reward(before, taken, after).view(shape)
+    if not isinstance(termination, Tensor):
+        termination = termination(before, taken, after).view(shape)
+    return reward, termination

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, between
 from mbkit.envs import Environment
 from mbkit.imagination.pairs import SeenPairs
-from mbkit.loops import FitModel, Updates, Watch
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.loops import Watch
+from mbkit.recipes.parts import Parts, acting, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 
 
@@ -31,20 +28,18 @@ class DynaConfig:
 )
 def build(config: Experiment, env: Environment) -> Parts:
     """Dyna: any agent on real transitions and on a model's account of pairs seen before."""
-    assert config.agent is not None
     assert config.imagination is not None
     cfg: DynaConfig = config.imagination.config
-    spec, loop, device, name = spec_of(config, env), config.loop, torch.device(config.device), config.agent.name
-    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
-    parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
-    parts.hooks.append(Updates(agent, real_data(config, buffer), loop, device, name))  # Algorithm: (d) direct reinforcement learning
+    spec = spec_of(config, env)
+    agent = make_replaying_agent(config, spec)
+    parts = acting(agent, config, spec)
+    parts.hooks.append(updates_on(real_data(config, parts.buffer), agent, config))  # Algorithm: (d) direct reinforcement learning
     if cfg.updates > 0:
         model = learned_model(config, env)
-        pairs = SeenPairs(buffer, model)
-        imagined = Updates(agent, pairs, loop, device, name, rate=cfg.updates)
+        pairs = SeenPairs(parts.buffer, model)
+        imagined = updates_on(pairs, agent, config, rate=cfg.updates)
         imagined.prefix = "imagined/"
-        parts.hooks.append(Watch(pairs.seen, loop, "imagined steps", "dynamics.lr"))  # before the fit: how the former one did
-        parts.hooks += [*([FitModel(model, buffer, loop)] if loop.fit else []), imagined]  # (e) model learning, (f) planning
-        parts.dynamics, parts.stateful["dynamics"], parts.stateful["pairs"] = model, model, pairs
-        parts.notes += model_notes(config)
+        parts.hooks.append(Watch(pairs.seen, config.loop, "imagined steps", "dynamics.lr"))  # before the fit: how the former one did
+        parts.hooks += [*parts.adopt(model, config), imagined]  # (e) model learning, (f) planning
+        parts.stateful["pairs"] = pairs
     return parts

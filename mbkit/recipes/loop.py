@@ -6,16 +6,14 @@ An off-policy actor-critic learns from what the planner does; its value closes e
 
 from dataclasses import dataclass
 
-import torch
-
 from mbkit.accelerate import Mode
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, at_least
 from mbkit.envs import Environment
-from mbkit.loops import FitModel, Updates, WatchPlans
+from mbkit.loops import WatchPlans
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.planning.objective import policy_proposals
-from mbkit.recipes.parts import Parts, learned_model, make_planner, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.recipes.parts import Parts, learned_model, make_planner, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 
 
@@ -45,7 +43,6 @@ class LOOPConfig:
 def build(config: Experiment, env: Environment) -> Parts:
     """LOOP: model-predictive control with a learned terminal value and candidates from the policy."""
     assert config.imagination is not None
-    assert config.agent is not None
     cfg: LOOPConfig = config.imagination.config
     spec, loop = spec_of(config, env), config.loop
     agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
@@ -58,8 +55,7 @@ def build(config: Experiment, env: Environment) -> Parts:
         return MPC(spec, planner, model, mpc, terminal_value=agent.value if cfg.value else None, propose=propose)
 
     actor = actor_for(env)
-    parts = Parts(actor, buffer, actor_for, dynamics=model, notes=model_notes(config))
-    parts.stateful = {"buffer": buffer, "agent": agent, "actor": actor, "dynamics": model}
-    updates = Updates(agent, real_data(config, buffer), loop, torch.device(config.device), config.agent.name)
-    parts.hooks = [*([FitModel(model, buffer, loop)] if loop.fit else []), updates, WatchPlans(actor, loop)]
+    parts = Parts(actor, buffer, actor_for, stateful={"buffer": buffer, "agent": agent, "actor": actor})
+    updates = updates_on(real_data(config, buffer), agent, config)
+    parts.hooks = [*parts.adopt(model, config), updates, WatchPlans(actor, loop)]
     return parts

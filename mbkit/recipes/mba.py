@@ -9,8 +9,8 @@ from mbkit.config import Experiment, at_least, between, positive
 from mbkit.envs import Environment
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
-from mbkit.loops import FitModel, Hook, Imagine, Online, Updates
-from mbkit.recipes.parts import Greedy, Parts, check_branches, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.loops import Hook, Imagine, Online
+from mbkit.recipes.parts import Parts, acting, check_branches, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 from mbkit.types import Source, Transition, UserError
 
@@ -72,14 +72,13 @@ def check(config: Experiment, cfg: MBAConfig) -> None:
 )
 def build(config: Experiment, env: Environment) -> Parts:
     """MBA: NAF, or another agent, on real transitions and on short rollouts of a learned model."""
-    assert config.agent is not None
     assert config.imagination is not None
     cfg: MBAConfig = config.imagination.config
-    spec, loop, device, name = spec_of(config, env), config.loop, torch.device(config.device), config.agent.name
-    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
-    parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
-    source = real_data(config, buffer)
-    real: list[Hook] = [Updates(agent, source, loop, device, name)]
+    spec, loop = spec_of(config, env), config.loop
+    agent = make_replaying_agent(config, spec)
+    parts = acting(agent, config, spec)
+    source = real_data(config, parts.buffer)
+    real: list[Hook] = [updates_on(source, agent, config)]
     if cfg.real_ratio == 1:
         parts.hooks += real
         return parts
@@ -87,12 +86,11 @@ def build(config: Experiment, env: Environment) -> Parts:
     model, starts = learned_model(config, env), cfg.rollouts_per_step * loop.fit_every
     schedule = Schedule(cfg.horizon, cfg.horizon, (0, 1), loop.fit_every)  # an epoch is from fit to fit
     memory = ModelBuffer(schedule.remembered(cfg.horizon, cfg.rollouts_per_step, cfg.memory), spec, cfg.memory_gb)
-    visited: Source = buffer if cfg.recent is None else Recent(buffer, cfg.recent)
+    visited: Source = parts.buffer if cfg.recent is None else Recent(parts.buffer, cfg.recent)
     imagine = Imagine(model, agent.sample, visited, memory, schedule, loop, starts)
     imagine.retain_epochs = cfg.memory
     mixture = Mixture([source, memory], [cfg.real_ratio, 1 - cfg.real_ratio])
-    mixed: list[Hook] = [*([FitModel(model, buffer, loop)] if loop.fit else []), imagine, Updates(agent, mixture, loop, device, name)]
+    mixed: list[Hook] = [*parts.adopt(model, config), imagine, updates_on(mixture, agent, config)]
     parts.hooks += mixed if cfg.until is None else [Switch(cfg.until, mixed, real)]
-    parts.dynamics, parts.stateful["dynamics"], parts.stateful["memory"] = model, model, memory
-    parts.notes += model_notes(config)
+    parts.stateful["memory"] = memory
     return parts

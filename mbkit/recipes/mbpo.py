@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 import torch
 
-from mbkit.buffer import Mixture, ReplayBuffer
+from mbkit.buffer import Mixture
 from mbkit.config import Experiment, at_least, between, positive
 from mbkit.envs import Environment
 from mbkit.imagination.gate import M2AC, MACURA
 from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
-from mbkit.loops import FitModel, Imagine, Updates
-from mbkit.recipes.parts import Greedy, Parts, check_branches, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.loops import Imagine
+from mbkit.recipes.parts import Parts, acting, check_branches, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 from mbkit.types import UserError
 
@@ -48,17 +48,16 @@ class MBPOConfig:
 )
 def build(config: Experiment, env: Environment) -> Parts:
     """MBPO: an actor-critic on short branched rollouts of a learned ensemble."""
-    assert config.agent is not None
     assert config.imagination is not None
     cfg: MBPOConfig = config.imagination.config
-    spec, loop = spec_of(config, env), config.loop
-    agent, buffer = make_replaying_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
-    parts = Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
-    source = real_data(config, buffer)
+    spec = spec_of(config, env)
+    agent = make_replaying_agent(config, spec)
+    parts = acting(agent, config, spec)
+    source = real_data(config, parts.buffer)
     if cfg.real_ratio < 1:
         imagine = imagination(config, env, parts)
         source = Mixture([source, imagine.memory], [cfg.real_ratio, 1 - cfg.real_ratio])
-    parts.hooks.append(Updates(agent, source, loop, torch.device(config.device), config.agent.name))
+    parts.hooks.append(updates_on(source, agent, config))
     return parts
 
 
@@ -72,13 +71,12 @@ def imagination(config: Experiment, env: Environment, parts: Parts) -> Imagine:
     memory = ModelBuffer(wanted, spec, cfg.memory_gb)
     imagine = Imagine(model, parts.actor.sample, parts.buffer, memory, schedule, loop, cfg.rollouts_per_step * loop.fit_every)  # type: ignore[attr-defined]
     imagine.retain_epochs = cfg.retain_epochs
-    parts.dynamics = model
-    parts.stateful |= {"dynamics": model, "memory": memory}
+    parts.hooks += [*parts.adopt(model, config), imagine]
+    parts.notes.append(memory_note(memory, wanted, config))
+    parts.stateful["memory"] = memory
     if cfg.gate != "none":
         gate = make_gate(config, model, spec.device)
         imagine.gate, parts.stateful["gate"] = gate, gate
-    parts.hooks += [*([FitModel(model, parts.buffer, loop)] if loop.fit else []), imagine]
-    parts.notes += [*model_notes(config), memory_note(memory, wanted, config)]
     return imagine
 
 

@@ -7,8 +7,7 @@ import torch
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, LoopConfig
 from mbkit.envs import Environment
-from mbkit.loops import Updates
-from mbkit.recipes.parts import Greedy, Parts, make_agent, real_data, spec_of
+from mbkit.recipes.parts import Parts, acting, make_agent, real_data, spec_of, updates_on
 from mbkit.types import Source, Transition, UserError
 
 
@@ -42,8 +41,8 @@ def build(config: Experiment, env: Environment) -> Parts:
     """The agent acts, its transitions are remembered, and it is updated after environment steps."""
     assert config.agent is not None
     spec, loop = spec_of(config, env), config.loop
-    agent, buffer = make_agent(config, spec), ReplayBuffer(loop.buffer_size, spec)
-    fresh = getattr(agent, "on_policy", False)
-    source = on_policy_data(config.agent.name, loop, buffer, config.gamma) if fresh else real_data(config, buffer)
-    updates = Updates(agent, source, loop, torch.device(config.device), config.agent.name)
-    return Parts(agent, buffer, lambda other: Greedy(agent), [updates], {"buffer": buffer, "agent": agent})
+    agent = make_agent(config, spec)
+    parts, fresh = acting(agent, config, spec), getattr(agent, "on_policy", False)
+    source = on_policy_data(config.agent.name, loop, parts.buffer, config.gamma) if fresh else real_data(config, parts.buffer)
+    parts.hooks.append(updates_on(source, agent, config))
+    return parts

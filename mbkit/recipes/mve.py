@@ -6,12 +6,11 @@ from typing import Any, Literal
 import torch
 
 from mbkit.accelerate import rng_state, set_rng_state
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, at_least
 from mbkit.envs import Environment
 from mbkit.imagination.mve import ValueExpansion, check_critics
-from mbkit.loops import FitModel, Updates, Watch
-from mbkit.recipes.parts import Greedy, Parts, learned_model, make_replaying_agent, model_notes, real_data, spec_of
+from mbkit.loops import Watch
+from mbkit.recipes.parts import Parts, acting, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Learner, UserError
@@ -76,15 +75,15 @@ def build(config: Experiment, env: Environment) -> Parts:
         raise UserError(f"loop.n_step={loop.n_step}: imagination.start=model uses no real reward, expected 1 or imagination.start=data")
     model: Any = learned_model(config, env) if cfg.horizon else None
     target = ValueExpansion(model, cfg.horizon, cfg.start, cfg.weighting, count_particles(cfg, config.dynamics.config))
-    agent, buffer = make_replaying_agent(config, spec, one_step if model is None else target), ReplayBuffer(loop.buffer_size, spec)
-    updates = Updates(agent, real_data(config, buffer), loop, torch.device(config.device), config.agent.name)
-    parts = Parts(agent, buffer, lambda other: Greedy(agent), [updates], {"buffer": buffer, "agent": agent})
+    agent = make_replaying_agent(config, spec, one_step if model is None else target)
+    parts = acting(agent, config, spec)
+    updates = updates_on(real_data(config, parts.buffer), agent, config)
     if model is None:
+        parts.hooks = [updates]
         return parts
     check_agent(agent, target, config.agent.name, spec, cfg.weighting == "steve")
     # fitted before the agent learns: no target comes from a model that has seen nothing
     watch = Watch(target.seen, loop, "targets", "dynamics.lr or imagination.horizon")
-    parts.hooks = [watch, *([FitModel(model, buffer, loop)] if loop.fit else []), updates]
-    parts.stateful |= {"dynamics": model, "target": target}
-    parts.dynamics, parts.notes = model, model_notes(config)
+    parts.hooks = [watch, *parts.adopt(model, config), updates]
+    parts.stateful["target"] = target
     return parts

@@ -15,7 +15,7 @@ from mbkit.dynamics import files, mbrl
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.dynamics.mujoco import MujocoDynamics
 from mbkit.envs import Environment, known
-from mbkit.loops import Hook, enough_room
+from mbkit.loops import FitModel, Hook, Updates, enough_room
 from mbkit.targets import one_step
 from mbkit.types import (
     Actor,
@@ -43,6 +43,12 @@ class Parts:
     stateful: dict[str, Stateful] = field(default_factory=dict)
     dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
     notes: list[str] = field(default_factory=list)  # what the user should know: why a reward is learned, for example
+
+    def adopt(self, model: Any, config: Experiment) -> list[Hook]:
+        """Take in the learned model, diagnosed and checkpointed from now on; returns the hook that fits it, none without loop.fit."""
+        self.dynamics = self.stateful["dynamics"] = model
+        self.notes += model_notes(config)
+        return [FitModel(model, self.buffer, config.loop)] if config.loop.fit else []
 
 
 def spec_of(config: Experiment, env: Environment) -> EnvSpec:
@@ -80,6 +86,18 @@ def make_replaying_agent(config: Experiment, spec: EnvSpec, target: TargetFn = o
     if getattr(made, "on_policy", False):
         raise UserError(f"{name} learns on-policy, but {config.algo} replays transitions; expected another, e.g. agent=sac")
     return made
+
+
+def acting(agent: Learner, config: Experiment, spec: EnvSpec) -> Parts:
+    """An agent that acts itself and remembers what comes of it."""
+    buffer = ReplayBuffer(config.loop.buffer_size, spec)
+    return Parts(agent, buffer, lambda other: Greedy(agent), stateful={"buffer": buffer, "agent": agent})
+
+
+def updates_on(source: Source, agent: Learner, config: Experiment, rate: float | None = None) -> Updates:
+    """The hook that updates the agent on batches of `source`."""
+    assert config.agent is not None  # the registry entry has a default
+    return Updates(agent, source, config.loop, torch.device(config.device), config.agent.name, rate)
 
 
 def real_data(config: Experiment, buffer: ReplayBuffer) -> Source:

@@ -5,9 +5,8 @@ from dataclasses import replace
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.loops import FitModel
 from mbkit.planning.mpc import MPC, MPCConfig
-from mbkit.recipes.parts import Parts, make_dynamics, make_planner, model_notes, spec_of
+from mbkit.recipes.parts import Parts, make_dynamics, make_planner, spec_of
 from mbkit.registry import recipes
 from mbkit.types import Learnable
 
@@ -25,11 +24,8 @@ def build(config: Experiment, env: Environment) -> Parts:
         return MPC(spec, planner, dynamics_for(other), mpc)
 
     actor, buffer = actor_for(env), ReplayBuffer(config.loop.buffer_size, spec)
-    parts = Parts(actor, buffer, actor_for, stateful={"buffer": buffer, "actor": actor}, notes=model_notes(config))
+    parts = Parts(actor, buffer, actor_for, stateful={"buffer": buffer, "actor": actor})
     model = actor.dynamics
     if isinstance(model, Learnable):
-        parts.dynamics = model
-        parts.stateful["dynamics"] = model  # type: ignore[assignment]  # what learns can be saved
-        if config.loop.fit:
-            parts.hooks.append(FitModel(model, buffer, config.loop))
+        parts.hooks += parts.adopt(model, config)
     return parts

@@ -48,7 +48,8 @@ def test_three_or_five_environments_would_use_rows_twice(num_envs):
 
 
 def test_without_updates_nothing_is_used():
-    model_free.build(compose("dpg", ["env=Pendulum-v1", "loop.updates_per_step=0"]), envs.make("Pendulum-v1"))
+    parts = model_free.build(compose("dpg", ["env=Pendulum-v1", "loop.updates_per_step=0"]), envs.make("Pendulum-v1"))
+    assert parts.hooks[0].due(10_000) == 0
 
 
 def test_more_rewards_than_a_newest_row_has_are_refused():
