@@ -129,7 +129,9 @@ def test_the_simulator_cannot_imagine():
 
 
 def test_steve_with_two_critics_of_ddpg_and_ts1():
-    parts = parts_of("agent=ddpg", "agent.critics=2", "imagination.weighting=steve", "dynamics.propagation=ts1", "imagination.particles=3")
+    parts, *_ = parts_of(
+        "agent=ddpg", "agent.critics=2", "imagination.weighting=steve", "dynamics.propagation=ts1", "imagination.particles=3"
+    )
     assert parts.actor.target.particles == 3
 
 
