@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from mbkit import config as configuration
 from mbkit import envs, registry, run
 from mbkit.describe import describe
 from mbkit.report import write_report
+from mbkit.tabular.mdp import TabularError
 from mbkit.types import UserError
 
 app = typer.Typer(
@@ -86,15 +88,44 @@ def report(
     say(str(write_report(directories, out)))
 
 
+@app.command()
+def theory(
+    name: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="`mbkit list experiments` shows them; all: every one")],
+    quick: Annotated[bool, typer.Option("--quick", help="smaller problems and fewer seeds")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of the first repetition")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of tables and figures")] = Path("runs/theory"),
+) -> None:
+    """Check a claim of theory; writes EXPERIMENT.json, EXPERIMENT.md and EXPERIMENT.png."""
+    from mbkit import theory as experiments  # matplotlib, and every experiment: a second that other commands need not wait for
+
+    setting, failed = experiments.Setting(quick, seed), 0
+    for what in experiments.find(name):
+        began = time.perf_counter()
+        findings = what.run(setting)
+        files = experiments.save(what, findings, setting, seconds := time.perf_counter() - began, out)
+        say(f"{what.name}: {what.summary} ({seconds:.1f} s)")
+        for claim in findings.claims:
+            failed += not claim.holds
+            say(f"  {'holds' if claim.holds else 'FAILS'}: {claim.text} ({claim.measured})")
+        say(f"  {files[1]}")
+    if failed:
+        say(f"{failed} claim{'s' * (failed > 1)} did not hold")
+        raise typer.Exit(1)
+
+
 @app.command("list")
-def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners or envs")]) -> None:
+def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners, envs or experiments")]) -> None:
     """Which names there are."""
     if what == "envs":
         rows = envs.available()
+    elif what == "experiments":
+        from mbkit import theory as experiments
+
+        rows = [(e.name, e.summary) for e in experiments.registered()]
     elif what in LISTED:
         rows = [(entry.name, entry.summary) for entry in LISTED[what]]
     else:
-        raise UserError(f"cannot list {what!r}; {registry.nearest(what, [*LISTED, 'envs'])}")
+        raise UserError(f"cannot list {what!r}; {registry.nearest(what, [*LISTED, 'envs', 'experiments'])}")
     print_table(["name", "what it is"], [list(row) for row in rows])
 
 
@@ -139,7 +170,7 @@ def main() -> None:
         if error.format_message():
             typer.echo(f"mbkit: {error.format_message()} (`mbkit --help` shows the commands)", err=True)
         sys.exit(2)
-    except UserError as error:
+    except (UserError, TabularError) as error:
         typer.echo(f"mbkit: {error}", err=True)
         sys.exit(2)
     except run.Interrupted as interrupted:
