@@ -70,6 +70,9 @@ class LoopConfig:
     mode: Literal["eager", "cudagraph"] = "eager"  # "cudagraph": all updates of a step are one CUDA graph, sampling included
     num_envs: int = at_least(1, 1)  # environments stepped side by side
     buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
+    rollout_steps: int = at_least(128, 1)  # of each environment between two updates of an agent that learns from trajectories
+    rollouts_kept: int = at_least(0, 0)  # trajectories remembered for `replays`
+    replays: int = at_least(0, 0)  # updates on remembered trajectories after each fresh one, for agents that correct for their age
     log_every: int = at_least(100, 1)  # environment steps between lines of training metrics
 
 

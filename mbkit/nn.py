@@ -84,6 +84,7 @@ class EnsembleMLP(nn.Module):
         for width in sizes[1:-1] if layer_norm else ():
             self.gain.append(nn.Parameter(torch.ones(members, 1, width)))
             self.shift.append(nn.Parameter(torch.zeros(members, 1, width)))
+        self.layers = list(zip(self.weight, self.bias, strict=True))  # the same parameters: a ParameterList is slow to walk
 
     def forward(self, x: Tensor, fixed: bool = False) -> Tensor:
         """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch.
@@ -105,7 +106,7 @@ class EnsembleMLP(nn.Module):
 
     def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:
         """Some of the members, with the backward pass of `ReluMLP`; shapes as above."""
-        params = [p[members] if members != EVERY else p for pair in zip(self.weight, self.bias, strict=True) for p in pair]
+        params = [p if members is EVERY else p[members] for pair in self.layers for p in pair]
         out: Tensor = ReluMLP.apply(x, *(p.detach() for p in params) if fixed else params)  # type: ignore[no-untyped-call]
         return out
 
@@ -150,6 +151,19 @@ class Critics(nn.Module):
             q: Tensor = self(obs, action)[0]
             return q
         return self.net.relu(torch.cat((obs, action), -1), slice(0, 1), fixed=True)[0].squeeze(-1)
+
+
+class ActionValues(nn.Module):
+    """K critics of discrete actions: obs [B, O] -> the values of all A choices, [K, B, A]."""
+
+    def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Shapes as above."""
+        q: Tensor = self.net(obs)
+        return q
 
 
 class Deterministic(nn.Module):
@@ -318,6 +332,14 @@ class Normalizer(nn.Module):
 def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
     """target <- (1 - tau) target + tau online, over all parameters."""
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+@torch.no_grad()
+def copy_when_(target: nn.Module, online: nn.Module, due: Tensor) -> None:
+    """target <- online where the 0-d `due` is true, without asking the device whether it is."""
+    mine = list(target.parameters())
+    weights = [due.to(mine[0].dtype)] * len(mine)  # 1 is a copy, to the last digit
+    torch._foreach_lerp_(mine, list(online.parameters()), weights)  # type: ignore[call-overload,arg-type]
 
 
 @torch.no_grad()

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mbkit.types import EnvSpec, Learner, Metrics, State, Transition, UserError
+from mbkit.types import EnvSpec, Learner, Metrics, State, Trajectory, TrajectoryLearner, Transition, UserError
 
 SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that wait for a device
 SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))
 
-Build = Callable[[EnvSpec], Learner]
+Agent = Learner | TrajectoryLearner
+Build = Callable[[EnvSpec], Agent]
 
 
 def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
@@ -34,6 +35,24 @@ def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
     return Transition(obs, action, torch.randn(n, generator=draw), next_obs, discount)
 
 
+def random_trajectory(spec: EnvSpec, steps: int, num_envs: int, seed: int = 0) -> Trajectory:
+    """Consecutive steps of noise [T, M]: a tenth of them terminate, another tenth is cut; log-probabilities about those of chance."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = random_batch(spec, steps * num_envs, seed)
+    action, reward = (x.reshape(steps, num_envs, *x.shape[1:]) for x in (rows.action, rows.reward))
+    path = torch.randn(steps + 1, num_envs, spec.obs_dim, generator=draw)
+    terminated, cut = torch.rand(2, steps, num_envs, generator=draw) < 0.1
+    ended = terminated | cut
+    next_obs = torch.where(ended[..., None], torch.randn(steps, num_envs, spec.obs_dim, generator=draw), path[1:])
+    log_prob = -torch.rand(steps, num_envs, generator=draw) - 0.5
+    return Trajectory(path[:-1], action, reward, next_obs, (~terminated).float(), ended, log_prob)
+
+
+def experience(agent: Agent, spec: EnvSpec, seed: int = 0) -> Any:
+    """What the agent's `update` takes: 32 transitions, or trajectories of 8 steps in 4 environments."""
+    return random_trajectory(spec, 8, 4, seed) if isinstance(agent, TrajectoryLearner) else random_batch(spec, 32, seed)
+
+
 def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
     """Whether a learner keeps its contract; `build` makes one for a specification, with fresh random weights each time.
 
@@ -43,13 +62,16 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
     Raises:
         AssertionError: one sentence on what was expected and what came.
     """
-    other = spec._replace(discrete=not spec.discrete)
-    try:
-        build(other)
-    except UserError:
-        spaces = [spec]
-    else:
-        spaces = [spec, other]
+    spaces = []
+    for discrete in (False, True):
+        space = spec._replace(discrete=discrete)
+        try:
+            build(space)
+        except UserError as error:
+            refused = error
+        else:
+            spaces.append(space)
+    expect(bool(spaces), f"neither continuous nor discrete actions are supported: {refused if not spaces else ''}")
     for space in spaces:
         torch.manual_seed(0)
         check_acting(build(space), space)
@@ -64,10 +86,16 @@ def expect(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def check_acting(agent: Learner, spec: EnvSpec) -> None:
+def cycle_of(agent: Agent) -> int:
+    """Calls of `update` after which it does the same work again; learners from trajectories do so each time."""
+    return 1 if isinstance(agent, TrajectoryLearner) else agent.cycle
+
+
+def check_acting(agent: Agent, spec: EnvSpec) -> None:
     """`act`, `sample` and `value` for one row and several; an episode's end for some of them; greedy actions repeat themselves."""
-    expect(isinstance(agent, Learner), f"{type(agent).__name__} lacks a method of mbkit.types.Learner")
-    expect(isinstance(agent.cycle, int) and agent.cycle >= 1, f"cycle={agent.cycle!r}: expected a positive whole number")
+    expect(isinstance(agent, Learner | TrajectoryLearner), f"{type(agent).__name__} lacks a method of mbkit.types.Learner")
+    cycle = cycle_of(agent)
+    expect(isinstance(cycle, int) and cycle >= 1, f"cycle={cycle!r}: expected a positive whole number")
     for m in (1, 4):
         obs = random_batch(spec, m).obs
         agent.reset(torch.ones(m, dtype=torch.bool))
@@ -93,16 +121,16 @@ def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
     expect(not action.requires_grad, f"{source}: expected actions without gradient")
 
 
-def check_update(agent: Learner, spec: EnvSpec) -> None:
+def check_update(agent: Agent, spec: EnvSpec) -> None:
     """The same metrics every time, 0-d, finite and detached; parameters move; every tensor stays where it is."""
     before = deepcopy(list(tensors(agent.state_dict())))
     names, held = None, None
-    for seed in range(2 * agent.cycle + 1):
-        metrics = agent.update(random_batch(spec, 32, seed))
+    for seed in range(2 * cycle_of(agent) + 1):
+        metrics = agent.update(experience(agent, spec, seed))
         names = tuple(metrics) if names is None else names
         expect(tuple(metrics) == names, f"update: expected the metrics {names} every time, came {tuple(metrics)}")
         check_metrics(metrics)
-        if seed >= agent.cycle:  # by then every optimizer has its slots
+        if seed >= cycle_of(agent):  # by then every optimizer has its slots
             now = addresses(agent)
             expect(held is None or now == held, "update: expected every tensor to be changed in place, but some were replaced")
             held = now
@@ -120,13 +148,13 @@ def check_metrics(metrics: Metrics) -> None:
         expect(bool(value.isfinite()), f"metric {name}: expected a finite number, came {value}")
 
 
-def check_no_sync(agent: Learner, spec: EnvSpec) -> None:
+def check_no_sync(agent: Agent, spec: EnvSpec) -> None:
     """`update` calls no operator that would make the host wait for the device, in any place of its cycle."""
-    batch = random_batch(spec, 32)
-    for _ in range(agent.cycle):  # optimizers make their slots in the first step
+    batch = experience(agent, spec)
+    for _ in range(cycle_of(agent)):  # optimizers make their slots in the first step
         agent.update(batch)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(agent.cycle):
+        for _ in range(cycle_of(agent)):
             agent.update(batch)
     found = sorted({event.name for event in seen.events() or () if event.name in SYNC and not in_optimizer(event)})
     expect(not found, f"update: expected no operator that waits for the device, came {', '.join(found)}")
@@ -144,10 +172,10 @@ def in_optimizer(event: Any) -> bool:
 def check_round_trip(build: Build, spec: EnvSpec) -> None:
     """A saved agent, loaded in place into another that had learned something else, goes on bit for bit."""
     first, second = build(spec), build(spec)
-    for seed in range(first.cycle + 1):  # ends in the middle of a cycle, if it has one
-        first.update(random_batch(spec, 32, seed))
-        second.update(random_batch(spec, 32, seed + 100))
-    second.update(random_batch(spec, 32, 200))
+    for seed in range(cycle_of(first) + 1):  # ends in the middle of a cycle, if it has one
+        first.update(experience(first, spec, seed))
+        second.update(experience(second, spec, seed + 100))
+    second.update(experience(second, spec, 200))
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
@@ -156,7 +184,7 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
     expect(addresses(second) == held, "load_state_dict: expected every tensor to be written in place, but some were replaced")
     third = build(spec)
     third.load_state_dict(first.state_dict())  # in the same process, where two agents could come to share a tensor
-    for seed in range(2 * first.cycle + 1):
+    for seed in range(2 * cycle_of(first) + 1):
         expected, values = step(first, spec, seed), list(tensors(first.state_dict()))
         for loaded in (second, third):
             after = f"update {seed + 1} after load_state_dict"
@@ -165,10 +193,10 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
             expect(all(torch.equal(a, b) for a, b in pairs), f"{after}: expected the saved agent's parameters, came others")
 
 
-def step(agent: Learner, spec: EnvSpec, seed: int) -> dict[str, float]:
+def step(agent: Agent, spec: EnvSpec, seed: int) -> dict[str, float]:
     """One update and one exploring action on given random numbers; the metrics, and the action's sum."""
     torch.manual_seed(seed)
-    metrics = {name: float(value) for name, value in agent.update(random_batch(spec, 32, seed)).items()}
+    metrics = {name: float(value) for name, value in agent.update(experience(agent, spec, seed)).items()}
     return metrics | {"action": float(agent.act(random_batch(spec, 2, seed).obs).sum())}
 
 
@@ -184,7 +212,7 @@ def tensors(state: State | Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-def addresses(agent: Learner) -> list[int]:
+def addresses(agent: Agent) -> list[int]:
     """Where the tensors lie that a captured graph of `update` may hold: parameters, buffers and the optimizers' slots."""
     held = [*agent.parameters(), *agent.buffers()] if isinstance(agent, nn.Module) else []
     for optimizer in getattr(agent, "optimizers", {}).values():

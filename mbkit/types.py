@@ -173,6 +173,23 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class TrajectoryLearner(Protocol):
+    """An actor that learns from consecutive steps; `update` as a Learner's: static shapes, no host sync, tensors changed in place."""
+
+    replays: bool  # whether trajectories of older policies may be learned from, by their log-probabilities
+
+    def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # as Actor
+    def reset(self, mask: Tensor) -> None: ...  # as Actor
+    def sample(self, obs: Tensor) -> Tensor: ...  # as Learner
+    def value(self, obs: Tensor) -> Tensor: ...  # as Learner
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor: ...  # of the present policy, [...]
+    def anneal(self, remaining: float) -> None: ...  # share of the run that lies ahead, 1 to 0: schedules follow it
+    def update(self, trajectory: Trajectory) -> Metrics: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> Any: ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Whatever batches are drawn from."""
 

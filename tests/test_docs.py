@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mbkit import cli, recipes  # noqa: F401  # recipes register when they are imported
+from mbkit import cli, recipes, theory  # noqa: F401  # recipes register when they are imported
 from mbkit.config import compose, parse_overrides
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_there_are_commands():
     assert len(COMMANDS) > 40
-    assert {words[0] for _, words in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config"}
+    assert {words[0] for _, words in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config", "theory"}
 
 
 @pytest.mark.parametrize(("page", "words"), BUILT_IN, ids=[f"{page}: {' '.join(words)}" for page, words in BUILT_IN])
@@ -65,7 +65,9 @@ def test_commands_parse(page, words):
         for key in parse_overrides(given["words"] or []):
             assert hasattr(experiment, key)
     if name == "list":
-        assert given["what"] in [*cli.LISTED, "envs"]
+        assert given["what"] in [*cli.LISTED, "envs", "experiments"]
+    if name == "theory":
+        assert theory.find(given["name"])
     if name == "resume":
         assert set(parse_overrides(given["words"] or [])) <= {"steps"}
 

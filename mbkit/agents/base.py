@@ -10,10 +10,16 @@ from mbkit.nn import restore_optimizer_
 from mbkit.types import State, Targets, UserError
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
-    """One step on exactly the parameters this optimizer owns; no other gets a gradient. Returns the detached loss."""
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> Tensor:
+    """One step on exactly the parameters this optimizer owns; no other gets a gradient. Returns the detached loss.
+
+    `max_norm`: a longer gradient, over all parameters, is shortened to it.
+    """
     params = [p for group in optimizer.param_groups for p in group["params"]]
     grads = torch.autograd.grad(loss, params)
+    if max_norm is not None:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
     if isinstance(optimizer, FusedAdam):
         optimizer.descend(grads)
         return loss.detach()
@@ -62,3 +68,9 @@ def needs_continuous(name: str, discrete: bool, actions: int) -> None:
     """UserError where an algorithm for boxes meets discrete actions."""
     if discrete:
         raise UserError(f"{name} needs continuous actions, but the environment has {actions} discrete ones")
+
+
+def needs_discrete(name: str, discrete: bool, dimensions: int) -> None:
+    """UserError where an algorithm for choices meets continuous actions."""
+    if not discrete:
+        raise UserError(f"{name} needs discrete actions, but the environment has continuous ones, of {dimensions} dimensions")

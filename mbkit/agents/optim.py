@@ -13,7 +13,13 @@ class FusedAdam(torch.optim.Adam):
     _slots: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None  # mean, mean square and count of every parameter
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
-        super().__init__(params, lr=lr, fused=True, capturable=params[0].is_cuda)
+        on_gpu = params[0].is_cuda  # there a captured graph holds the step size, so it is a tensor
+        super().__init__(params, lr=torch.tensor(lr, device=params[0].device) if on_gpu else lr, fused=True, capturable=on_gpu)
+
+    def set_lr(self, lr: float) -> None:
+        """The step size from now on."""
+        group = self.param_groups[0]
+        group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
 
     @property
     def params(self) -> list[Tensor]:

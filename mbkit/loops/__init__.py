@@ -5,6 +5,7 @@ from mbkit.loops.evaluate import Evaluation, evaluate_policy
 from mbkit.loops.imagine import Imagine
 from mbkit.loops.learn import FitModel, Updates
 from mbkit.loops.online import Every, Hook, Online
+from mbkit.loops.rollouts import Rollouts
 from mbkit.loops.room import enough_room
 from mbkit.loops.watch import Watch, WatchPlans
 
@@ -15,6 +16,7 @@ __all__ = [
     "Hook",
     "Imagine",
     "Online",
+    "Rollouts",
     "Updates",
     "Watch",
     "WatchPlans",

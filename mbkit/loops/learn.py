@@ -1,6 +1,7 @@
 """Hooks of the online loop that learn: an agent's gradient updates, and a model's fits. K updates at once, B batch."""
 
 import math
+from collections.abc import Mapping
 from time import perf_counter
 
 import torch
@@ -58,15 +59,18 @@ class Updates:
         if self._timed:
             loop.recorder.log(loop.step, {f"{self.prefix}updates_per_second": count / (perf_counter() - began)})
         if loop.passed(self.cfg.log_every):
-            self._check(dict(zip(self.names, torch.stack([v.float() for v in values]).tolist(), strict=True)), loop.step)
+            floats = torch.stack([v.float() for v in values]).tolist()
+            check_finite(self.name, dict(zip(self.names, floats, strict=True)), loop.step)
 
-    def _check(self, metrics: dict[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{self.name} diverged: {name} is {value} at step {step}, expected a finite number; a smaller agent.lr is safer "
-                    "(the last checkpoint is from before)"
-                )
+
+def check_finite(agent: str, metrics: Mapping[str, float], step: int) -> None:
+    """UserError where an agent's metrics are not finite numbers any more."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{agent} diverged: {name} is {value} at step {step}, expected a finite number; a smaller agent.lr is safer "
+                "(the last checkpoint is from before)"
+            )
 
 
 def fit_due(loop: Online, cfg: LoopConfig) -> bool:

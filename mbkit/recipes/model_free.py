@@ -1,14 +1,17 @@
-"""An agent alone: real transitions, replayed or fresh; the wiring behind `mbkit train sac` and every other agent's name."""
+"""An agent alone: real steps, replayed or fresh; the wiring behind `mbkit train sac`, `mbkit train ppo` and every other agent's name."""
 
 import math
 
 import torch
 
+from mbkit import registry
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, LoopConfig
 from mbkit.envs import Environment
-from mbkit.recipes.parts import Parts, acting, make_agent, real_data, spec_of, updates_on
-from mbkit.types import Source, Transition, UserError
+from mbkit.loops import Rollouts
+from mbkit.recipes.parts import Greedy, Parts, acting, is_trajectory_learner, make_agent, real_data, room_for_agent, spec_of, updates_on
+from mbkit.trajectories import TrajectoryBuffer
+from mbkit.types import Source, TrajectoryLearner, Transition, UserError
 
 
 class Newest:
@@ -38,11 +41,38 @@ def on_policy_data(name: str, loop: LoopConfig, buffer: ReplayBuffer, gamma: flo
 
 
 def build(config: Experiment, env: Environment) -> Parts:
-    """The agent acts, its transitions are remembered, and it is updated after environment steps."""
+    """The agent acts, its steps are remembered, and it is updated after environment steps."""
     assert config.agent is not None
+    if is_trajectory_learner(registry.agents[config.agent.name].target):
+        return build_from_trajectories(config, env)
     spec, loop = spec_of(config, env), config.loop
     agent = make_agent(config, spec)
     parts, fresh = acting(agent, config, spec), getattr(agent, "on_policy", False)
     source = on_policy_data(config.agent.name, loop, parts.buffer, config.gamma) if fresh else real_data(config, parts.buffer)
     parts.hooks.append(updates_on(source, agent, config))
     return parts
+
+
+def build_from_trajectories(config: Experiment, env: Environment) -> Parts:
+    """The same for an agent that learns from all steps between two updates at once."""
+    assert config.agent is not None
+    spec, loop, part = spec_of(config, env), config.loop, config.agent
+    with room_for_agent(part):
+        agent: TrajectoryLearner = registry.agents[part.name].target(spec, part.config, config.gamma)
+    check_rollouts(config, agent)
+    buffer = TrajectoryBuffer(loop.rollout_steps, loop.num_envs, spec, loop.rollouts_kept)
+    hook = Rollouts(agent, buffer, loop, spec.device, part.name, config.steps)
+    return Parts(agent, buffer, lambda other: Greedy(agent), hooks=[hook], stateful={"buffer": buffer, "agent": agent})
+
+
+def check_rollouts(config: Experiment, agent: TrajectoryLearner) -> None:
+    """UserError where an option contradicts learning from one's own fresh steps."""
+    name, loop = config.algo, config.loop
+    if loop.warmup_steps:
+        raise UserError(f"loop.warmup_steps={loop.warmup_steps}: {name} learns from its own actions, not from random ones; expected 0")
+    if loop.n_step > 1:
+        raise UserError(f"loop.n_step={loop.n_step}: {name} learns from whole trajectories (loop.rollout_steps); expected 1")
+    if loop.replays and not agent.replays:
+        raise UserError(f"loop.replays={loop.replays}: {name} does not correct for who acted in the past; expected 0, or vtrace, retrace")
+    if loop.replays and not loop.rollouts_kept:
+        raise UserError(f"loop.replays={loop.replays} needs remembered trajectories; expected loop.rollouts_kept of at least 1, came 0")

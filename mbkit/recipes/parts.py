@@ -1,6 +1,7 @@
 """What a recipe hands to a run, and how the parts that recipes share are made from names."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from mbkit import registry
 from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.buffer import ReplayBuffer
-from mbkit.config import Experiment
+from mbkit.config import Experiment, Part
 from mbkit.dynamics import files, mbrl
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.dynamics.mujoco import MujocoDynamics
@@ -28,6 +29,7 @@ from mbkit.types import (
     Stateful,
     TargetFn,
     TerminationFn,
+    TrajectoryLearner,
     UserError,
 )
 
@@ -37,7 +39,7 @@ class Parts:
     """Who acts, what is remembered, who learns after each step, and what a checkpoint holds."""
 
     actor: Actor
-    buffer: ReplayBuffer
+    buffer: Any  # what the loop stores steps in: a ReplayBuffer, or a TrajectoryBuffer for who learns from whole trajectories
     actor_for: Callable[[Environment], Actor]  # a fresh actor with the same learned parts, for evaluation and video
     hooks: list[Hook] = field(default_factory=list)
     stateful: dict[str, Stateful] = field(default_factory=dict)
@@ -59,7 +61,7 @@ def spec_of(config: Experiment, env: Environment) -> EnvSpec:
 class Greedy:
     """An agent without exploration, for evaluation: it shares the networks and leaves the agent's own episodes alone."""
 
-    def __init__(self, agent: Learner) -> None:
+    def __init__(self, agent: Learner | TrajectoryLearner) -> None:
         self.agent = agent
 
     def act(self, obs: Tensor, explore: bool = False) -> Tensor:
@@ -70,11 +72,24 @@ class Greedy:
         """Remembers nothing, so nothing to forget."""
 
 
+def is_trajectory_learner(made_for: type) -> bool:
+    """Whether a class learns from trajectories, by the methods that it has."""
+    return all(hasattr(made_for, name) for name in ("log_prob", "anneal", "replays"))
+
+
+def room_for_agent(part: Part) -> AbstractContextManager[None]:
+    """Inside, a network larger than the memory is the user's mistake."""
+    return enough_room(f"agent {part.name!r} (agent.hidden={list(getattr(part.config, 'hidden', ()))})")
+
+
 def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -> Learner:
-    """The learner that stands in the experiment."""
+    """The learner from transitions that stands in the experiment."""
     assert config.agent is not None  # the registry entry has a default
-    with enough_room(f"agent {config.agent.name!r} (agent.hidden={list(getattr(config.agent.config, 'hidden', ()))})"):
-        made = registry.agents[config.agent.name].target(spec, config.agent.config, config.gamma, target)
+    made_for = registry.agents[config.agent.name].target
+    if is_trajectory_learner(made_for):
+        raise UserError(f"agent {config.agent.name!r} learns from whole trajectories, but {config.algo} offers transitions; e.g. agent=sac")
+    with room_for_agent(config.agent):
+        made = made_for(spec, config.agent.config, config.gamma, target)
     if not isinstance(made, Learner):
         raise UserError(f"agent {config.agent.name!r} does not learn from batches of transitions, which {config.algo} needs")
     return made

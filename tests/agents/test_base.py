@@ -8,20 +8,28 @@ from toys import WIDE
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
 from mbkit.accelerate import accelerated
 from mbkit.agents.base import LearningAgent, descend, regression_loss
-from mbkit.testing import check_agent, random_batch
-from mbkit.types import Targets, UserError
+from mbkit.testing import check_agent, experience
+from mbkit.types import EnvSpec, Targets, UserError
 
 LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
 NAMES = [e.name for e in LEARNERS]
 
 
 def test_all_are_here():
-    assert {"sac", "td3", "ddpg", "dpg", "naf"} <= set(NAMES)
+    assert {"sac", "td3", "ddpg", "dpg", "naf", "dqn", "double_dqn", "ppo"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
 def test_contract(entry):
     check_agent(lambda spec: entry.target(spec, entry.config()))
+
+
+def somewhere(entry, device) -> tuple[LearningAgent, EnvSpec]:
+    """The agent with its default settings, for continuous actions if it has them."""
+    try:
+        return entry.target(spec := WIDE._replace(device=device), entry.config()), spec
+    except UserError:
+        return entry.target(spec := WIDE._replace(device=device, discrete=True), entry.config()), spec
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "dpg", "naf"])
@@ -31,15 +39,22 @@ def test_discrete_actions_are_refused(name):
         entry.target(WIDE._replace(discrete=True), entry.config())
 
 
+@pytest.mark.parametrize("name", ["dqn", "double_dqn"])
+def test_continuous_actions_are_refused(name):
+    entry = registry.agents[name]
+    with pytest.raises(UserError, match=rf"{name} needs discrete actions.* of 2 dimensions"):
+        entry.target(WIDE, entry.config())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
 def test_a_captured_cycle_is_the_eager_one(entry):
     """Two captured cycles against the same updates without a graph."""
-    spec, results = WIDE._replace(device=torch.device("cuda")), []
-    batches = [type(b)(*(x.cuda() for x in b)) for b in (random_batch(spec, 32, seed) for seed in range(2))]
+    results = []
     for mode in ("eager", "cudagraph"):
         torch.manual_seed(0)
-        agent = entry.target(spec, entry.config())
+        agent, spec = somewhere(entry, torch.device("cuda"))
+        batches = [type(b)(*(x.cuda() for x in b)) for b in (experience(agent, spec, seed) for seed in range(2))]
         run = accelerated(lambda batch: tuple([agent.update(batch) for _ in range(agent.cycle)][-1].values()), mode, spec.device, agent)  # noqa: B023
         torch.manual_seed(1)
         results.append([torch.stack(run(batch)) for batch in batches])
