@@ -1,5 +1,7 @@
 """Learners, one file per algorithm; importing the package registers them all."""
 
-from mbkit.agents import ddpg, double_dqn, dpg, dqn, naf, ppo, sac, td3
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["ddpg", "double_dqn", "dpg", "dqn", "naf", "ppo", "sac", "td3"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -26,18 +26,25 @@ def color(index: int) -> str:
 
 def axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     """An empty figure in the house look: two quiet spines, horizontal rules, no box."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 3.3), layout="constrained")
-        ax = figure.subplots()
-    ax.set_xlabel(xlabel, color=MUTED)
-    ax.set_ylabel(ylabel, color=MUTED)
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(which="both", colors=MUTED, length=0, pad=5)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(GRID)
+    figure, (ax,) = panels((xlabel, ylabel))
     return figure, ax
+
+
+def panels(*labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
+    """The same with several axes side by side, one for each (xlabel, ylabel)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4 if len(labels) == 1 else 4.2 * len(labels), 3.3), layout="constrained")
+        row: list[Axes] = list(figure.subplots(1, len(labels), squeeze=False)[0])
+    for ax, (xlabel, ylabel) in zip(row, labels, strict=True):
+        ax.set_xlabel(xlabel, color=MUTED)
+        ax.set_ylabel(ylabel, color=MUTED)
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.tick_params(which="both", colors=MUTED, length=0, pad=5)
+        for side, spine in ax.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(GRID)
+    return figure, row
 
 
 def steps_axis(ax: Axes) -> None:
