@@ -6,12 +6,13 @@ environment's column, so n-step sums, whole episodes and windows are walks along
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +96,9 @@ class ReplayBuffer:
             UserError: more rows at once than the buffer can hold.
             ValueError: the rows don't have the widths of the specification.
         """
+        on_host = self.data.device.type == "cpu" and all(x.device.type == "cpu" for x in rows)
+        if column is None and on_host and (mask is None or bool(mask.all())) and self._extend_in_place(rows):
+            return
         packed = self._pack(rows)
         m, c = packed.shape[0], self.capacity
         ended = packed[:, -1] != 0
@@ -116,19 +120,43 @@ class ReplayBuffer:
         self.total.copy_(total)
         self.offered += m
 
+    def _extend_in_place(self, rows: Rows) -> bool:
+        """The same for a row of every column on the host, where NumPy writes through in a third of the time; False where they go round."""
+        m, c, written = rows.reward.shape[0], self.capacity, int(self.total)
+        begin = written % c
+        if begin + m > c or len(self.open) < m:
+            return False
+        here, sequence = slice(begin, begin + m), np.arange(written, written + m)
+        data, link, origin, opened = (x.numpy() for x in (self.data, self.link, self.origin, self.open))
+        fields = [x.numpy() for x in self._fields(rows)]
+        np.concatenate(fields, 1, out=data[here], casting="unsafe")
+        previous = opened[:m].copy()
+        opened[:m] = np.where(fields[-1][:, 0], NONE, sequence)
+        origin[here, 0], origin[here, 1] = sequence - written, previous < 0
+        link[here] = c
+        link[np.where(previous >= written + m - c, previous % c, c)] = np.arange(begin, begin + m)
+        link[c] = c
+        self.total += m
+        self.offered += m
+        return True
+
+    def _fields(self, rows: Rows) -> list[Tensor]:
+        """What a packed row consists of, each [M, W]; ValueError where the widths are not those of the specification."""
+        m = rows.reward.shape[0]
+        ended = rows.ended | rows.terminated.to(rows.ended.device)
+        fields = [x.reshape(m, -1) for x in (rows.obs, rows.action, rows.next_obs, rows.reward, ~rows.terminated, ended)]
+        if sum(x.shape[1] for x in fields) != self.data.shape[1]:
+            came = [tuple(x.shape) for x in rows]
+            raise ValueError(f"rows of shapes {came} do not fit a buffer made for {self.spec}")
+        return fields
+
     def _pack(self, rows: Rows) -> Tensor:
         """The float matrix [M, W] of the rows, on the buffer's device."""
         m = rows.reward.shape[0]
         if m > self.capacity:
             raise UserError(f"the replay buffer holds {self.capacity} rows, but {m} were written at once; give it a larger capacity")
-        ended = rows.ended | rows.terminated.to(rows.ended.device)
-        fields = (rows.obs, rows.action, rows.next_obs, rows.reward, ~rows.terminated, ended)
         device = self.data.device  # a copy to the CPU must be waited for, or garbage is read
-        packed = torch.cat([x.reshape(m, -1).float().to(device, non_blocking=device.type != "cpu") for x in fields], 1)
-        if packed.shape[1] != self.data.shape[1]:
-            came = [tuple(x.shape) for x in rows]
-            raise ValueError(f"rows of shapes {came} do not fit a buffer made for {self.spec}")
-        return packed
+        return torch.cat([x.float().to(device, non_blocking=device.type != "cpu") for x in self._fields(rows)], 1)
 
     def _continue(self, opened: Tensor, column: int | None) -> Tensor:
         """Sequence number [M] of the row before each row in its column; remembers `opened` [M], the rows that others may continue."""
@@ -164,9 +192,9 @@ class ReplayBuffer:
         """n rows drawn uniformly with replacement; `discount` = 1 - terminated."""
         return self._unpack(self.data.index_select(0, self._draw(n)))[0]
 
-    def n_step(self, steps: int, gamma: float) -> "NStep":
-        """The same rows as n-step returns, for whoever draws batches."""
-        return NStep(self, steps, gamma)
+    def n_step(self, steps: int, gamma: float, bonus: "PathBonus | None" = None) -> "NStep":
+        """The same rows as n-step returns, for whoever draws batches; `bonus` as in `NStep`."""
+        return NStep(self, steps, gamma, bonus)
 
     def order(self) -> Tensor:
         """Where the rows lie, oldest first: int64 [size]. Waits for the device."""
@@ -245,11 +273,17 @@ class ReplayBuffer:
         return buffer
 
 
-class NStep:
-    """A source of n-step transitions: sums stop where the episode ended or the newest row is reached, `discount` counts the steps taken."""
+PathBonus = Callable[[Tensor, Tensor], Tensor]  # (obs [N, O], action [N, A] or [N]) -> [N]
 
-    def __init__(self, buffer: ReplayBuffer, steps: int, gamma: float) -> None:
-        self.buffer, self.steps, self.gamma = buffer, steps, gamma
+
+class NStep:
+    """A source of n-step transitions: sums stop where the episode ended or the newest row is reached, `discount` counts the steps taken.
+
+    `bonus` is added to the rewards of the steps behind the first: what a soft backup pays at the states it passes, -alpha KL or alpha H.
+    """
+
+    def __init__(self, buffer: ReplayBuffer, steps: int, gamma: float, bonus: PathBonus | None = None) -> None:
+        self.buffer, self.steps, self.gamma, self.bonus = buffer, steps, gamma, bonus
 
     def sample(self, n: int) -> Transition:
         """n rows [B]: reward sum_{i<k} gamma^i r_i, next_obs k steps on, discount gamma^(k-1) (1 - terminated), k <= steps."""
@@ -266,8 +300,19 @@ class NStep:
         weight = self.gamma ** torch.arange(self.steps, device=where.device)
         first, _ = buffer._unpack(buffer.data[where])
         last, _ = buffer._unpack(buffer.data[places.gather(0, k[None] - 1)[0]])
-        reward = torch.where(taken, buffer.data[places, -3] * weight[:, None], 0).sum(0)
+        reward = torch.where(taken, self._rewards(torch.where(taken, places, where)) * weight[:, None], 0).sum(0)
         return Transition(first.obs, first.action, reward, last.next_obs, weight[k - 1] * last.discount)
+
+    @torch.no_grad()
+    def _rewards(self, places: Tensor) -> Tensor:
+        """Of the rows at `places`, [steps, B], with the bonus behind the first."""
+        buffer = self.buffer
+        reward = buffer.data[places, -3]
+        if self.bonus is None or self.steps == 1:
+            return reward
+        later, _ = buffer._unpack(buffer.data[places[1:]])
+        bonus = self.bonus(later.obs.flatten(0, 1), later.action.flatten(0, 1))
+        return torch.cat((reward[:1], reward[1:] + bonus.reshape(self.steps - 1, -1)))
 
 
 def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> State:

@@ -35,6 +35,11 @@ def between(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def fraction(default: Any) -> Any:
+    """A field whose value must lie in [0, 1): a discount."""
+    return field(default=default, metadata={"low": 0, "below": 1})
+
+
 def positive(default: Any) -> Any:
     """A field whose value must be > 0."""
     return field(default=default, metadata={"above": 0})
@@ -95,7 +100,7 @@ class Options:
     env: str  # a Gymnasium name, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
     steps: int = at_least(1000, 1)  # environment steps, warm-up included
     seed: int = between(0, 0, 2**32 - 1)  # of weights, planner, warm-up and environments; evaluation has seeds of its own
-    gamma: float = between(0.99, 0, 1)  # discount, also of loop's plans; those of pets have their own, agent.gamma
+    gamma: float = fraction(0.99)  # discount, also of loop's plans; those of pets have their own, agent.gamma
     device: Literal["cpu", "cuda"] = "cpu"  # where models live and plans are made; environments are on the CPU
     threads: int = at_least(0, 0)  # CPU threads; 0: all cores
     precision: Literal["highest", "high", "medium"] = "highest"  # float32 matmul: high allows TF32 on CUDA
@@ -317,13 +322,16 @@ def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             continue
-        low, high, above = limits.get("low", -math.inf), limits.get("high", math.inf), limits.get("above", -math.inf)
-        if not math.isfinite(number) or not (low <= number <= high and (number > above or above == -math.inf)):
+        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
+        above, below = limits.get("above", -math.inf), limits.get("below", math.inf)
+        if not math.isfinite(number) or not (low <= number <= high and above < number < below):
             raise UserError(f"{name}={value!r} is out of range: expected {range_words(limits) or 'a number'}")
 
 
 def range_words(limits: Mapping[str, Any]) -> str:
-    """'> 0', '>= 1', 'in [0, 1]' or ''."""
+    """'> 0', '>= 1', 'in [0, 1]', 'in [0, 1)' or ''."""
+    if "below" in limits:
+        return f"in [{limits['low']}, {limits['below']})"
     if "above" in limits:
         return f"> {limits['above']}"
     if "low" in limits and "high" in limits:

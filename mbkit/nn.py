@@ -96,12 +96,13 @@ class EnsembleMLP(nn.Module):
         if x.device.type == "cpu" and x.shape[-2] >= 2 * MANY_ROWS and not torch.is_grad_enabled():
             inputs = x.expand(self.members, *x.shape[-2:])
             return member_by_member(inputs, self.sizes[-1], self.member)
-        if self.activation == "relu":
+        if self.activation == "relu" and torch.is_grad_enabled():
             return self.relu(x, fixed=fixed)
+        act, last = ACTIVATION[self.activation], len(self.layers) - 1
         x = x.expand(self.members, *x.shape[-2:])
-        for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
+        for n, (w, b) in enumerate(self.layers):
             x = torch.baddbmm(b, x, w)
-            x = x if n == len(self.weight) - 1 else F.silu(x)
+            x = x if n == last else act(x)
         return x
 
     def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:

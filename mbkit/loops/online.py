@@ -40,7 +40,7 @@ def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
 
 def finite_action(action: Tensor, step: int | None = None) -> Tensor:
     """The action [M, A], as it is, on the host; UserError where an environment could make nothing of it."""
-    if not action.isfinite().all():
+    if action.is_floating_point() and not action.isfinite().all():
         where = "the evaluation" if step is None else f"step {step}"
         raise UserError(f"the agent's action is not finite at {where}: the agent or its model diverged; a smaller agent.lr is safer")
     return action

@@ -1,0 +1,115 @@
+"""Environment steps a second of whole training beside Stable-Baselines3: `python scripts/bench_model_free.py`.
+
+PPO, A2C and DQN learn CartPole-v1, each library with its own environments' wrappers, buffers and logging. Networks, batches,
+epochs and the numbers of environments and updates are the same on both sides.
+"""
+
+import argparse
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from side_by_side import Run, contest, table, verdict, write
+
+ENV, HIDDEN = "CartPole-v1", (64, 64)
+STEPS = {"ppo": 4096, "a2c": 4000, "dqn": 4000}  # a round
+PEER: dict[str, dict[str, Any]] = {  # of Stable-Baselines3, its own defaults where nothing stands here
+    "ppo": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
+    "a2c": {"n_steps": 5},
+    "dqn": {"train_freq": 4, "gradient_steps": 1, "batch_size": 32, "learning_starts": 100},
+}
+ENVS = {"ppo": 8, "a2c": 8, "dqn": 1}
+OURS: dict[str, tuple[str, ...]] = {
+    "ppo": ("loop.rollout_steps=256", "agent.minibatch=64", "agent.epochs=10"),
+    "a2c": ("loop.rollout_steps=5",),
+    "dqn": ("loop.updates_per_step=0.25", "loop.batch_size=32", "loop.warmup_steps=100"),
+}
+
+
+def sb3(name: str, device: str) -> Run:
+    """Stable-Baselines3's algorithm, learning on from where the last round ended."""
+    import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import configure
+
+    env = make_vec_env(ENV, n_envs=ENVS[name], seed=0)
+    policy = {"net_arch": list(HIDDEN)}
+    agent = getattr(stable_baselines3, name.upper())("MlpPolicy", env, policy_kwargs=policy, device=device, seed=0, **PEER[name])
+    agent.set_logger(configure(None, []))
+
+    def run() -> dict[str, float]:
+        begin = time.perf_counter()
+        agent.learn(STEPS[name], reset_num_timesteps=False)
+        return {"seconds": time.perf_counter() - begin}
+
+    return run
+
+
+def ours(name: str, device: str, mode: str) -> Run:
+    """mbkit's, with the recorder that writes metrics.jsonl."""
+    import torch
+
+    from mbkit import recording
+    from mbkit.config import compose
+    from mbkit.run import Run as Training
+
+    hidden = f"agent.hidden={list(HIDDEN)}".replace(" ", "")
+    words = [f"env={ENV}", f"device={device}", f"loop.mode={mode}", f"loop.num_envs={ENVS[name]}", hidden, "steps=1000000000"]
+    training = Training(compose(name, [*words, f"threads={torch.get_num_threads()}", *OURS[name]]))
+    training.loop.recorder = recording.Recorder(mkdtemp(), every=1000)
+    training.loop.start()
+
+    def run() -> dict[str, float]:
+        begin = time.perf_counter()
+        training.loop.run(training.loop.step + STEPS[name], training.parts.hooks)
+        return {"seconds": time.perf_counter() - begin}
+
+    return run
+
+
+def compare(names: list[str], rounds: int, threads: int, device: str) -> dict[str, dict[str, float]]:
+    """All sides that can be had here."""
+    sides: dict[str, tuple[Any, ...]] = {}
+    for name in names:
+        if find_spec("stable_baselines3"):
+            sides[f"{name} SB3"] = (sb3, name, device)
+        sides[f"{name} mbkit"] = (ours, name, device, "eager")
+        if device == "cuda":
+            sides[f"{name} mbkit graph"] = (ours, name, device, "cudagraph")
+    return contest(sides, rounds, threads)
+
+
+def report(results: dict[str, dict[str, float]], device: str, threads: int) -> None:
+    """The table, and every target that is met or missed."""
+    rows = []
+    for side, r in results.items():
+        name = side.split()[0]
+        steps = [STEPS[name] / r[key] for key in ("seconds", "slowest", "fastest")]
+        rows.append((side, *steps, r["seconds"] / results[f"{name} mbkit"]["seconds"], r["peak_mib"]))
+    print(f"\n{ENV} on {device}, {threads} threads, hidden {HIDDEN}")
+    print(table(("", "steps/s", "slowest", "fastest", "time / mbkit", "peak MiB"), rows))
+    for side, r in results.items():
+        peer = results.get(f"{side.split()[0]} SB3")
+        if peer and "mbkit" in side:
+            print(verdict(f"{side}: steps a second / SB3", peer["seconds"] / r["seconds"], 1.2, at_least=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(STEPS), nargs="+", default=list(STEPS))
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args()
+    if not find_spec("stable_baselines3"):
+        print("Stable-Baselines3 is left out: `pip install --no-deps stable-baselines3 cloudpickle` adds it and leaves torch alone.")
+    results = compare(args.only, args.rounds, args.threads, args.device)
+    report(results, args.device, args.threads)
+    write(args.json, {"device": args.device, "threads": args.threads, "rounds": args.rounds, "steps": STEPS, "results": results})
+
+
+if __name__ == "__main__":
+    main()
