@@ -1,0 +1,217 @@
+"""Soft Q-learning and the soft policy gradient are one gradient (Schulman et al. 2017, arXiv:1704.06440). S states, A actions.
+
+Q = V + alpha log(pi / pi0) turns a table Q into a policy and back. With the target y frozen and the action drawn from pi, exactly, any pi0:
+
+    grad E 1/2 (Q - y)^2 = -alpha E[Delta grad log pi] + alpha^2 grad D_KL(pi | pi0) - E[Delta] grad V,    Delta = y - alpha D_KL - V
+
+Gradients are flat, [D], over the parameters.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbkit.report.figure import color, legend, panels
+from mbkit.returns import kl_gae, kl_n_step_return
+from mbkit.tabular.environments import garnet
+from mbkit.tabular.mdp import MDP, Array, random_policy, uniform_policy
+from mbkit.tabular.occupancy import discounted
+from mbkit.tabular.operators import expectation, kl, kl_bellman_q, kl_q_of, softmax, value_of
+from mbkit.theory.experiment import Claim, Findings, Setting, Table, experiment
+from mbkit.theory.policy_gradient import finite_differences
+
+TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+WEIGHTS = (0.5, 0.9, 0.95)  # lambda of the advantage estimator
+
+
+class Terms(NamedTuple):
+    """Gradients [D], summed over states with the weights of the occupancy."""
+
+    squared: Array  # of E 1/2 (Q - y)^2, by automatic differentiation
+    score: Array  # alpha E[Delta grad log pi], Delta with D_KL(s)
+    own: Array  # the same, Delta with the action's own log(pi / pi0)
+    divergence: Array  # alpha^2 grad D_KL
+    value: Array  # E[Delta] grad V
+
+
+@experiment("soft_equivalence", "The gradient of soft Q-learning is that of soft policy gradient and value fitting, for any prior")
+def soft_equivalence(setting: Setting) -> Findings:
+    """Both sides of the equivalence with shared parameters; the soft gradient against finite differences; the sum from n = 0."""
+    seeds = range(setting.seed, setting.seed + setting.pick(30, 4))
+    sides = np.array([[equivalence(seed, alpha) for seed in seeds] for alpha in TEMPERATURES])  # [temperatures, seeds, 5]
+    slopes = np.array([[soft_gradient(seed, alpha) for seed in seeds] for alpha in TEMPERATURES])  # [temperatures, seeds, 5]
+    ratios = [weight_of_the_sum_from_zero(setting.seed, lam) for lam in WEIGHTS]
+    exact, twice, missed = float(sides[..., 0].max()), float(sides[..., 2].max()), float(slopes[..., 3].max())
+    usual = float(np.median(sides[..., 3]))
+    forms, wrong = float(slopes[..., :2].max()), float(slopes[..., 2].min())
+    claims = [
+        Claim("the two gradients are equal, for uniform and for random priors, one and three steps", f"within {exact:.1e}", exact <= 1e-12),
+        Claim(
+            "with the action's own KL in Delta, adding alpha^2 grad D_KL errs by that very term",
+            f"within {twice:.1e}",
+            twice <= 1e-12 and usual > 1e-6,
+        ),
+        Claim("both forms of the soft policy gradient are the slope of the objective", f"within {forms:.1e}", forms <= 1e-6),
+        Claim(
+            "KL in the reward and grad D_KL beside it misses by alpha E[grad D_KL] / (1 - gamma)",
+            f"that within {missed:.1e}, a norm of {wrong:.1e} at least",
+            missed <= 1e-12 and wrong > 1e-6,
+        ),
+        Claim(
+            "the mixture that starts at n = 0 is lambda times the one that starts at n = 1",
+            ", ".join(f"{ratio:.6f}" for ratio, _ in ratios),
+            all(rest <= 1e-12 for _, rest in ratios),
+        ),
+    ]
+    first = Table(
+        "Distance to the gradient of half the squared error (greatest entry, median over Garnets)",
+        ("alpha", "D_KL in Delta", "own KL in Delta, and alpha^2 grad D_KL", "alpha^2 grad D_KL", "alpha on the value term too"),
+        [(alpha, *np.median(row[:, [0, 1, 3, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, sides, strict=True)],
+    )
+    second = Table(
+        "Distance to the slope of the KL-regularised objective (greatest entry, median over Garnets)",
+        ("alpha", "A grad log pi - alpha grad D_KL", "(A - alpha log-ratio) grad log pi", "both", "of a slope of"),
+        [(alpha, *np.median(row[:, [0, 1, 2, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, slopes, strict=True)],
+    )
+    third = Table(
+        "KL-GAE as (1 - lambda) sum over n >= 0 of lambda^n A^(n), over the sum of deltas",
+        ("lambda", "ratio", "greatest rest"),
+        [(lam, *ratio) for lam, ratio in zip(WEIGHTS, ratios, strict=True)],
+    )
+    figure, (left, right) = panels(
+        ("temperature alpha", "error of the decomposition"), ("temperature alpha", "error of the soft policy gradient")
+    )
+    draw(left, sides, (0, 1, 4), ("D_KL(s) in Delta", "own KL in Delta", "alpha on value term"))
+    left.plot(TEMPERATURES, np.median(sides[..., 3], 1), ":", color="#23272f", linewidth=1.5, label="alpha² grad D_KL")
+    draw(right, slopes, (0, 1, 2), ("KL beside A", "KL inside A", "both"))
+    for ax in (left, right):
+        ax.set_ylim(1e-18, 1e11)
+        legend(ax)
+    return Findings(claims, [first, second, third], figure)
+
+
+def draw(ax: object, errors: Array, columns: Sequence[int], names: Sequence[str]) -> None:
+    """Medians over the seeds, one line a column."""
+    for i, (column, name) in enumerate(zip(columns, names, strict=True)):
+        style = "o--" if i == 1 else "o-"
+        ax.loglog(TEMPERATURES, np.median(errors[..., column], 1), style, markersize=4, color=color(i), label=name)  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------------------------------------- the equivalence
+def equivalence(seed: int, alpha: float) -> tuple[float, ...]:
+    """Greatest entries over two priors and targets of one and three steps.
+
+    Returns:
+        The error of the decomposition, that with the action's own KL, what that error differs from alpha^2 grad D_KL by, that term, and
+        the error with alpha on the value term too (a mistake in print).
+    """
+    mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
+    found = []
+    for prior in (uniform_policy(mdp), random_policy(mdp, rng)):
+        for steps in (1, 3):
+            t = terms(mdp, prior, alpha, steps, seed)
+            right, double = -t.score + t.divergence - t.value, -t.own + t.divergence - t.value
+            spurious = -t.score + t.divergence - alpha * t.value
+            errors = (right - t.squared, double - t.squared, double - t.squared - t.divergence, t.divergence, spurious - t.squared)
+            found.append([float(np.abs(error).max()) for error in errors])
+    return tuple(np.max(found, 0).tolist())
+
+
+def terms(mdp: MDP, prior: Array, alpha: float, steps: int, seed: int) -> Terms:
+    """All five with a network of shared parameters, so that no state has its own; sums over actions and states are exact."""
+    rng = torch.Generator().manual_seed(seed)
+    features, first, second = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((mdp.S, 4), (4, 6), (6, mdp.A)))
+    parameters = [first.requires_grad_(), second.requires_grad_()]
+    q = (features @ first).tanh() @ second
+    log_prior = torch.as_tensor(np.log(prior))
+    v = alpha * (log_prior + q / alpha).logsumexp(1, keepdim=True)
+    ratio = (q - v) / alpha  # log(pi / pi0)
+    log_pi = log_prior + ratio
+    pi = log_pi.exp().detach()
+    divergence = (log_pi.exp() * ratio).sum(1, keepdim=True)
+    y = torch.as_tensor(target(mdp, pi.numpy(), q.detach().numpy(), prior, alpha, steps))
+    weight = torch.as_tensor(discounted(mdp, pi.numpy()))[:, None] * pi  # [S, A], frozen as the actor's are
+    delta, own = ((y - alpha * x - v).detach() for x in (divergence, ratio))
+    sums = (
+        (weight * 0.5 * (q - y).square()).sum(),
+        alpha * (weight * delta * log_pi).sum(),
+        alpha * (weight * own * log_pi).sum(),
+        alpha**2 * (weight * divergence).sum(),
+        (weight * delta * v).sum(),
+    )
+    return Terms(*(gradient(x, parameters) for x in sums))
+
+
+def target(mdp: MDP, pi: Array, q: Array, prior: Array, alpha: float, steps: int) -> Array:
+    """The soft n-step target [S, A], its expectation: n backups of the table under the frozen policy."""
+    for _ in range(steps):
+        q = kl_bellman_q(mdp, pi, q, prior, alpha)
+    return q
+
+
+def gradient(x: Tensor, parameters: Sequence[Tensor]) -> Array:
+    """D x / d parameters, flat."""
+    parts = torch.autograd.grad(x, parameters, retain_graph=True)
+    return np.asarray(torch.cat([part.flatten() for part in parts]).numpy())
+
+
+# ---------------------------------------------------------------------------------------------------------- soft policy gradient
+def soft_gradient(seed: int, alpha: float) -> tuple[float, ...]:
+    """Greatest entries, with a tabular softmax and a random prior.
+
+    Returns:
+        Distance to finite differences with the KL beside the advantage, inside it, and both; what the last differs from
+        alpha E[grad D_KL] / (1 - gamma) by; the slope itself.
+    """
+    mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
+    prior, theta = random_policy(mdp, rng), rng.normal(size=(8, 3))
+
+    def objective(x: Array) -> float:
+        pi = softmax(x)
+        return float(mdp.mu0 @ value_of(mdp, pi, -alpha * kl(pi, prior)))
+
+    slope = finite_differences(objective, theta)
+    beside, inside, both, twice = soft_policy_gradients(mdp, softmax(theta), prior, alpha)
+    errors = (beside - slope, inside - slope, both - slope, both - beside - twice, slope)
+    return tuple(float(np.abs(error).max()) for error in errors)
+
+
+def soft_policy_gradients(mdp: MDP, pi: Array, prior: Array, alpha: float) -> tuple[Array, Array, Array, Array]:
+    """E[A grad log pi] - alpha grad D_KL; E[(A - alpha log(pi / pi0)) grad log pi]; the wrong sum of both; its excess. All [S, A].
+
+    A = Q - V, and Q does not contain the KL of its own step. The expected KL-GAE without the add-back is A - alpha log(pi / pi0) for
+    every lambda if V is exact.
+    """
+    q, ratio, divergence = kl_q_of(mdp, pi, prior, alpha), np.log(pi / prior), kl(pi, prior)[:, None]
+    advantage = q - (expectation(pi, q)[:, None] - alpha * divergence)
+    scale = discounted(mdp, pi)[:, None] / (1 - mdp.gamma)
+
+    def score(weight: Array) -> Array:
+        """E[weight grad log pi] of a softmax table."""
+        return np.asarray(scale * pi * (weight - expectation(pi, weight)[:, None]))
+
+    pull = alpha * score(ratio)  # alpha grad D_KL
+    inside = score(advantage - alpha * ratio)
+    return score(advantage) - pull, inside, inside - pull, -pull
+
+
+# ------------------------------------------------------------------------------------------------------------ the sum from n = 0
+def weight_of_the_sum_from_zero(seed: int, lam: float, steps: int = 40, alpha: float = 0.7, gamma: float = 0.9) -> tuple[float, float]:
+    """(1 - lambda) sum_{n>=0} lambda^n A^(n) with A^(0) = alpha KL_t, less alpha KL_t, over the sum of deltas: (ratio, greatest rest)."""
+    rng = torch.Generator().manual_seed(seed)
+    reward, divergence, value, after = torch.randn(4, steps, 8, generator=rng, dtype=torch.float64)
+    divergence = divergence.abs()
+    discount, ended = torch.ones_like(reward), torch.zeros_like(reward, dtype=torch.bool)
+    next_value = torch.cat([value[1:], after[-1:]])
+    own = alpha * divergence
+    mixture, left = (1 - lam) * own, 1 - (1 - lam)
+    for n in range(1, steps + 1):
+        weight = left if n == steps else (1 - lam) * lam**n  # no estimate is longer than the trajectory
+        mixture = mixture + weight * (kl_n_step_return(reward, divergence, discount, ended, next_value, gamma, n, alpha) - value)
+        left -= weight
+    deltas = kl_gae(reward, divergence, discount, ended, value, next_value, gamma, lam, alpha) - own
+    ratio = ((mixture - own) * deltas).sum() / deltas.square().sum()
+    return float(ratio), float((mixture - own - lam * deltas).abs().max())
