@@ -1,0 +1,136 @@
+"""Natural policy gradient with entropy converges linearly, at any step size up to (1 - gamma) / tau (Cen et al. 2020, arXiv:2007.06558).
+
+log pi [S, A]; Q_tau [S, A] the soft value; a step is named by its share eta tau / (1 - gamma) in (0, 1] of the largest.
+"""
+
+from itertools import product
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbkit.report.figure import INK, color, panels
+from mbkit.tabular.environments import garnet
+from mbkit.tabular.mdp import MDP, Array, random_policy
+from mbkit.tabular.natural_gradient import entropy_npg_step, npg_step
+from mbkit.tabular.operators import log_table, q_of, soft_q_of
+from mbkit.tabular.planning import policy_iteration, soft_policy_iteration
+from mbkit.theory.experiment import Claim, Findings, Setting, Table, experiment
+
+FLOOR = 1e-9  # errors below it may be rounding: values are of the size 1 / (1 - gamma)
+COLUMNS = (
+    "gamma",
+    "tau",
+    "eta tau / (1 - gamma)",
+    "promised rate",
+    "measured",
+    "std",
+    "(1 - share)^2",
+    "error / bound, largest",
+    "steps to 1e-6",
+)
+
+
+@experiment("entropy_npg", "Natural policy gradient with entropy converges linearly, like (1 - eta tau)^t, to the regularised optimum")
+def entropy_npg(setting: Setting) -> Findings:
+    """|Q*_tau - Q_t| against C gamma (1 - eta tau)^t on Garnets, for several eta, tau and gamma, and the loss without entropy."""
+    steps = setting.pick(600, 150)
+    seeds = range(setting.seed, setting.seed + setting.pick(6, 3))
+    gammas, taus = setting.pick((0.9, 0.99), (0.9,)), setting.pick((0.01, 0.1, 1.0), (0.1, 1.0))
+    rows, curves, cases = [], {}, 0
+    for gamma, tau, share in product(gammas, taus, setting.pick((0.02, 0.1, 0.3, 0.9, 1.0), (0.1, 0.3, 1.0))):
+        runs = np.array([run(garnet(seed=seed, gamma=gamma), tau, share, seed, steps) for seed in seeds])  # [seeds, 2, steps]
+        error, bound = runs[:, 0], runs[:, 1]
+        rates = [tail_rate(e) for e in error] if share < 1 else [0.0]
+        reached = (error > 1e-6).sum(1).mean()
+        ratio = (np.maximum(error - FLOOR, 0) / bound).max()
+        rows.append(
+            (gamma, tau, share, 1 - share * (1 - gamma), *map(float, (np.mean(rates), np.std(rates), (1 - share) ** 2, ratio, reached)))
+        )
+        curves[gamma, tau, share] = runs[0]
+        cases += error.size
+    promised, measured, local, ratio = (np.array([row[i] for row in rows]) for i in (3, 4, 6, 7))
+    slow, jump = np.array([row[2] < 1 for row in rows]), max(row[8] for row in rows if row[2] == 1)
+    plain = np.array(
+        [[hard_loss(garnet(seed=seed), tau, seed, steps) for seed in seeds] for tau in (0.0, *taus)]
+    )  # [1 + taus, seeds, steps]
+    limits = [0.9 * tau * np.log(4) / (1 - 0.9) for tau in taus]
+    final = plain[..., -1].max(1)
+    claims = [
+        Claim(
+            "no error exceeds C gamma (1 - eta tau)^t",
+            f"{(ratio > 1).sum()}/{cases}, largest ratio {ratio.max():.3f}",
+            bool((ratio <= 1).all()),
+        ),
+        Claim(
+            "at last it shrinks faster than promised",
+            f"largest rate / promised {(measured / promised).max():.3f}",
+            bool((measured < promised).all()),
+        ),
+        Claim(
+            "namely by (1 - eta tau / (1 - gamma))^2 a step, because a value errs by the square of its policy's error",
+            f"largest difference {np.abs(measured - local)[slow].max():.3f}",
+            bool((np.abs(measured - local)[slow] < 0.03).all()),
+        ),
+        Claim("the largest step, soft policy iteration, has 1e-6 in 12 steps", f"mean at most {jump:.1f}", jump <= 12),
+        Claim(
+            "the limit is the regularised optimum: without entropy, up to gamma tau ln A / (1 - gamma) is lost",
+            ", ".join(f"tau {t:g}: {f:.3g} of {b:.3g}" for t, f, b in zip(taus, final[1:], limits, strict=True)),
+            all(1e-6 < f <= b for f, b in zip(final[1:], limits, strict=True)),
+        ),
+    ]
+    lost = [
+        (t, *(float(plain[i, :, k - 1].mean()) for k in (1, 10, 100, steps)), float(plain[i, :, -1].std()))
+        for i, t in enumerate((0.0, *taus))
+    ]
+    hard = Table("Loss |Q* - Q^pi| without entropy, gamma = 0.9", ("tau", *(f"step {k}" for k in (1, 10, 100, steps)), "std"), lost)
+    return Findings(claims, [Table("Rates, by Garnets", COLUMNS, rows), hard], figure_of(curves, plain, taus))
+
+
+def figure_of(curves: dict[tuple[float, float, float], Array], plain: Array, taus: tuple[float, ...]) -> Figure:
+    """Error and bound [2, steps] of the first Garnet by (gamma, tau, share); losses [1 + taus, seeds, steps] without entropy."""
+    steps = plain.shape[-1]
+    figure, (left, right) = panels(("step t", "|Q*_tau - Q_t|"), ("step t", "loss without entropy"))
+    for i, share in enumerate(s for g, t, s in curves if (g, t) == (0.9, 0.1)):
+        error, bound = curves[0.9, 0.1, share]
+        t = np.arange(1, steps + 1)
+        left.loglog(t, np.where(error > FLOOR, error, np.nan), color=color(i), label=f"share {share:g}")
+        left.loglog(t, bound, "--", lw=1.0, color=color(i))
+    for i, tau in enumerate((0.0, *taus)):
+        right.loglog(np.arange(1, steps + 1), plain[i].mean(0), color=color(i), label=f"tau = {tau:g}")
+    left.set_ylim(1e-9, 1e5)
+    right.set_ylim(1e-4, 10)
+    left.legend(frameon=False, labelcolor=INK, fontsize=7.5, loc="upper right", ncols=3)
+    right.legend(frameon=False, labelcolor=INK, fontsize=7.5, loc="lower left")
+    return figure
+
+
+def run(mdp: MDP, tau: float, share: float, seed: int, steps: int) -> tuple[Array, Array]:
+    """|Q*_tau - Q_{t+1}| and its bound, t = 0..steps - 1, from a random policy; each [steps]."""
+    eta = share * (1 - mdp.gamma) / tau
+    best = soft_policy_iteration(mdp, tau, tol=1e-10)
+    pi = random_policy(mdp, np.random.default_rng(seed))
+    log_pi, error = np.log(pi), []
+    log_best = (best.q - best.v[:, None]) / tau
+    C = np.abs(best.q - soft_q_of(mdp, pi, tau)).max() + 2 * tau * (1 - share) * np.abs(log_best - log_pi).max()
+    for _ in range(steps):
+        log_pi = entropy_npg_step(mdp, log_pi, eta, tau)
+        error.append(float(np.abs(best.q - soft_q_of(mdp, np.exp(log_pi), tau)).max()))
+    return np.array(error), C * mdp.gamma * (1 - eta * tau) ** np.arange(steps)
+
+
+def tail_rate(error: Array) -> float:
+    """Factor by which the error shrinks in a step, at last: where it is below a thousandth of the first and well above rounding."""
+    inside = np.flatnonzero((error > 10 * FLOOR) & (error < 1e-3 * error[0]))
+    if len(inside) < 2:  # it crosses that range at a stride: take the last stride above rounding
+        inside = np.flatnonzero(error > FLOOR)[-2:]
+    return float((error[inside[-1]] / error[inside[0]]) ** (1 / (inside[-1] - inside[0])))
+
+
+def hard_loss(mdp: MDP, tau: float, seed: int, steps: int) -> list[float]:
+    """|Q* - Q^pi| of the MDP without entropy after 1..steps steps of size 1 - gamma; tau = 0 is the plain natural gradient."""
+    best, pi = policy_iteration(mdp).q, random_policy(mdp, np.random.default_rng(seed))
+    eta, lost = 1 - mdp.gamma, []
+    for _ in range(steps):
+        pi = np.exp(entropy_npg_step(mdp, log_table(pi), eta, tau)) if tau > 0 else npg_step(mdp, pi, eta)
+        lost.append(float(np.abs(best - q_of(mdp, pi)).max()))
+    return lost
