@@ -30,7 +30,7 @@ SECTIONS = {
         *rows(CARTPOLE, "ppo trpo", 100_000),
         *rows(CARTPOLE, "a2c npg soft_pg reinforce vtrace retrace", 300_000),
     ],
-    "acrobot": [*rows(ACROBOT, "dqn", 100_000), *rows(ACROBOT, "ppo", 300_000)],
+    "acrobot": [*rows(ACROBOT, "dqn double_dqn", 50_000), *rows(ACROBOT, "ppo", 200_000)],
     "pendulum": rows(PENDULUM, "ppo trpo", 200_000),
     "cheetah": rows(CHEETAH, "ppo", 500_000, seeds=(1,)),
 }

@@ -5,11 +5,12 @@ Letters: B batch, O observation, A actions, M environments, N rows of targets, K
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mbkit.agents.base import LearningAgent, descend, needs_discrete
 from mbkit.config import at_least, between, positive
@@ -19,18 +20,24 @@ from mbkit.types import EnvSpec, Metrics, State, TargetFn, Targets, Transition
 
 
 @dataclass(frozen=True)
-class ValueConfig:
-    """Network, exploration, slow network."""
+class EpsilonGreedyConfig:
+    """Network, step size and exploration."""
 
     hidden: tuple[int, ...] = at_least((128, 128), 1)  # widths of the hidden layers, ReLU between
     lr: float = positive(1e-3)  # Adam's step size
     error: Literal["mse", "huber"] = "huber"  # of the regression; huber: quadratic to 1, then linear
     max_norm: float = positive(10.0)  # of the gradient
-    target_every: int = at_least(500, 0)  # updates between two copies of the network into the slow one; 0: Polyak averaging
-    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow network, where it is an average
     epsilon: float = between(1.0, 0, 1)  # probability of a uniformly random action at the beginning, after the warm-up
     final_epsilon: float = between(0.05, 0, 1)  # and in the end
     epsilon_steps: int = at_least(10_000, 1)  # environment steps after the warm-up in which it falls, linearly
+
+
+@dataclass(frozen=True)
+class ValueConfig(EpsilonGreedyConfig):
+    """The same with a slow network that follows."""
+
+    target_every: int = at_least(500, 0)  # updates between two copies of the network into the slow one; 0: Polyak averaging
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow network, where it is an average
 
 
 def taken(q: Tensor, action: Tensor) -> Tensor:
@@ -45,24 +52,62 @@ def regression(q: Tensor, y: Targets, error: str) -> Tensor:
     return (y.weight * each).mean(1).sum()
 
 
+class TakenRegression(torch.autograd.Function):
+    """`regression` of `taken` values with a backward pass of its own: autograd's would be a dozen small operators.
+
+    Half the squared error and Huber's are both (d - c/2) c of the error d with slope c: c = d, or d clipped to [-1, 1].
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, values: Tensor, action: Tensor, target: Tensor, weight: Tensor, huber: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the values of the taken actions [K, N], as numbers."""
+        index = action.expand(values.shape[:-1])[..., None]
+        q = values.gather(-1, index)[..., 0]
+        d = q - target
+        slope = d.clamp(-1, 1) if huber else d
+        gradient = slope * (weight / len(target))
+        ctx.save_for_backward(index, gradient)
+        ctx.shape = values.shape
+        ctx.mark_non_differentiable(q)
+        return torch.add(d, slope, alpha=-0.5).mul_(gradient).sum(), q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """The slope where an action was taken, zero elsewhere, [K, N, A]."""
+        index, gradient = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).scatter_(-1, index, (gradient * grad)[..., None]), None, None, None, None
+
+
+def taken_regression(values: Tensor, y: Targets, error: str) -> tuple[Tensor, Tensor]:
+    """`regression(taken(values, y.action), y, error)` of values [K, N, A], and those values [K, N] without gradient."""
+    out: tuple[Tensor, Tensor] = TakenRegression.apply(values, y.action, y.target, y.weight, error == "huber")  # type: ignore[no-untyped-call]
+    return out
+
+
 def falling(begin: float, end: float, steps: int, now: int) -> float:
     """From `begin` to `end` in `steps`, linearly; `end` afterwards."""
     return begin + (end - begin) * min(now / steps, 1.0)
 
 
-class ValueAgent(LearningAgent):
-    """Acts epsilon-greedily on Q and regresses it on targets of a slow copy."""
+class EpsilonGreedy(LearningAgent):
+    """Acts epsilon-greedily on Q, and judges by a slow copy of it; how the two change is the algorithm's matter.
 
-    count: Tensor  # 0-d, updates so far
+    Raises:
+        UserError: the environment's actions are continuous; `name` is the culprit.
+    """
 
-    def __init__(self, name: str, spec: EnvSpec, cfg: ValueConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+    cfg: EpsilonGreedyConfig
+
+    def __init__(self, name: str, spec: EnvSpec, cfg: EpsilonGreedyConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_discrete(name, spec.discrete, spec.action_dim)
         super().__init__()
         self.cfg, self.gamma, self.target, self.actions, self.device = cfg, gamma, target, spec.action_dim, spec.device
         self.q = self.make_network(spec)
         self.slow_q = deepcopy(self.q).requires_grad_(False)
         self.acted = 0  # exploring steps so far, over all environments
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.to(spec.device)
         self.add_optimizers(cfg.lr, q=self.q)
 
@@ -117,22 +162,6 @@ class ValueAgent(LearningAgent):
         """What Q is regressed on."""
         return self.target(self, batch, self.gamma)
 
-    def update(self, batch: Transition) -> Metrics:
-        """One step of regression, and where it is due one on the slow network."""
-        y = self.targets(batch)
-        q = taken(self.q(y.obs), y.action)
-        loss = descend(self.optimizers["q"], regression(q, y, self.cfg.error), self.cfg.max_norm)
-        self.follow()
-        return {"critic/loss": loss, "critic/q": q.detach().mean(), "critic/target": y.target.mean()}
-
-    def follow(self) -> None:
-        """The slow network becomes a copy every so many updates, or moves a little with each."""
-        self.count += 1
-        if self.cfg.target_every:
-            copy_when_(self.slow_q, self.q, self.count % self.cfg.target_every == 0)
-        else:
-            polyak_(self.slow_q, self.q, self.cfg.tau)
-
     def get_extra_state(self) -> State:
         """The optimizer, and how far exploration has fallen."""
         return {**super().get_extra_state(), "acted": self.acted}
@@ -141,3 +170,30 @@ class ValueAgent(LearningAgent):
         """Inverse of `get_extra_state`."""
         super().set_extra_state(state)
         self.acted = int(state["acted"])
+
+
+class ValueAgent(EpsilonGreedy):
+    """One step of regression on targets of the slow copy in each update; the copy follows, at once every so often or a little each time."""
+
+    cfg: ValueConfig
+    count: Tensor  # 0-d, updates so far
+
+    def __init__(self, name: str, spec: EnvSpec, cfg: ValueConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+        super().__init__(name, spec, cfg, gamma, target)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=spec.device))
+
+    def update(self, batch: Transition) -> Metrics:
+        """One step of regression, and where it is due one on the slow network."""
+        y = self.targets(batch)
+        loss, q = taken_regression(self.q(y.obs), y, self.cfg.error)
+        loss = descend(self.optimizers["q"], loss, self.cfg.max_norm)
+        self.follow()
+        return {"critic/loss": loss, "critic/q": q.mean(), "critic/target": y.target.mean()}
+
+    def follow(self) -> None:
+        """The slow network becomes a copy every so many updates, or moves a little with each."""
+        if not self.cfg.target_every:
+            polyak_(self.slow_q, self.q, self.cfg.tau)
+            return
+        self.count += 1
+        copy_when_(self.slow_q, self.q, self.count % self.cfg.target_every == 0)
