@@ -106,8 +106,8 @@ def rows_of(distribution: Any, rows: Tensor) -> Any:
 
 
 def detached(distribution: Any) -> Any:
-    """The same distribution as a constant."""
-    return type(distribution)(*(field.detach() for field in distribution))
+    """The same distribution as a constant; a copy, for a field may be a parameter itself, which changes in place."""
+    return type(distribution)(*(field.detach().clone() for field in distribution))
 
 
 def mlp(sizes: Sequence[int], activation: Nonlinearity = "tanh", last_gain: float = 1.0) -> nn.Sequential:
@@ -207,7 +207,11 @@ class ValueNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """The value, [B]."""
-        return self.normalized(obs) * self.targets.std + self.targets.mean
+        return self.in_raw_units(self.normalized(obs))
+
+    def in_raw_units(self, value: Tensor) -> Tensor:
+        """What `normalized` says [B], in the units of rewards."""
+        return value * self.targets.std + self.targets.mean
 
     def in_units(self, target: Tensor) -> Tensor:
         """Targets [B] in the units of `normalized`."""

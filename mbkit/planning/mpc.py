@@ -55,7 +55,7 @@ class MPC:
         if cfg.replan_every > cfg.horizon:
             raise UserError(f"replan_every={cfg.replan_every}: expected at most horizon={cfg.horizon}")
         if cfg.noise and spec.discrete:
-            raise UserError(f"noise={cfg.noise}: discrete actions take none, expected 0")
+            raise UserError(f"noise={cfg.noise} (agent.noise of pets, imagination.noise of loop): discrete actions take none, expected 0")
         if planner.budget_ms is not None and cfg.mode != "eager":
             raise UserError(f"budget_ms={planner.budget_ms} reads the host clock, expected mode 'eager', got {cfg.mode!r}")
         self.spec, self.planner, self.dynamics, self.cfg = spec, planner, dynamics, cfg
