@@ -106,6 +106,37 @@ def test_n_step_sums(capacity: int, script: list[Any], steps: int) -> None:
         assert batch.obs[i, 0].item() == row["id"]
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 12), writes, st.integers(1, 5), st.booleans())
+def test_a_bonus_is_paid_behind_the_first_step(capacity: int, script: list[Any], steps: int, discrete: bool) -> None:
+    """r_0 + sum_{j >= 1} 0.9^j (r_j + bonus(s_j, a_j)) along each row's own chain; what ends it and how it is discounted stays."""
+    spec = DISCRETE if discrete else SPEC
+    buffer, listed = written(capacity, script, spec)
+    plain = buffer.n_step(steps, 0.9).at(buffer.order())
+    batch = buffer.n_step(steps, 0.9, lambda obs, action: 100 + obs[:, 0] + action.reshape(-1)).at(buffer.order())
+    assert batch.reward.shape == plain.reward.shape
+    for i, row in enumerate(listed.rows):
+        chain = [r["id"] for r in listed.chain(row, steps)]
+        paid = [100 + n + (n % 5 if discrete else n / 1000) for n in chain]
+        expected = 10 * chain[0] + sum(0.9**j * (10 * n + paid[j]) for j, n in enumerate(chain) if j)
+        assert batch.reward[i].item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(batch.discount, plain.discount)
+    assert torch.equal(batch.next_obs, plain.next_obs)
+
+
+def test_no_bonus_is_asked_for_rows_that_are_none() -> None:
+    """Whatever lies in the trash row behind the ring never reaches a policy: choices there need not be choices."""
+    buffer = ReplayBuffer(8, DISCRETE)
+    buffer.extend(rows([1, 2], [0, 0], DISCRETE))
+    buffer.extend(rows([3, 4], [0, 0], DISCRETE)._replace(action=torch.tensor([77, 4])), torch.tensor([False, True]))
+
+    def bonus(obs: Tensor, action: Tensor) -> Tensor:
+        assert (action < 5).all()
+        return action.float()
+
+    assert buffer.n_step(4, 0.9, bonus).sample(64).reward.isfinite().all()
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 16), writes, st.integers(1, 4))
 def test_windows_are_all_the_unbroken_stretches(capacity: int, script: list[Any], length: int) -> None:

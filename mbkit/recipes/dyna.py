@@ -33,7 +33,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     spec = spec_of(config, env)
     agent = make_replaying_agent(config, spec)
     parts = acting(agent, config, spec)
-    parts.hooks.append(updates_on(real_data(config, parts.buffer), agent, config))  # Algorithm: (d) direct reinforcement learning
+    parts.hooks.append(updates_on(real_data(config, parts.buffer, agent), agent, config))  # Algorithm: (d) direct reinforcement learning
     if cfg.updates > 0:
         model = learned_model(config, env)
         pairs = SeenPairs(parts.buffer, model)

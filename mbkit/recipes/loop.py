@@ -56,6 +56,6 @@ def build(config: Experiment, env: Environment) -> Parts:
 
     actor = actor_for(env)
     parts = Parts(actor, buffer, actor_for, stateful={"buffer": buffer, "agent": agent, "actor": actor})
-    updates = updates_on(real_data(config, buffer), agent, config)
+    updates = updates_on(real_data(config, buffer, agent), agent, config)
     parts.hooks = [*parts.adopt(model, config), updates, WatchPlans(actor, loop)]
     return parts

@@ -77,7 +77,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     spec, loop = spec_of(config, env), config.loop
     agent = make_replaying_agent(config, spec)
     parts = acting(agent, config, spec)
-    source = real_data(config, parts.buffer)
+    source = real_data(config, parts.buffer, agent)
     real: list[Hook] = [updates_on(source, agent, config)]
     if cfg.real_ratio == 1:
         parts.hooks += real

@@ -53,7 +53,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     spec = spec_of(config, env)
     agent = make_replaying_agent(config, spec)
     parts = acting(agent, config, spec)
-    source = real_data(config, parts.buffer)
+    source = real_data(config, parts.buffer, agent)
     if cfg.real_ratio < 1:
         imagine = imagination(config, env, parts)
         source = Mixture([source, imagine.memory], [cfg.real_ratio, 1 - cfg.real_ratio])

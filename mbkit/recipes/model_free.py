@@ -9,7 +9,18 @@ from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, LoopConfig
 from mbkit.envs import Environment
 from mbkit.loops import Rollouts
-from mbkit.recipes.parts import Greedy, Parts, acting, is_trajectory_learner, make_agent, real_data, room_for_agent, spec_of, updates_on
+from mbkit.recipes.parts import (
+    Greedy,
+    Parts,
+    acting,
+    is_trajectory_learner,
+    make_agent,
+    prior_of_run,
+    real_data,
+    room_for_agent,
+    spec_of,
+    updates_on,
+)
 from mbkit.trajectories import TrajectoryBuffer
 from mbkit.types import Source, TrajectoryLearner, Transition, UserError
 
@@ -48,7 +59,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     spec, loop = spec_of(config, env), config.loop
     agent = make_agent(config, spec)
     parts, fresh = acting(agent, config, spec), getattr(agent, "on_policy", False)
-    source = on_policy_data(config.agent.name, loop, parts.buffer, config.gamma) if fresh else real_data(config, parts.buffer)
+    source = on_policy_data(config.agent.name, loop, parts.buffer, config.gamma) if fresh else real_data(config, parts.buffer, agent)
     parts.hooks.append(updates_on(source, agent, config))
     return parts
 
@@ -57,8 +68,9 @@ def build_from_trajectories(config: Experiment, env: Environment) -> Parts:
     """The same for an agent that learns from all steps between two updates at once."""
     assert config.agent is not None
     spec, loop, part = spec_of(config, env), config.loop, config.agent
+    prior = prior_of_run(part, spec)
     with room_for_agent(part):
-        agent: TrajectoryLearner = registry.agents[part.name].target(spec, part.config, config.gamma)
+        agent: TrajectoryLearner = registry.agents[part.name].target(spec, part.config, config.gamma, **prior)
     check_rollouts(config, agent)
     buffer = TrajectoryBuffer(loop.rollout_steps, loop.num_envs, spec, loop.rollouts_kept)
     hook = Rollouts(agent, buffer, loop, spec.device, part.name, config.steps)

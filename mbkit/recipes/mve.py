@@ -77,7 +77,7 @@ def build(config: Experiment, env: Environment) -> Parts:
     target = ValueExpansion(model, cfg.horizon, cfg.start, cfg.weighting, count_particles(cfg, config.dynamics.config))
     agent = make_replaying_agent(config, spec, one_step if model is None else target)
     parts = acting(agent, config, spec)
-    updates = updates_on(real_data(config, parts.buffer), agent, config)
+    updates = updates_on(real_data(config, parts.buffer, agent), agent, config)
     if model is None:
         parts.hooks = [updates]
         return parts

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from mbkit import registry
 from mbkit.accelerate import rng_state, set_rng_state
+from mbkit.agents.prior import policy_of
 from mbkit.buffer import ReplayBuffer
-from mbkit.config import Experiment, Part
+from mbkit.config import Experiment, Part, from_dict, read_yaml
 from mbkit.dynamics import files, mbrl
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.dynamics.mujoco import MujocoDynamics
 from mbkit.envs import Environment, known
 from mbkit.loops import FitModel, Hook, Updates, enough_room
+from mbkit.recording import load_checkpoint
 from mbkit.targets import one_step
 from mbkit.types import (
     Actor,
@@ -88,11 +91,41 @@ def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -
     made_for = registry.agents[config.agent.name].target
     if is_trajectory_learner(made_for):
         raise UserError(f"agent {config.agent.name!r} learns from whole trajectories, but {config.algo} offers transitions; e.g. agent=sac")
+    prior = prior_of_run(config.agent, spec)
     with room_for_agent(config.agent):
-        made = made_for(spec, config.agent.config, config.gamma, target)
+        made = made_for(spec, config.agent.config, config.gamma, target, **prior)
     if not isinstance(made, Learner):
         raise UserError(f"agent {config.agent.name!r} does not learn from batches of transitions, which {config.algo} needs")
     return made
+
+
+def prior_of_run(part: Part, spec: EnvSpec) -> dict[str, Any]:
+    """Where `agent.prior` is the directory of a run: its agent's policy as it stood at the last checkpoint, for the constructor.
+
+    Raises:
+        UserError: no run there, one with other dimensions, or one whose policy has no probabilities.
+    """
+    name = getattr(part.config, "prior", None)
+    if not isinstance(name, str) or ":" in name or not Path(name).is_dir():
+        return {}
+    file, before = Path(name) / "config.yaml", rng_state()
+    if not file.is_file():
+        raise UserError(f"agent.prior={name}: expected the directory of a run; it has no config.yaml")
+    try:
+        run = from_dict(read_yaml(file.read_text(), str(file)))
+        if run.agent is None:
+            raise UserError(f"{run.algo} learns no policy")
+        _, state = load_checkpoint(Path(name) / "checkpoint")
+        made_for, config = registry.agents[run.agent.name].target, run.agent.config
+        arguments = (spec, config, run.gamma) if is_trajectory_learner(made_for) else (spec, config, run.gamma, one_step)
+        agent = made_for(*arguments, **prior_of_run(run.agent, spec))
+        agent.load_state_dict(state["parts"]["agent"])
+        policy = policy_of(agent, spec.discrete)
+    except (UserError, KeyError, RuntimeError) as error:
+        here = f"{spec.obs_dim} observations and {spec.action_dim} {'choices' if spec.discrete else 'action dimensions'}"
+        raise UserError(f"agent.prior={name} can be no prior of {here}: {str(error).splitlines()[0]}") from error
+    set_rng_state(before)  # making it spends none of the run's random numbers
+    return {"prior": policy}
 
 
 def make_replaying_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -> Learner:
@@ -115,9 +148,11 @@ def updates_on(source: Source, agent: Learner, config: Experiment, rate: float |
     return Updates(agent, source, config.loop, torch.device(config.device), config.agent.name, rate)
 
 
-def real_data(config: Experiment, buffer: ReplayBuffer) -> Source:
-    """What an agent draws real transitions from: one-step rows, or n-step sums of them."""
-    return buffer if config.loop.n_step == 1 else buffer.n_step(config.loop.n_step, config.gamma)
+def real_data(config: Experiment, buffer: ReplayBuffer, agent: Learner) -> Source:
+    """What an agent draws real transitions from: one-step rows, or n-step sums of them, with what its soft backups pay on the way."""
+    if config.loop.n_step == 1:
+        return buffer
+    return buffer.n_step(config.loop.n_step, config.gamma, getattr(agent, "path_bonus", None))
 
 
 def make_planner(config: Experiment, spec: EnvSpec) -> Any:
