@@ -117,21 +117,21 @@ def da_vi_entropy(mdp: MDP, q0: Array, lam: float, tau: float, errors: Errors | 
 def munchausen_vi(
     mdp: MDP, q0: Array, alpha: float = 0.9, tau: float = 0.03, l0: float = -np.inf, errors: Errors | None = None
 ) -> Iterator[Iterate]:
-    """M-VI: pi = softmax(q / tau), q' = R + alpha tau [log pi]_{l0}^0 + gamma P <pi, q - tau log pi>; = MD-VI(alpha tau, (1-alpha) tau).
+    """M-VI: pi = softmax(q / tau), q' = R + alpha [tau log pi]_{l0}^0 + gamma P <pi, q - tau log pi>; = MD-VI(alpha tau, (1-alpha) tau).
 
     Args:
         mdp: the model.
         q0: where it starts, [S, A].
         alpha: share of the log-policy in the reward. Paper: 0.9.
         tau: temperature. Paper: 0.03.
-        l0: the log-policy is clipped from below here. Paper: -1; here none, because clipping breaks the equivalence.
+        l0: tau log pi is clipped from below here. Paper: -1; here none, because clipping breaks the equivalence.
         errors: k -> eps_k.
     """
     q, k = q0, 0
     while True:
         k += 1
         log_pi = log_softmax(q, tau)
-        bonus = np.where(mdp.terminal[:, None], 0.0, alpha * tau * np.clip(log_pi, l0, 0.0))
+        bonus = np.where(mdp.terminal[:, None], 0.0, alpha * np.clip(tau * log_pi, l0, 0.0))
         q = bonus + backup(mdp, expectation(np.exp(log_pi), q - tau * log_pi)) + _error(errors, k)
         yield Iterate(q, log_pi)
 
