@@ -3,6 +3,7 @@
 Letters: T steps, M environments, N = T M rows, O observation, A action.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from mbkit.agents.base import LearningAgent
 from mbkit.config import at_least
 from mbkit.policies import Distribution, Nonlinearity, RunningNormalizer, ValueNetwork, make_policy
+from mbkit.returns import gae
 from mbkit.types import EnvSpec, Trajectory
 
 
@@ -50,6 +52,12 @@ def standardized(advantage: Tensor) -> Tensor:
 def shuffled(rows: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
     """All rows in random order, int64, in minibatches of `size` (the last may be smaller); can be captured in a CUDA graph."""
     return torch.rand(rows, device=device).argsort().tensor_split(tuple(range(size, rows, size)))
+
+
+def in_minibatches(fields: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """The same for the rows themselves, [N, ...] of every field: put in order once, so that a minibatch is but a view of it."""
+    order = torch.rand(len(fields[0]), device=fields[0].device).argsort()
+    return zip(*(torch.split(x[order], size) for x in fields), strict=True)
 
 
 class OnPolicyAgent(LearningAgent):
@@ -94,6 +102,14 @@ class OnPolicyAgent(LearningAgent):
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """Of actions at raw observations, [B]."""
         return self.distribution(obs).log_prob(action)
+
+    @torch.no_grad()
+    def evaluated(self, trajectory: Trajectory, gae_lambda: float) -> Rows:
+        """Generalised advantages and value targets of a trajectory [T, M], as N rows."""
+        t, obs = trajectory, self.normalizer(trajectory.obs)
+        value, next_value = self.critic(obs), self.value(t.next_obs)
+        advantage = gae(t.reward, t.discount, t.ended, value, next_value, self.gamma, gae_lambda)
+        return Rows(flat(obs), flat(t.action), flat(t.log_prob), flat(advantage), flat(advantage + value))
 
     def anneal(self, remaining: float) -> None:
         """`remaining` of the run, from 1 to 0, lies ahead: who has a schedule follows it."""

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.agents.base import descend
-from mbkit.agents.on_policy import NetworkConfig, OnPolicyAgent, Rows, flat, shuffled, standardized
+from mbkit.agents.on_policy import NetworkConfig, OnPolicyAgent, Rows, in_minibatches, standardized
 from mbkit.config import at_least, between, positive
-from mbkit.policies import detached, rows_of
+from mbkit.policies import detached
 from mbkit.registry import agents
-from mbkit.returns import gae
 from mbkit.types import EnvSpec, Metrics, Trajectory, UserError
+
+BETA = (2.0**-20, 2.0**20)  # Paper: no bounds; here: some, since what was halved to 0 could not be doubled any more
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float | None) 
 
 
 def adapted(beta: Tensor, kl: Tensor, target: float) -> Tensor:
-    """Section 4: the penalty's coefficient doubles where D_KL > 1.5 target, halves where it is < target / 1.5."""
-    return torch.where(kl > 1.5 * target, 2 * beta, torch.where(kl < target / 1.5, beta / 2, beta))
+    """Section 4: the penalty's coefficient doubles where D_KL > 1.5 target, halves where it is < target / 1.5; all 0-d."""
+    beta = torch.where(kl > 1.5 * target, 2 * beta, torch.where(kl < target / 1.5, beta / 2, beta))
+    return beta.clamp(*BETA)
 
 
 @agents.register("ppo", PPOConfig, env="CartPole-v1", steps=100_000, loop={"warmup_steps": 0, "rollout_steps": 2048})
@@ -68,16 +70,8 @@ class PPO(OnPolicyAgent):
         if self.cfg.anneal_lr:
             self.optimizers["networks"].set_lr(self.cfg.lr * remaining)
 
-    @torch.no_grad()
-    def prepare(self, trajectory: Trajectory) -> Rows:
-        """Advantages and value targets of a trajectory [T, M], as N rows."""
-        t, obs = trajectory, self.normalizer(trajectory.obs)
-        value, next_value = self.critic(obs), self.value(t.next_obs)
-        advantage = gae(t.reward, t.discount, t.ended, value, next_value, self.gamma, self.cfg.gae_lambda)
-        return Rows(flat(obs), flat(t.action), flat(t.log_prob), flat(advantage), flat(advantage + value))
-
     def loss(self, rows: Rows, old: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """What is descended: surrogate, KL penalty, entropy and value error (eq. 8 and 9). Returns it, the last and the entropy."""
+        """What is descended: surrogate, KL penalty, entropy and value error (eq. 8 and 9). Returns it, value error and entropy, 0-d."""
         new = self.policy(rows.obs)
         advantage = standardized(rows.advantage) if self.cfg.standardize else rows.advantage
         gain = clipped_surrogate(new.log_prob(rows.action) - rows.log_prob, advantage, self.cfg.clip).mean()
@@ -89,13 +83,12 @@ class PPO(OnPolicyAgent):
 
     def update(self, trajectory: Trajectory) -> Metrics:
         """Epochs of minibatches over the trajectory, then the penalty's coefficient, then the normalisers."""
-        rows = self.prepare(trajectory)
+        rows = self.evaluated(trajectory, self.cfg.gae_lambda)
         with torch.no_grad():
             old = detached(self.policy(rows.obs))
         for _ in range(self.cfg.epochs):
-            for chosen in shuffled(len(rows.obs), self.cfg.minibatch, rows.obs.device):
-                part = Rows(*(x[chosen] for x in rows))
-                loss, error, entropy = self.loss(part, rows_of(old, chosen))
+            for part in in_minibatches((*rows, *old), self.cfg.minibatch):
+                loss, error, entropy = self.loss(Rows(*part[:5]), type(old)(*part[5:]))
                 descend(self.optimizers["networks"], loss, self.cfg.max_norm)
         with torch.no_grad():
             new = self.policy(rows.obs)
@@ -105,5 +98,6 @@ class PPO(OnPolicyAgent):
                 self.beta.copy_(adapted(self.beta, kl, self.cfg.kl_target))
         self.observe(trajectory, rows.target)
         clipped = (moved.abs() > (self.cfg.clip or torch.inf)).float().mean()
-        actor = {"actor/kl": kl, "actor/entropy": entropy.detach(), "actor/clipped": clipped, "actor/beta": self.beta.clone()}
-        return {"critic/loss": error.detach(), "critic/value": rows.target.mean(), **actor}
+        actor = {"actor/kl": kl, "actor/entropy": entropy.detach(), "actor/clipped": clipped}
+        penalty = {} if self.cfg.kl_target is None else {"actor/beta": self.beta.clone()}
+        return {"critic/loss": error.detach(), "critic/value": rows.target.mean(), **actor, **penalty}
