@@ -40,7 +40,7 @@ class TrajectoryBuffer:
 
     def take(self) -> Trajectory:
         """The T steps of every environment, and begin anew; `log_prob` is 0, for who acted is not known here."""
-        fields = [torch.stack([x.cpu() for x in column]) for column in zip(*self.rows, strict=True)]
+        fields = self._stacked()
         valid = torch.stack(self.valid)
         if not valid.all():  # the first T valid rows of each column, in order
             order = (~valid).int().argsort(stable=True, dim=0)[: self.steps]
@@ -50,6 +50,10 @@ class TrajectoryBuffer:
         self.counts.zero_()
         reward = reward.float()
         return Trajectory(obs, action, reward, next_obs, (~terminated).float(), ended | terminated, torch.zeros_like(reward))
+
+    def _stacked(self) -> list[Tensor]:
+        """The fields of all rows, [steps, M, ...] each, on the host."""
+        return [torch.stack([x if x.device.type == "cpu" else x.cpu() for x in column]) for column in zip(*self.rows, strict=True)]
 
     def remember(self, trajectory: Trajectory) -> None:
         """Keep a trajectory, with the log-probabilities of who acted then, for a later `recall`."""
@@ -62,7 +66,7 @@ class TrajectoryBuffer:
 
     def state_dict(self) -> State:
         """The steps since the last `take`, and the remembered trajectories."""
-        rows = [torch.stack([x.cpu() for x in column]) for column in zip(*self.rows, strict=True)]
+        rows = self._stacked()
         past = [tuple(x.cpu() for x in trajectory) for trajectory in self.past]
         return {"rows": rows, "valid": torch.stack(self.valid) if self.valid else None, "counts": self.counts.clone(), "past": past}
 

@@ -22,6 +22,7 @@ class Rollouts:
     ) -> None:
         self.agent, self.buffer, self.cfg, self.name, self.steps = agent, buffer, cfg, name, steps
         self.names: tuple[str, ...] = ()
+        self.looked = 0  # intervals of `loop.log_every` after which the metrics were looked at
         self._run = accelerated(self._update, cfg.mode, device, changes=agent)
 
     def _update(self, trajectory: Trajectory) -> tuple[Tensor, ...]:
@@ -30,7 +31,7 @@ class Rollouts:
         return tuple(metrics.values())
 
     def __call__(self, loop: Online) -> None:
-        """Updates where the window is full. UserError where the agent's numbers are not finite."""
+        """Updates where the window is full. UserError where the agent's numbers are not finite, looked at once per `log_every`."""
         if not self.buffer.full:
             return
         began = loop.recorder.seconds
@@ -42,6 +43,9 @@ class Rollouts:
         self.buffer.remember(fresh)
         for _ in range(self.cfg.replays):
             values = self._run(self.buffer.recall())
-        metrics = dict(zip(self.names, torch.stack([v.float() for v in values]).tolist(), strict=True))
-        check_finite(self.name, metrics, loop.step)
-        loop.recorder.log(loop.step, metrics | {"time/update_seconds": loop.recorder.seconds - began})
+        loop.recorder.log(loop.step, dict(zip(self.names, values, strict=True)))
+        if loop.step // self.cfg.log_every > self.looked:  # copying numbers to the host waits for the device
+            self.looked = loop.step // self.cfg.log_every
+            floats = torch.stack([v.float() for v in values]).tolist()
+            check_finite(self.name, dict(zip(self.names, floats, strict=True)), loop.step)
+        loop.recorder.log(loop.step, {"time/update_seconds": loop.recorder.seconds - began})
