@@ -12,7 +12,9 @@ from pathlib import Path
 from results_table import Row, main
 
 THREE = (1, 2, 3)
-CARTPOLE, ACROBOT, PENDULUM, BALANCE, CHEETAH = "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5", "HalfCheetah-v5"
+CARTPOLE, ACROBOT, PENDULUM, CHEETAH = "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "HalfCheetah-v5"
+
+CURVE = ("steps=5000", "eval.every=500", "eval.episodes=20")
 
 
 def rows(env: str, names: str, steps: int, seeds: tuple[int, ...] = THREE) -> list[Row]:
@@ -32,6 +34,11 @@ SECTIONS = {
     ],
     "acrobot": [*rows(ACROBOT, "dqn double_dqn", 50_000), *rows(ACROBOT, "ppo", 200_000)],
     "pendulum": rows(PENDULUM, "ppo trpo", 200_000),
+    "priors": [
+        Row("sac", "sac", PENDULUM, (*CURVE, "loop.warmup_steps=200"), THREE),
+        Row("kl_sac-uniform", "kl_sac", PENDULUM, CURVE, THREE),
+        Row("kl_sac-swing-up", "kl_sac", PENDULUM, (*CURVE, "agent.prior=scripts.priors:swing_up", "agent.target_kl=1"), THREE),
+    ],
     "cheetah": rows(CHEETAH, "ppo", 500_000, seeds=(1,)),
 }
 
