@@ -92,6 +92,22 @@ def test_rows_are_the_newest_in_order(capacity: int, script: list[Any]) -> None:
         assert torch.equal(buffer.rows_at(buffer.order()).ended, expected.ended)
 
 
+@settings(max_examples=100, deadline=None)
+@given(capacity=st.integers(4, 12), script=writes)
+def test_writing_in_place_is_what_the_device_does(capacity: int, script: list[Any]) -> None:
+    """Rows of all columns on the host are written by NumPy; a device scatters them. Every tensor must be the same."""
+    host, device, number = ReplayBuffer(capacity, SPEC), ReplayBuffer(capacity, SPEC), 0
+    device._extend_in_place = lambda rows: False  # type: ignore[method-assign]
+    for steps, column, masked in script:
+        batch = rows(list(range(number, number + len(steps))), [end for end, _ in steps])
+        mask = torch.tensor([keep for _, keep in steps]) if masked else None
+        number += len(steps)
+        for buffer in (host, device):
+            buffer.extend(batch, mask, column)
+    for name, value in host.state_dict().items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(device.state_dict()[name])), name
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 12), writes, st.integers(1, 5))
 def test_n_step_sums(capacity: int, script: list[Any], steps: int) -> None:
