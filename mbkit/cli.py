@@ -99,7 +99,9 @@ def theory(
     from mbkit import theory as experiments  # matplotlib, and every experiment: a second that other commands need not wait for
 
     setting, failed = experiments.Setting(quick, seed), 0
-    for what in experiments.find(name):
+    chosen = experiments.find(name)
+    experiments.make_folder(out)
+    for what in chosen:
         began = time.perf_counter()
         findings = what.run(setting)
         files = experiments.save(what, findings, setting, seconds := time.perf_counter() - began, out)

@@ -24,7 +24,7 @@ def test_every_preset_builds(path: Path):
     experiment = compose(path.parent.name, [f"env={env}", *([f"preset={preset}"] if preset else []), "loop.buffer_size=1000"])
     environment = make(env, env_kwargs=experiment.env_kwargs)
     parts = recipes.build(experiment, environment)
-    assert parts.actor.act(environment.reset()).shape == (1, environment.spec.action_dim)
+    assert parts.actor.act(environment.reset()).shape == ((1,) if environment.spec.discrete else (1, environment.spec.action_dim))
     assert set(parts.stateful) >= {"buffer"}
 
 

@@ -134,5 +134,5 @@ class KLSAC(LearningAgent):
         if "alpha" in self.optimizers:
             descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, divergence, -self.target_kl))
         polyak_(self.slow_critics, self.critics, self.cfg.tau)
-        actor = {"actor/loss": policy_loss, "actor/kl": divergence.detach().mean(), "alpha": self.log_alpha.detach().exp()}
+        actor = {"actor/loss": policy_loss, "actor/prior_kl": divergence.detach().mean(), "alpha": self.log_alpha.detach().exp()}
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}

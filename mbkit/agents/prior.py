@@ -139,7 +139,7 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, given: Any = None) -> Any:
 
 @torch.no_grad()
 def check_prior(prior: Any, spec: EnvSpec, name: str) -> None:
-    """UserError naming the prior where it has another shape than it should, is not finite, or (choices) does not sum to 1."""
+    """UserError naming the prior where it has another shape, is not finite, does not sum to 1 (choices) or has no gradient (boxes)."""
     draw = torch.Generator().manual_seed(0)  # its own: the run's random numbers are not spent
     obs = torch.randn(ROWS, spec.obs_dim, generator=draw).to(spec.device)
     action = torch.rand(ROWS, spec.action_dim, generator=draw).to(spec.device) * 2 - 1
@@ -152,6 +152,8 @@ def check_prior(prior: Any, spec: EnvSpec, name: str) -> None:
         shown = list(found.shape)
     except Exception as error:  # whatever the user's function raises
         raise UserError(f"{expected}, got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    if not isinstance(found, Tensor):
+        raise UserError(f"{expected} as a torch.Tensor, got a {type(found).__module__}.{type(found).__name__}")
     if shown != list(shape) or not found.is_floating_point():
         raise UserError(f"{expected}, got {found.dtype} {shown}")
     if not found.isfinite().all():
@@ -160,6 +162,11 @@ def check_prior(prior: Any, spec: EnvSpec, name: str) -> None:
         raise UserError(f"{expected}, finite at all {where}, which its support must cover; in {bad} of {ROWS} rows it is not")
     if spec.discrete and not torch.allclose(total := found.exp().sum(-1), torch.ones_like(found[:, 0]), atol=1e-3):
         raise UserError(f"{expected} whose probabilities sum to 1, got a sum of {float(total[0]):.3g}")
+    if not spec.discrete:
+        with torch.enable_grad():  # type: ignore[no-untyped-call]
+            followed = prior.log_prob(obs, action.requires_grad_()).requires_grad
+        if not followed and not torch.equal(found, prior.log_prob(obs, action.detach().flip(0))):  # a constant needs no gradient
+            raise UserError(f"{expected} that are differentiable in the action, got no gradient (detach, numpy or no_grad inside?)")
 
 
 def policy_of(agent: nn.Module, discrete: bool) -> nn.Module:

@@ -21,7 +21,7 @@ from mbkit.nn import ActionValues, polyak_
 from mbkit.policies import Categorical
 from mbkit.registry import agents
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
+from mbkit.types import EnvSpec, Metrics, TargetFn, Transition, UserError
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ class SACDiscrete(LearningAgent):
         self.prior = None if cfg.prior == "none" and prior is None else make_prior(cfg, spec, prior)
         most = 0.98 if self.prior is None else -0.02
         self.target_entropy = most * math.log(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        limit = math.log(spec.action_dim) if self.prior is None else 0.0
+        if self.target_entropy > limit:  # the temperature would rise without end
+            why = f"no policy of {spec.action_dim} actions has more" if self.prior is None else "minus the divergence from a prior"
+            raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}")
 
     def log_prior(self, obs: Tensor) -> Tensor | float:
         """log pi0 [B, A], or 0 where entropy is counted."""
@@ -134,7 +138,7 @@ class SACDiscrete(LearningAgent):
         if "alpha" in self.optimizers:
             descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, divergence, self.target_entropy))
         polyak_(self.slow_critics, self.critics, self.cfg.tau)
-        kind = "actor/entropy" if self.prior is None else "actor/kl"
+        kind = "actor/entropy" if self.prior is None else "actor/prior_kl"
         measured = -divergence if self.prior is None else divergence
         actor = {"actor/loss": policy_loss, kind: measured.detach().mean(), "alpha": self.log_alpha.detach().exp()}
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}

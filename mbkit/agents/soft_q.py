@@ -139,4 +139,4 @@ class SoftQ(ValueAgent):
         self.follow()
         divergence = kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()
         critic = {"critic/loss": loss, "critic/q": chosen.mean(), "critic/target": y.target.mean()}
-        return {**critic, "actor/kl": divergence}
+        return {**critic, "actor/prior_kl": divergence}

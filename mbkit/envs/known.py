@@ -86,7 +86,7 @@ def load_fn(path: str) -> Callable[..., Any]:
         raise UserError(f"module {module_name!r} has no {name!r}; {nearest(name, [n for n in vars(module) if not n.startswith('_')])}")
     function = getattr(module, name)
     if not callable(function):
-        raise UserError(f"{path!r} is a {type(function).__name__}; expected a function (obs, action, next_obs) -> [B]")
+        raise UserError(f"{path!r} is a {type(function).__name__}; expected a function")
     loaded: Callable[..., Any] = function
     return loaded
 

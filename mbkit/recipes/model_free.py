@@ -74,7 +74,13 @@ def build_from_trajectories(config: Experiment, env: Environment) -> Parts:
     check_rollouts(config, agent)
     buffer = TrajectoryBuffer(loop.rollout_steps, loop.num_envs, spec, loop.rollouts_kept)
     hook = Rollouts(agent, buffer, loop, spec.device, part.name, config.steps)
-    return Parts(agent, buffer, lambda other: Greedy(agent), hooks=[hook], stateful={"buffer": buffer, "agent": agent})
+    notes = []
+    if (rows := -(-config.steps // loop.num_envs)) < loop.rollout_steps:
+        notes.append(
+            f"{part.name} never learned: {config.steps} steps are {rows} of each environment, and an update takes {loop.rollout_steps} "
+            "(loop.rollout_steps)."
+        )
+    return Parts(agent, buffer, lambda other: Greedy(agent), hooks=[hook], stateful={"buffer": buffer, "agent": agent}, notes=notes)
 
 
 def check_rollouts(config: Experiment, agent: TrajectoryLearner) -> None:

@@ -90,7 +90,10 @@ def make_agent(config: Experiment, spec: EnvSpec, target: TargetFn = one_step) -
     assert config.agent is not None  # the registry entry has a default
     made_for = registry.agents[config.agent.name].target
     if is_trajectory_learner(made_for):
-        raise UserError(f"agent {config.agent.name!r} learns from whole trajectories, but {config.algo} offers transitions; e.g. agent=sac")
+        other = "dqn" if spec.discrete else "sac"
+        raise UserError(
+            f"agent {config.agent.name!r} learns from whole trajectories, but {config.algo} offers transitions; e.g. agent={other}"
+        )
     prior = prior_of_run(config.agent, spec)
     with room_for_agent(config.agent):
         made = made_for(spec, config.agent.config, config.gamma, target, **prior)

@@ -87,12 +87,59 @@ PLANNER = [
 ]
 LEARNER = [
     Slot(
-        _metric(["critic/q"], "Action value", "Q", "The critics' mean estimate on training batches: what they promise from there on."),
+        _family(
+            {"critic/q": "estimate", "critic/target": "target"},
+            "Action value",
+            "Q",
+            "The critics' mean estimate on training batches, what they promise from there on, and where logged what it is regressed on.",
+        ),
+        "",
+    ),
+    Slot(
+        _metric(["critic/value"], "Value", "V", "Mean target of the value network: the return from a step of the trajectories on."),
         "",
     ),
     Slot(_metric(["critic/loss"], "Critic loss", "loss", "Of the critics' regression on their targets.", kind="log"), ""),
     Slot(_metric(["actor/loss"], "Actor loss", "loss", "What the policy descends."), ""),
     Slot(_metric(["actor/entropy"], "Entropy of the policy", "nats", "How random the policy still acts."), ""),
+    Slot(
+        _metric(
+            ["actor/kl", "trpo/kl"],
+            "Divergence of an update",
+            "KL(old | new), nats",
+            "How far one update moves the policy, in the mean over its rows.",
+            kind="log",
+        ),
+        "",
+    ),
+    Slot(
+        _metric(["actor/clipped"], "Share clipped", "share of rows", "Rows whose probability ratio lies beyond the clip.", kind="share"),
+        "",
+    ),
+    Slot(_metric(["actor/beta"], "Coefficient of the penalty", "beta", "Price of the divergence from the old policy.", kind="log"), ""),
+    Slot(
+        _metric(["trpo/accepted"], "Steps accepted", "share of updates", "Searches that found a step within the bound.", kind="share"),
+        "",
+    ),
+    Slot(_metric(["trpo/backtracks"], "Candidates refused", "candidates", "Before one was accepted, in each search."), ""),
+    Slot(_metric(["actor/step"], "Length of the natural step", "factor", "What the natural direction is multiplied by.", kind="log"), ""),
+    Slot(
+        _metric(["actor/prior_kl"], "Divergence from the prior", "KL(policy | prior), nats", "How far the policy has left its prior."),
+        "",
+    ),
+    Slot(
+        _family(
+            {"actor/rho": "mean importance weight", "actor/trace": "mean trace coefficient"},
+            "Age of what is learned from",
+            "min(1, pi / mu)",
+            "1 where the policy has not moved since it acted; the less, the more of a trajectory is cut.",
+        ),
+        "",
+    ),
+    Slot(
+        _metric(["actor/counted"], "Share that counts", "share of steps", "Steps whose return is known within the window.", kind="share"),
+        "",
+    ),
     Slot(_metric(["alpha"], "Temperature", "temperature", "Weight of the entropy beside the reward.", kind="log"), ""),
     Slot(
         _metric(["updates_per_second"], "Speed of learning", "updates a second", "Gradient updates, sampling included.", kind="count"), ""

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from mbkit.theory.experiment import Claim, Experiment, Findings, Setting, Table, experiment, find, registered, save
+from mbkit.theory.experiment import Claim, Experiment, Findings, Setting, Table, experiment, find, make_folder, registered, save
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Claim", "Experiment", "Findings", "Setting", "Table", "experiment", "find", "registered", "save"]
+__all__ = ["Claim", "Experiment", "Findings", "Setting", "Table", "experiment", "find", "make_folder", "registered", "save"]

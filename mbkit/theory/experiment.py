@@ -7,6 +7,7 @@ Usage::
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +93,17 @@ def find(name: str) -> list[Experiment]:
     if name not in _EXPERIMENTS:
         raise UserError(f"unknown experiment {name!r}; {nearest(name, [*_EXPERIMENTS, 'all'])}")
     return [_EXPERIMENTS[name]]
+
+
+def make_folder(folder: Path) -> None:
+    """Where the files are to lie, made before minutes are spent on measuring; UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.W_OK) else "it cannot be written to"
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror or str(error)
+    if why:
+        raise UserError(f"--out {folder}: expected a folder to write into, but {why}")
 
 
 def save(what: Experiment, findings: Findings, setting: Setting, seconds: float, folder: Path) -> list[Path]:

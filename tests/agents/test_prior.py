@@ -39,6 +39,13 @@ def column(obs, action):
     return action[:, :1]
 def nothing(obs):
     return None
+def array(obs):
+    return obs.log_softmax(-1).numpy()
+def cut_off(obs, action):
+    return -action.detach().square().sum(-1)
+def level(obs, action):
+    return obs.new_full((len(obs),), -1.0)
+limit = 3
 def broken(obs, action):
     raise ValueError("no luck")
 """
@@ -114,6 +121,9 @@ def test_mixed_with_the_uniform_one(share):
         ("edgy", BOX, r"finite at all points of the box.* in 16 of 64 rows"),
         ("column", BOX, r"obs \[64, 3\], action \[64, 2\]: expected log-densities of shape \[64\], got torch.float32 \[64, 1\]"),
         ("broken", BOX, r"got ValueError: no luck"),
+        ("array", CHOICE, r"as a torch.Tensor, got a numpy.ndarray"),
+        ("cut_off", BOX, r"differentiable in the action, got no gradient"),
+        ("limit", BOX, r"is a int; expected a function$"),
         ("absent", BOX, r"has no 'absent'"),
     ],
 )
@@ -122,6 +132,10 @@ def test_wrong_priors_are_named(name, spec, words):
         make_prior(PriorConfig(f"own_priors:{name}"), spec)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
+
+
+def test_a_constant_density_needs_no_gradient():
+    assert make_prior(PriorConfig("own_priors:level"), BOX).log_prob(torch.zeros(2, 3), torch.zeros(2, 2)).tolist() == [-1.0, -1.0]
 
 
 def test_a_name_that_is_nothing_is_refused():

@@ -69,7 +69,8 @@ def test_n_step_targets_by_brute_force():
 
 @pytest.mark.parametrize(("target", "rises"), [(10.0, True), (0.0, False)])
 def test_temperature_rises_while_entropy_is_below_its_target(target, rises):
-    agent = make(target_entropy=target)
+    agent = make()
+    agent.target_entropy = target  # the higher one, which no policy reaches, would be refused
     for seed in range(3):
         agent.update(random_batch(SPEC, 16, seed))
     assert (agent.log_alpha.item() > 0) == rises
@@ -97,6 +98,14 @@ def test_a_uniform_prior_is_none_but_for_a_constant():
     obs = random_batch(SPEC, 16).obs
     torch.testing.assert_close(plain.policy(obs), prior.policy(obs), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(plain.critics(obs), prior.critics(obs) + shift, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prior", "target", "words"), [("none", 1.2, "at most 1.1 nats, no policy of 3"), ("uniform", 0.1, "at most 0 nats, minus")]
+)
+def test_a_target_that_no_policy_reaches_is_refused(prior, target, words):
+    with pytest.raises(UserError, match=f"agent.target_entropy={target}: expected {words}"):
+        SACDiscrete(EnvSpec(3, 3, torch.device("cpu"), discrete=True), SACDiscreteConfig(prior=prior, target_entropy=target))
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.1}, {"prior": "uniform", "critics": 3}])

@@ -14,6 +14,7 @@ from mbkit.agents.ppo import PPO, PPOConfig
 from mbkit.config import LoopConfig, compose
 from mbkit.loops import Online, Rollouts
 from mbkit.recipes import model_free
+from mbkit.recipes.parts import make_agent, spec_of
 from mbkit.trajectories import TrajectoryBuffer
 from mbkit.types import Metrics, Trajectory, UserError
 
@@ -243,6 +244,21 @@ def test_contradictions_are_named(name, word, message):
     env = envs.make("CartPole-v1", num_envs=8)
     with pytest.raises(UserError, match=message):
         model_free.build(compose(name, ["env=CartPole-v1", word]), env)
+
+
+@pytest.mark.parametrize(("steps", "notes"), [(1023, 0), (1016, 1)])
+def test_a_run_too_short_for_an_update_says_so(steps, notes):
+    config = compose("npg", ["env=CartPole-v1", f"steps={steps}", "loop.num_envs=8", "loop.rollout_steps=128"])
+    found = model_free.build(config, envs.make("CartPole-v1", num_envs=8)).notes
+    assert [n for n in found if n.startswith("npg never learned: 1016 steps are 127 of each environment, and an update takes 128")] == found
+    assert len(found) == notes
+
+
+@pytest.mark.parametrize(("env", "other"), [("CartPole-v1", "dqn"), ("Pendulum-v1", "sac")])
+def test_a_recipe_of_transitions_names_an_agent_that_fits(env, other):
+    config = compose("mbpo", [f"env={env}", "agent=ppo"])
+    with pytest.raises(UserError, match=f"'ppo' learns from whole trajectories, but mbpo offers transitions; e.g. agent={other}"):
+        make_agent(config, spec_of(config, envs.make(env, num_envs=1)))
 
 
 @pytest.mark.parametrize("name", ["vtrace", "retrace"])

@@ -49,6 +49,18 @@ def test_an_unknown_name_is_named():
         theory.find("occupanci")
 
 
+@pytest.mark.parametrize("inside", ["", "sub"])
+def test_a_file_in_the_folders_place_is_named_before_anything_is_measured(tmp_path, monkeypatch, inside):
+    monkeypatch.setitem(
+        theory.experiment.__globals__["_EXPERIMENTS"], "idle", Experiment("idle", "Nothing", lambda s: pytest.fail("measured"))
+    )
+    (tmp_path / "taken").write_text("")
+    result = CliRunner().invoke(app, ["theory", "idle", "--out", str(tmp_path / "taken" / inside)])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith(f"--out {tmp_path / 'taken' / inside}: expected a folder to write into, but ")
+    assert (tmp_path / "taken").read_text() == ""
+
+
 def test_the_command_that_repeats_it_stands_in_the_page():
     found = Findings([], [], axes("x", "y")[0])
     page = as_markdown(Experiment("a", "A claim", lambda s: found), found, Setting(True, 3), 1.0)
