@@ -140,6 +140,10 @@ class ReplayBuffer:
         self.offered += m
         return True
 
+    def cut(self) -> None:
+        """Nothing goes on from the rows so far: their episodes are over, unseen."""
+        self.open.fill_(NONE)
+
     def _fields(self, rows: Rows) -> list[Tensor]:
         """What a packed row consists of, each [M, W]; ValueError where the widths are not those of the specification."""
         m = rows.reward.shape[0]

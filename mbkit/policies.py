@@ -159,7 +159,7 @@ def make_policy(spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity =
 
 
 class RunningNormalizer(Normalizer):
-    """A normaliser whose statistics are those of all rows that `update` ever saw; the identity before."""
+    """A normaliser whose statistics are those of all rows that `update` ever saw; before, it only clips."""
 
     count: Tensor
     total_mean: Tensor
@@ -173,13 +173,19 @@ class RunningNormalizer(Normalizer):
         self.register_buffer("squares", torch.zeros(size, dtype=torch.float64))  # sum of squared deviations from the mean
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Take in rows [N, I]: means and squared deviations of two sets are merged (Chan, Golub and LeVeque 1983, eq. 2.1)."""
-        x, n = x.double(), len(x)
-        gap, total = x.mean(0) - self.total_mean, self.count + n
-        self.squares += (x - x.mean(0)).square().sum(0) + gap.square() * self.count * n / total
+    def update(self, x: Tensor, weight: Tensor | None = None) -> None:
+        """Take in rows [N, I], each as often as `weight` [N] says: means and squared deviations of two sets are merged.
+
+        Chan, Golub and LeVeque 1983, eq. 2.1.
+        """
+        x = x.double()
+        w = torch.ones_like(x[:, :1]) if weight is None else weight.double()[:, None]
+        n = w.sum()
+        mean = (w * x).sum(0) / n.clamp(min=1)
+        gap, total = mean - self.total_mean, (self.count + n).clamp(min=1)
+        self.squares += (w * (x - mean).square()).sum(0) + gap.square() * self.count * n / total
         self.total_mean += gap * n / total
-        self.count.copy_(total)
+        self.count += n
         std = (self.squares / total).sqrt()
         self.mean.copy_(self.total_mean)
         self.std.copy_(torch.where(std < 1e-6, 1.0, std))
@@ -218,10 +224,10 @@ class ValueNetwork(nn.Module):
         return (target - self.targets.mean) / self.targets.std
 
     @torch.no_grad()
-    def rescale(self, targets: Tensor) -> None:
-        """Take in targets [B]; the last layer is changed so that no value is (PopArt, arXiv:1602.07714, eq. 9)."""
+    def rescale(self, targets: Tensor, weight: Tensor | None = None) -> None:
+        """Take in targets [B], weighted [B]; the last layer is changed so that no value is (PopArt, arXiv:1602.07714, eq. 9)."""
         old_mean, old_std = self.targets.mean.clone(), self.targets.std.clone()
-        self.targets.update(targets.reshape(-1, 1))
+        self.targets.update(targets.reshape(-1, 1), weight)
         last = cast("nn.Linear", self.net[-1])
         last.weight.mul_(old_std / self.targets.std)
         last.bias.mul_(old_std).add_(old_mean - self.targets.mean).div_(self.targets.std)

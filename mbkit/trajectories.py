@@ -38,6 +38,11 @@ class TrajectoryBuffer:
         self.valid.append(valid)
         self.counts += valid
 
+    def cut(self) -> None:
+        """The running episodes are over, unseen. Where the last row of an environment was none, it had ended on the one before."""
+        if self.rows:
+            self.rows[-1] = self.rows[-1]._replace(ended=torch.ones_like(self.rows[-1].ended))
+
     def take(self) -> Trajectory:
         """The T steps of every environment, and begin anew; `log_prob` is 0, for who acted is not known here."""
         fields = self._stacked()

@@ -135,6 +135,16 @@ def add_learner(path: Path) -> Path:
     return path
 
 
+def test_searches_and_divergences_of_a_policy_have_figures(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "trpo" / "cartpole" / "0-run")
+    with (path / "metrics.jsonl").open("a") as file:
+        for step in range(100, 3001, 100):
+            found = {"trpo/kl": 0.01, "trpo/accepted": 1.0, "trpo/backtracks": step // 1000, "critic/value": 1.0, "actor/prior_kl": 0.1}
+            file.write(json.dumps({"step": step, "seconds": 0.1 * step, **found}) + "\n")
+    shown = titles(write_report([path]))
+    assert {"Value", "Divergence of an update", "Steps accepted", "Candidates refused", "Divergence from the prior"} <= shown
+
+
 def titles(page: Path) -> set[str]:
     return set(re.findall(r"<h[23]>(.*?)</h[23]>", page.read_text()))
 

@@ -114,9 +114,9 @@ class OnPolicyAgent(LearningAgent):
     def anneal(self, remaining: float) -> None:
         """`remaining` of the run, from 1 to 0, lies ahead: who has a schedule follows it."""
 
-    def observe(self, trajectory: Trajectory, target: Tensor) -> None:
-        """The end of an update: take in what was seen, and targets [N] of the value network."""
+    def observe(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
+        """The end of an update: take in what was seen, and targets [N] of the value network, weighted [N]."""
         if self.networks.normalize_obs:
             self.normalizer.update(flat(trajectory.obs))
         if self.networks.normalize_value:
-            self.critic.rescale(target)
+            self.critic.rescale(target, weight)

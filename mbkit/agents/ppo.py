@@ -60,6 +60,8 @@ class PPO(OnPolicyAgent):
     def __init__(self, spec: EnvSpec, cfg: PPOConfig, gamma: float = 0.99) -> None:
         if cfg.clip is None and cfg.kl_target is None:
             raise UserError("agent.clip=null and agent.kl_target=null: ppo needs one of them, or nothing would keep it near the old policy")
+        if cfg.standardize and cfg.minibatch < 2:
+            raise UserError("agent.minibatch=1: one advantage alone is standardised to 0; expected at least 2, or agent.standardize=false")
         super().__init__(spec, cfg, gamma)
         self.cfg = cfg
         self.register_buffer("beta", torch.tensor(cfg.kl_coefficient, device=spec.device))

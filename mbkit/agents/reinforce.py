@@ -140,17 +140,18 @@ class REINFORCE(OnPolicyAgent):
             loss = descend(self.optimizers[name], error, self.cfg.max_norm)
         return loss
 
-    def observe(self, trajectory: Trajectory, target: Tensor) -> None:
+    def observe(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
         """The end of an update, with the optimal baseline's normaliser too."""
-        super().observe(trajectory, target)
+        super().observe(trajectory, target, weight)
         if self.cfg.baseline == "optimal" and self.cfg.normalize_value:
-            self.optimal.rescale(target)
+            self.optimal.rescale(target, weight)
 
     def update(self, trajectory: Trajectory) -> Metrics:
         """One step of the policy, then several of V and of the optimal baseline, then the normalisers."""
         obs, action = self.normalizer(flat(trajectory.obs)), flat(trajectory.action)
         returns, weight = flat(self.returns(trajectory)), flat(self.counted(trajectory.ended))
         known = (weight > 0).float()
+        before = [p.detach().clone() for p in self.parameters()]
         if self.cfg.baseline == "optimal":
             scores = known * squared_scores(self.policy, obs, action)  # before the policy moves
         found = self.policy(obs)
@@ -160,7 +161,9 @@ class REINFORCE(OnPolicyAgent):
         error = self.fit("critic", self.critic, obs, returns, known)
         if self.cfg.baseline == "optimal":
             self.fit("optimal", self.optimal, obs, returns, scores)
-        mean = average(returns, known)
-        self.observe(trajectory, torch.where(known > 0, returns, mean))  # of returns that are not known nothing is learned
+        with torch.no_grad():  # Adam moves on without a gradient: where nothing is known, nothing is learned
+            for p, old in zip(self.parameters(), before, strict=True):
+                p.copy_(torch.where(known.sum() > 0, p, old))
+        self.observe(trajectory, returns, known)
         learner = {"actor/loss": loss, "actor/entropy": entropy.detach(), "actor/counted": known.mean()}
-        return {"critic/loss": error, "critic/value": mean, **learner}
+        return {"critic/loss": error, "critic/value": average(returns, known), **learner}

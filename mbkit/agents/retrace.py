@@ -134,8 +134,8 @@ class Retrace(OnPolicyAgent):
         learner = {"actor/loss": actor.detach(), "actor/entropy": entropy, "actor/prior_kl": kl.detach(), "actor/trace": trace}
         return {"critic/loss": critic.detach(), "critic/q": target.mean(), **learner}
 
-    def observe(self, trajectory: Trajectory, target: Tensor) -> None:
+    def observe(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
         """As every agent; the slow critic's units stay those of the critic."""
-        super().observe(trajectory, target)
+        super().observe(trajectory, target, weight)
         if self.networks.normalize_value:
-            self.slow_critic.rescale(target)
+            self.slow_critic.rescale(target, weight)

@@ -81,7 +81,7 @@ class SACDiscrete(LearningAgent):
         limit = math.log(spec.action_dim) if self.prior is None else 0.0
         if self.target_entropy > limit:  # the temperature would rise without end
             why = f"no policy of {spec.action_dim} actions has more" if self.prior is None else "minus the divergence from a prior"
-            raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}")
+            raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}; or null")
 
     def log_prior(self, obs: Tensor) -> Tensor | float:
         """log pi0 [B, A], or 0 where entropy is counted."""

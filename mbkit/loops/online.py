@@ -134,3 +134,4 @@ class Online:
         self.obs = state["obs"]
         if self.env.restart_reason and self.env.obs is not None:
             self.begin(self.env.obs)
+            self.buffer.cut()

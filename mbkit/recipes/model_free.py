@@ -90,6 +90,11 @@ def check_rollouts(config: Experiment, agent: TrajectoryLearner) -> None:
         raise UserError(f"loop.warmup_steps={loop.warmup_steps}: {name} learns from its own actions, not from random ones; expected 0")
     if loop.n_step > 1:
         raise UserError(f"loop.n_step={loop.n_step}: {name} learns from whole trajectories (loop.rollout_steps); expected 1")
+    if getattr(config.agent and config.agent.config, "standardize", False) and loop.rollout_steps * loop.num_envs < 2:
+        raise UserError(
+            "loop.rollout_steps=1 and loop.num_envs=1: one advantage alone is standardised to 0; "
+            "expected at least 2 rows, or agent.standardize=false"
+        )
     if loop.replays and not agent.replays:
         raise UserError(f"loop.replays={loop.replays}: {name} does not correct for who acted in the past; expected 0, or vtrace, retrace")
     if loop.replays and not loop.rollouts_kept:

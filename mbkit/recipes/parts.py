@@ -122,7 +122,10 @@ def prior_of_run(part: Part, spec: EnvSpec) -> dict[str, Any]:
         made_for, config = registry.agents[run.agent.name].target, run.agent.config
         arguments = (spec, config, run.gamma) if is_trajectory_learner(made_for) else (spec, config, run.gamma, one_step)
         agent = made_for(*arguments, **prior_of_run(run.agent, spec))
-        agent.load_state_dict(state["parts"]["agent"])
+        saved = state["parts"]["agent"]
+        if any(isinstance(x, Tensor) and k in saved and saved[k].shape != x.shape for k, x in agent.state_dict().items()):
+            raise UserError(f"its networks were made for other dimensions, those of {run.env}")
+        agent.load_state_dict(saved)
         policy = policy_of(agent, spec.discrete)
     except (UserError, KeyError, RuntimeError) as error:
         here = f"{spec.obs_dim} observations and {spec.action_dim} {'choices' if spec.discrete else 'action dimensions'}"

@@ -121,7 +121,7 @@ LEARNER = [
         _metric(["trpo/accepted"], "Steps accepted", "share of updates", "Searches that found a step within the bound.", kind="share"),
         "",
     ),
-    Slot(_metric(["trpo/backtracks"], "Candidates refused", "candidates", "Before one was accepted, in each search."), ""),
+    Slot(_metric(["trpo/backtracks"], "Candidates refused", "candidates", "Before one was accepted, in each search.", kind="whole"), ""),
     Slot(_metric(["actor/step"], "Length of the natural step", "factor", "What the natural direction is multiplied by.", kind="log"), ""),
     Slot(
         _metric(["actor/prior_kl"], "Divergence from the prior", "KL(policy | prior), nats", "How far the policy has left its prior."),

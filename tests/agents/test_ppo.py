@@ -177,3 +177,9 @@ def test_it_learns(spec, worst, options):
         agent.anneal(1 - n / 30)
         agent.update(bandit(agent, spec))
     assert greedy_pay(agent, spec) > worst > before
+
+
+def test_minibatches_of_one_row_would_teach_nothing():
+    with pytest.raises(UserError, match=r"agent.minibatch=1: one advantage alone is standardised to 0"):
+        PPO(WIDE, PPOConfig(minibatch=1))
+    PPO(WIDE, PPOConfig(minibatch=1, standardize=False))

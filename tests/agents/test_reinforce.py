@@ -21,7 +21,7 @@ from mbkit.agents.reinforce import (
 )
 from mbkit.policies import Categorical, make_policy
 from mbkit.testing import check_agent, random_trajectory
-from mbkit.types import UserError
+from mbkit.types import Trajectory, UserError
 
 SMALL = REINFORCEConfig(hidden=(16,), lr=2e-2, value_lr=1e-2, value_steps=5, log_std=-0.5)
 ENDED = torch.tensor([[0, 0], [1, 0], [0, 0], [0, 0], [1, 0], [0, 0]], dtype=torch.bool)  # [T, M]
@@ -222,3 +222,34 @@ def test_it_learns(spec, worst, baseline):
         agent.anneal(1 - n / 100)
         agent.update(bandit(agent, spec))
     assert greedy_pay(agent, spec) > worst > before
+
+
+def with_ends(ends):
+    """100 steps of 4 environments, whose episodes are cut after these."""
+    torch.manual_seed(1)
+    ended = torch.zeros(100, 4, dtype=torch.bool)
+    ended[ends] = True
+    obs = torch.randn(100, 4, 3)
+    return Trajectory(
+        obs, torch.randn(100, 4, 2).clamp(-1, 1), 100 + torch.randn(100, 4), obs, torch.ones(100, 4), ended, torch.zeros(100, 4)
+    )
+
+
+def test_unknown_returns_do_not_reach_the_statistics():
+    agent, t = REINFORCE(WIDE, REINFORCEConfig(normalize_value=True)), with_ends([20])
+    agent.update(t)
+    known = agent.returns(t)[:21]
+    torch.testing.assert_close(agent.critic.targets.std[0], known.std(correction=0))
+    agent = REINFORCE(WIDE, REINFORCEConfig(normalize_value=True))
+    agent.update(with_ends([]))
+    assert agent.critic.targets.count == 0
+
+
+def test_where_nothing_counts_nothing_moves():
+    agent = REINFORCE(WIDE, REINFORCEConfig())
+    for _ in range(5):
+        agent.update(with_ends([20, 40, 99]))
+    before = [p.detach().clone() for p in agent.parameters()]
+    agent.update(with_ends([]))
+    for p, old in zip(agent.parameters(), before, strict=True):
+        assert torch.equal(p, old)

@@ -233,6 +233,7 @@ def test_a_schedule_goes_on_where_it_was(tmp_path):
     ("name", "word", "message"),
     [
         ("ppo", "loop.warmup_steps=10", r"loop.warmup_steps=10: ppo learns from its own actions, not from random ones; expected 0"),
+        ("ppo", "loop.rollout_steps=1 loop.num_envs=1", r"rollout_steps=1 and loop.num_envs=1: one advantage .* at least 2 rows"),
         ("trpo", "loop.n_step=3", r"loop.n_step=3: trpo learns from whole trajectories \(loop.rollout_steps\); expected 1"),
         ("npg", "loop.replays=1", r"loop.replays=1: npg does not correct for who acted in the past; expected 0, or vtrace, retrace"),
         ("soft_pg", "loop.replays=2", r"loop.replays=2: soft_pg does not correct"),
@@ -243,7 +244,7 @@ def test_a_schedule_goes_on_where_it_was(tmp_path):
 def test_contradictions_are_named(name, word, message):
     env = envs.make("CartPole-v1", num_envs=8)
     with pytest.raises(UserError, match=message):
-        model_free.build(compose(name, ["env=CartPole-v1", word]), env)
+        model_free.build(compose(name, ["env=CartPole-v1", *word.split()]), env)
 
 
 @pytest.mark.parametrize(("steps", "notes"), [(1023, 0), (1016, 1)])
