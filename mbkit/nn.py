@@ -98,11 +98,11 @@ class EnsembleMLP(nn.Module):
             return member_by_member(inputs, self.sizes[-1], self.member)
         if self.activation == "relu" and torch.is_grad_enabled():
             return self.relu(x, fixed=fixed)
-        act, last = ACTIVATION[self.activation], len(self.layers) - 1
+        act, last, inplace = ACTIVATION[self.activation], len(self.layers) - 1, not torch.is_grad_enabled()
         x = x.expand(self.members, *x.shape[-2:])
         for n, (w, b) in enumerate(self.layers):
             x = torch.baddbmm(b, x, w)
-            x = x if n == last else act(x)
+            x = x if n == last else act(x, inplace=inplace)
         return x
 
     def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:
@@ -329,18 +329,26 @@ class Normalizer(nn.Module):
         return x * self.std + self.mean
 
 
+def params_of(module: nn.Module) -> list[Tensor]:
+    """All parameters; the list is kept, since walking a module takes longer than averaging a small one. None may be added later."""
+    found: list[Tensor] | None = module.__dict__.get("_all_params")
+    if found is None:
+        found = module.__dict__["_all_params"] = list(module.parameters())
+    return found
+
+
 @torch.no_grad()
 def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
     """target <- (1 - tau) target + tau online, over all parameters."""
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    torch._foreach_lerp_(params_of(target), params_of(online), tau)
 
 
 @torch.no_grad()
 def copy_when_(target: nn.Module, online: nn.Module, due: Tensor) -> None:
     """target <- online where the 0-d `due` is true, without asking the device whether it is."""
-    mine = list(target.parameters())
+    mine = params_of(target)
     weights = [due.to(mine[0].dtype)] * len(mine)  # 1 is a copy, to the last digit
-    torch._foreach_lerp_(mine, list(online.parameters()), weights)  # type: ignore[call-overload,arg-type]
+    torch._foreach_lerp_(mine, params_of(online), weights)  # type: ignore[call-overload,arg-type]
 
 
 @torch.no_grad()

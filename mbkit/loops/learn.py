@@ -54,10 +54,10 @@ class Updates:
         began = perf_counter()
         for _ in range(count // self.at_once):
             values = self._run()
-        metrics = dict(zip(self.names, values, strict=True))
-        loop.recorder.log(loop.step, metrics)
+        metrics: dict[str, Tensor | float] = dict(zip(self.names, values, strict=True))
         if self._timed:
-            loop.recorder.log(loop.step, {f"{self.prefix}updates_per_second": count / (perf_counter() - began)})
+            metrics[f"{self.prefix}updates_per_second"] = count / (perf_counter() - began)
+        loop.recorder.log(loop.step, metrics)
         if loop.passed(self.cfg.log_every):
             floats = torch.stack([v.float() for v in values]).tolist()
             check_finite(self.name, dict(zip(self.names, floats, strict=True)), loop.step)
