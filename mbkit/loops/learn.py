@@ -11,6 +11,7 @@ from mbkit.accelerate import accelerated
 from mbkit.buffer import ReplayBuffer
 from mbkit.config import LoopConfig
 from mbkit.loops.online import Online
+from mbkit.loops.room import enough_room
 from mbkit.types import Learnable, Learner, Source, UserError
 
 
@@ -52,8 +53,9 @@ class Updates:
         if not count:
             return
         began = perf_counter()
-        for _ in range(count // self.at_once):
-            values = self._run()
+        with enough_room(f"an update of loop.batch_size={self.cfg.batch_size} rows"):
+            for _ in range(count // self.at_once):
+                values = self._run()
         metrics: dict[str, Tensor | float] = dict(zip(self.names, values, strict=True))
         if self._timed:
             metrics[f"{self.prefix}updates_per_second"] = count / (perf_counter() - began)

@@ -73,23 +73,29 @@ LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, POISSON, MSE, ITAKURA_SAIT
 
 
 # ------------------------------------------------------------------------------------------------------------------- positivity
-def check_rewards(mdp: MDP, beta: Array, loss: Loss) -> None:
-    """TabularError, naming the smallest reward, where the loss needs y > 0 and the targets are not.
+def check_rewards(mdp: MDP, loss: Loss, beta: Array | None = None) -> None:
+    """TabularError, naming the smallest reward, where the loss needs y > 0 and targets cannot be; with `beta` also where they rest.
 
     # Paper: every reward > 0; here: no reward < 0 and Q^beta > 0 where the data are (the paper's own grid pays 0 almost everywhere).
     """
     if not loss.positive:
         return
     smallest = float(mdp.R[~mdp.terminal].min())
-    if smallest < 0 or (q_of(mdp, beta)[(beta > 0) & ~mdp.terminal[:, None]] <= 0).any():
-        raise TabularError(f"{loss.name} needs rewards > 0; the smallest is {smallest:g}: shift them with `shift_rewards` or use mse")
+    if smallest < 0 or (beta is not None and (q_of(mdp, beta)[(beta > 0) & ~mdp.terminal[:, None]] <= 0).any()):
+        instead = "shift them with `shift_rewards(mdp, smallest=0.1)` or use mse"
+        raise TabularError(f"{loss.name} needs rewards > 0; the smallest is {smallest:g}: {instead}")
 
 
 def shift_rewards(mdp: MDP, smallest: float = 0.1) -> MDP:
     """The MDP with a constant added to the reward of every state that is not terminal, so that the smallest reward is `smallest`.
 
     The shift is logged: it moves every Q by the same amount, therefore also beta Q / V, and with terminal states even the optimum.
+
+    Raises:
+        TabularError: `smallest` <= 0.
     """
+    if not smallest > 0:
+        raise TabularError(f"shift_rewards: smallest={smallest!r}: expected a number > 0")
     alive = ~mdp.terminal[:, None]
     shift = smallest - float(mdp.R[~mdp.terminal].min())
     log.warning("rewards shifted by %g so that the smallest is %g; policies proportional to Q change with it", shift, smallest)

@@ -66,7 +66,11 @@ def fixed_policy_iterates(
         q0: where it starts, [S, A]; > 0 for the positive losses.
         loss: of the critic.
         normalized: targets of `normalised_target`, for parity with the published code; the equality above needs a deterministic P then.
+
+    Raises:
+        TabularError: rewards that the loss cannot take.
     """
+    check_rewards(mdp, loss)
     q = q0
     while True:
         v = expectation(pi, q)
@@ -137,7 +141,7 @@ def joint_fixed_point(mdp: MDP, beta: Array, lam: float, loss: Loss = CROSS_ENTR
     """
     if not lam > 0:
         raise TabularError(f"lambda must be > 0, not {lam!r}")
-    check_rewards(mdp, beta, loss)
+    check_rewards(mdp, loss, beta)
 
     def sweep(y: Array) -> Array:
         return backup(mdp, np.where(mdp.terminal, 0.0, water_fill(living(y), beta, lam, loss, 50)[1]))
@@ -162,8 +166,9 @@ def exactness_threshold(mdp: MDP, beta: Array) -> float:
 def protocol(mdp: MDP, beta: Array, q0: Array, step: float = 1e-4, lam: float = 1.0, eps: float = 1e-12) -> Iterator[tuple[Array, Array]]:
     """(Q_t, pi_t), t = 1, 2, ...: one cross-entropy backup, then one damped actor step, from the uniform policy.
 
-    Paper: the denominator carries eps = 1e-12; the exact forms above need none.
+    Paper: the denominator carries eps = 1e-12; the exact forms above need none. TabularError where a reward is negative.
     """
+    check_rewards(mdp, CROSS_ENTROPY)
     pi, q = np.full((mdp.S, mdp.A), 1 / mdp.A), q0
     while True:
         q = backup(mdp, expectation(pi, q)) * beta / ((1 - lam) * beta + lam * pi + eps)

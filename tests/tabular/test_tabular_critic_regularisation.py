@@ -247,3 +247,19 @@ def test_losses_without_a_minimum_say_where() -> None:
     ):
         with pytest.raises(TabularError, match=words):
             bad()
+
+
+@pytest.mark.parametrize("iterates", ["held", "published"])
+def test_negative_rewards_are_refused_by_the_iterations_too(iterates):
+    mdp = garnet(6, 2, 2)
+    negative, pi = replace(mdp, R=mdp.R - 1), uniform_policy(mdp)
+    q0 = np.ones((mdp.S, mdp.A))
+    made = fixed_policy_iterates(negative, pi, pi, 1.0, q0) if iterates == "held" else protocol(negative, pi, q0)
+    with pytest.raises(TabularError, match=r"cross.entropy needs rewards > 0; the smallest is -0.*shift_rewards\(mdp, smallest=0.1\)"):
+        next(made)
+
+
+@pytest.mark.parametrize("smallest", [0.0, -1.0, float("nan")])
+def test_a_shift_to_what_is_not_positive_is_refused(smallest):
+    with pytest.raises(TabularError, match=r"smallest=.*expected a number > 0"):
+        shift_rewards(garnet(6, 2, 2), smallest)
