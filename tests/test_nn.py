@@ -1,18 +1,14 @@
-"""Networks: a member is an MLP, the fast copy equals the slow one, the normaliser inverts, Polyak's limits hold."""
+"""Networks: a member is an MLP, the normaliser inverts, Polyak's limits hold, a copy is made when it is due."""
 
 from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import mbkit.nn as nets
-from mbkit.nn import MANY_ROWS, PACKED_ROWS, EnsembleMLP, FrozenEnsemble, Normalizer, polyak_, restore_optimizer_, truncated_normal_init_
-
-has_fused_linear = nets._has_fused_linear
+from mbkit.nn import EnsembleMLP, Normalizer, copy_when_, params_of, polyak_, restore_optimizer_, truncated_normal_init_
 
 
 def plain(net: EnsembleMLP, e: int) -> nn.Sequential:
@@ -25,7 +21,7 @@ def plain(net: EnsembleMLP, e: int) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-@pytest.mark.parametrize("rows", [1, 7, 3 * MANY_ROWS])
+@pytest.mark.parametrize("rows", [1, 7, 3 * nets.MANY_ROWS])
 def test_each_member_is_a_plain_mlp(activation, rows):
     net = EnsembleMLP(3, (4, 16, 16, 2), activation)
     x = torch.randn(3, rows, 4)
@@ -98,68 +94,6 @@ def test_squashed_density_is_that_of_torch_distributions():
     torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1), atol=1e-8, rtol=1e-8)
 
 
-@pytest.mark.parametrize("rows", [nets.CHUNK_ROWS - 1, nets.CHUNK_ROWS, 2 * nets.CHUNK_ROWS + 5])
-def test_chunks_of_rows_join_without_a_seam(rows):
-    net = EnsembleMLP(2, (3, 16, 2))
-    frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
-    x = torch.randn(2, rows, 3)
-    whole = net(x).detach()  # with gradient: in one piece
-    with torch.no_grad():
-        frozen.copy_(list(net.weight), list(net.bias))
-        torch.testing.assert_close(net(x), whole, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(frozen(x), whole, atol=1e-5, rtol=1e-5)
-
-
-@settings(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 2 * MANY_ROWS), activation=st.sampled_from(["relu", "silu"]))
-def test_frozen_copy_equals_the_network(rows, activation):
-    net = EnsembleMLP(2, (3, 32, 32, 4), activation)
-    frozen = FrozenEnsemble(2, net.sizes, activation, torch.device("cpu"), torch.float32)
-    frozen.copy_(list(net.weight), list(net.bias))
-    x = torch.randn(2, rows, 3)
-    with torch.no_grad():
-        torch.testing.assert_close(frozen(x), net(x), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("activation", ["relu", "silu"])
-@pytest.mark.parametrize("fused", [False, True])
-def test_packed_weights_follow_every_refill(activation, fused, monkeypatch):
-    """With oneDNN's packed weights and without, the same as the network; a deep copy keeps the weights it was made from."""
-    monkeypatch.setattr(nets, "_has_fused_linear", (lambda: fused and has_fused_linear()))
-    net, other = (EnsembleMLP(2, (3, 32, 32, 4), activation) for _ in range(2))
-    frozen = FrozenEnsemble(2, net.sizes, activation, torch.device("cpu"), torch.float32)
-    x = torch.randn(2, PACKED_ROWS + 3, 3)
-    with torch.no_grad():
-        frozen.copy_(list(net.weight), list(net.bias))
-        twin = deepcopy(frozen)
-        frozen.copy_(list(other.weight), list(other.bias))
-        assert bool(frozen.packed) == (fused and has_fused_linear())
-        torch.testing.assert_close(frozen(x), other(x), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(twin(x), net(x), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [10, 1100])
-def test_bfloat16_copy_is_close(rows):
-    torch.manual_seed(0)  # the largest of thousands of errors passes any bound now and then
-    net = truncated_normal_init_(EnsembleMLP(2, (3, 64, 64, 4), "silu"))
-    frozen = FrozenEnsemble(2, net.sizes, "silu", torch.device("cpu"), torch.bfloat16)
-    with torch.no_grad():
-        frozen.copy_(list(net.weight), list(net.bias))
-        x = torch.randn(2, rows, 3)
-        error = (frozen(x) - net(x)).abs().max() / net(x).std()
-    assert frozen(x).dtype == torch.float32
-    assert 0 < error < 0.05
-
-
-def test_frozen_tensors_keep_their_place():
-    net = EnsembleMLP(2, (3, 8, 4))
-    frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
-    places = [w.data_ptr() for w in frozen.weight + frozen.bias + frozen.transposed]
-    with torch.no_grad():
-        frozen.copy_(list(net.weight), list(net.bias))
-    assert places == [w.data_ptr() for w in frozen.weight + frozen.bias + frozen.transposed]
-
-
 def test_truncated_normal_init_stays_within_two_sigmas():
     net = truncated_normal_init_(EnsembleMLP(4, (16, 200, 3)))
     for w, b in zip(net.weight, net.bias, strict=True):
@@ -213,3 +147,20 @@ def test_optimizer_is_restored_in_place():
     restore_optimizer_(optimizer, saved)
     assert optimizer.state[net.weight[0]]["exp_avg"].data_ptr() == place
     torch.testing.assert_close(optimizer.state[net.weight[0]]["exp_avg"], saved["state"][0]["exp_avg"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_a_copy_is_made_when_it_is_due(due):
+    online, slow = EnsembleMLP(2, (3, 4, 2)), EnsembleMLP(2, (3, 4, 2))
+    before = [p.detach().clone() for p in slow.parameters()]
+    copy_when_(slow, online, torch.tensor(due))
+    expected = online.parameters() if due else before
+    assert all(torch.equal(a, b) for a, b in zip(slow.parameters(), expected, strict=True))
+
+
+def test_a_copied_module_lists_parameters_of_its_own():
+    net = EnsembleMLP(2, (3, 4, 2))
+    assert [id(p) for p in params_of(net)] == [id(p) for p in net.parameters()]
+    twin = deepcopy(net)
+    assert [id(p) for p in params_of(twin)] == [id(p) for p in twin.parameters()]
+    assert not {id(p) for p in params_of(twin)} & {id(p) for p in params_of(net)}

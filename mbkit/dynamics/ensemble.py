@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mbkit.config import at_least, between, check_range, positive
 from mbkit.dynamics import files, training
 from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, judge, mixture, soft_bounded_logvar, soft_bounded_std
-from mbkit.nn import EnsembleMLP, FrozenEnsemble, Normalizer, restore_optimizer_, truncated_normal_init_
+from mbkit.frozen import FrozenEnsemble
+from mbkit.nn import EnsembleMLP, Normalizer, restore_optimizer_, truncated_normal_init_
 from mbkit.registry import dynamics
 from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, State, Step, TerminationFn, Transition, UserError
 
