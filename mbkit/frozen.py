@@ -1,4 +1,4 @@
-"""A fast copy of many MLPs for inference only: weights laid out for the kernel that their number of rows asks for. E members, R rows each."""
+"""A fast copy of many MLPs for inference only, laid out for the kernel that their number of rows asks for. E members, R rows each."""
 
 from collections.abc import Sequence
 from itertools import pairwise
