@@ -25,6 +25,8 @@ FAMILIES = {  # of Gymnasium's own tasks, by package
     "gymnasium.envs.box2d": "Box2D, Gymnasium",
     "gymnasium.envs.toy_text": "toy text, Gymnasium",
 }
+CAMERA = {"camera_id", "camera_name", "default_camera_config"}  # arguments of MuJoCo tasks that choose how they are filmed
+FARTHER = 20  # a floor of 40 m would end under a runner's feet
 IMAGES = {"CarRacing", "ALE"}  # names or namespaces that show pixels, which can otherwise only be told by making them
 
 
@@ -58,9 +60,29 @@ def make(
 
 def _single(registration: Registration, kwargs: dict[str, Any], render_mode: str | None) -> gymnasium.Env[Any, Any]:
     """Without the passive checker: it only warns and costs time; what it looks for is refused at our own boundary."""
-    if render_mode is not None:  # else not even mentioned: a plain gymnasium.Env need not take it
-        kwargs = kwargs | {"render_mode": render_mode}
-    return gymnasium.make(registration, disable_env_checker=True, **kwargs)
+    if render_mode is None:  # not even mentioned: a plain gymnasium.Env need not take it
+        return gymnasium.make(registration, disable_env_checker=True, **kwargs)
+    env = gymnasium.make(registration, disable_env_checker=True, render_mode=render_mode, **kwargs)
+    if not CAMERA & kwargs.keys():
+        _follow(env)
+    return env
+
+
+def _follow(env: gymnasium.Env[Any, Any]) -> None:
+    """Film with the model's camera `track` where it has one: Gymnasium's default stands still, and a runner leaves the picture.
+
+    The floor is drawn far enough for it, with tiles as large as before; how a plane collides does not depend on its size.
+    """
+    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    if renderer is None or renderer.camera_id != -1:
+        return
+    mujoco = import_module("mujoco")
+    model = renderer.model
+    renderer.camera_id = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track")  # -1 where there is none
+    floors = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+    if renderer.camera_id >= 0:
+        model.geom_size[floors, :2] *= FARTHER
+        model.mat_texrepeat[model.geom_matid[floors & (model.geom_matid >= 0)]] *= FARTHER
 
 
 @contextmanager

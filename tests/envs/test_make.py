@@ -152,3 +152,15 @@ def test_mujoco_is_quiet_about_the_half_cheetahs_mass_and_about_nothing_else(tmp
         mujoco.mj_step(model, data)
     assert "Nan" in caplog.text
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "camera"), [("HalfCheetah-v5", {}, 0), ("HalfCheetah-v5", {"camera_id": -1}, -1), ("Pusher-v5", {}, -1)]
+)
+def test_a_runner_is_filmed_by_the_camera_that_follows_it(name, kwargs, camera):
+    try:
+        env = mbkit.envs.make(name, env_kwargs=kwargs, render_mode="rgb_array")
+    except UserError as error:  # no renderer on this machine
+        pytest.skip(str(error))
+    assert env.envs[0].unwrapped.mujoco_renderer.camera_id == camera
+    env.close()
