@@ -4,7 +4,10 @@ S states, A actions, N episodes, T steps. Of an estimator w(s,a) (Q(s,a) - b(s))
 covariance is least for b*(s) = E[|w|^2 Q] / E[|w|^2], the squared norm of the whole score.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from matplotlib.figure import Figure
 
 from mbkit.report.figure import color, panels
 from mbkit.tabular.environments import garnet
@@ -20,22 +23,39 @@ UNLIKELY = 3.3  # chi-square of 16 degrees of freedom, over 16: more comes once 
 SETTINGS = (("rewards in [0, 1]", 0.0, 1.0), ("rewards in [-0.5, 0.5]", -0.5, 1.0), ("rewards in [0, 1], sharp policy", 0.0, 4.0))
 
 
+class Measured(NamedTuple):
+    """Traces of covariances, and whether the means are the policy gradient."""
+
+    variance: Array  # [settings, seeds, baselines] of one sample
+    moved: float  # greatest distance of a sample's mean to the policy gradient
+    spread: Array  # [seeds, kinds] of whole episodes
+    errors: Array  # [seeds, kinds] T^2 of their means over its degrees of freedom
+
+
 @experiment("baselines", "A baseline leaves the policy gradient's mean and divides its variance: none >= V >= the optimal one")
 def baselines(setting: Setting) -> Findings:
     """The variance of one sample (s, a), exactly, and of whole episodes, sampled."""
+    it = measure(setting)
+    return Findings([*claims_of_samples(it), *claims_of_episodes(it)], [table_of_samples(it), table_of_episodes(it)], draw(it))
+
+
+def measure(setting: Setting) -> Measured:
+    """Every baseline in every setting, and every weight of the score."""
     seeds = range(setting.seed, setting.seed + setting.pick(50, 10))
     exact = np.array([[one_sample(seed, shift, scale) for seed in seeds] for _, shift, scale in SETTINGS])  # [settings, seeds, 4, 2]
-    variance, moved = exact[..., 0], float(exact[..., 1].max())
     episodes = np.array(
         [whole_episodes(seed, setting.pick(20_000, 4_000)) for seed in range(setting.seed, setting.seed + setting.pick(10, 3))]
     )
-    spread, errors = episodes[..., 0], episodes[..., 1]  # [seeds, kinds]
-    usual, counter = variance[0], counterexample()
+    return Measured(exact[..., 0], float(exact[..., 1].max()), episodes[..., 0], episodes[..., 1])
+
+
+def claims_of_samples(it: Measured) -> list[Claim]:
+    """No bias; the order of the variances, and where there is none."""
+    usual, counter, variance = it.variance[0], counterexample(), it.variance
     least = float((variance[..., 2] / np.minimum(variance[..., 0], variance[..., 1])).max())
     ordered = bool((usual[:, 0] >= usual[:, 1]).all() and (usual[:, 1] >= usual[:, 2]).all())
-    go = spread.mean(0)
-    claims = [
-        Claim("no baseline moves the mean", f"within {moved:.1e} of the policy gradient", moved <= 1e-10),
+    return [
+        Claim("no baseline moves the mean", f"within {it.moved:.1e} of the policy gradient", it.moved <= 1e-10),
         Claim("the optimal baseline is never worse than V or none", f"at most {least:.3f} of the better", least <= 1 + 1e-12),
         Claim("with rewards in [0, 1]: none >= V >= b*", "variances {:.4g}, {:.4g}, {:.4g}".format(*usual.mean(0)[:3]), ordered),
         Claim(
@@ -43,6 +63,13 @@ def baselines(setting: Setting) -> Findings:
             f"two actions, V: {counter[1]:.4f}, none: {counter[0]:.4f}, b*: {counter[2]:.4f}",
             counter[1] > counter[0] >= counter[2],
         ),
+    ]
+
+
+def claims_of_episodes(it: Measured) -> list[Claim]:
+    """Reward to go, V, and no bias."""
+    spread, errors, go = it.spread, it.errors, it.spread.mean(0)
+    return [
         Claim(
             "of whole episodes: reward to go helps, V helps more",
             "variances {:.4g}, {:.4g}, {:.4g}".format(*go[:3]),
@@ -54,30 +81,43 @@ def baselines(setting: Setting) -> Findings:
             bool(errors.max() < UNLIKELY),
         ),
     ]
-    first = Table(
+
+
+def table_of_samples(it: Measured) -> Table:
+    """By setting and baseline."""
+    return Table(
         "Trace of the covariance of one sample of the gradient, (s, a) from the discounted occupancy",
         ("setting", "baseline", "mean over Garnets", "median share of none", "least", "greatest"),
         [
-            (SETTINGS[i][0], name, *map(float, (v.mean(), *np.percentile(v / variance[i, :, 0], [50, 0, 100]))))
+            (SETTINGS[i][0], name, *map(float, (v.mean(), *np.percentile(v / it.variance[i, :, 0], [50, 0, 100]))))
             for i in range(len(SETTINGS))
-            for name, v in zip(NAMES, variance[i].T, strict=True)
+            for name, v in zip(NAMES, it.variance[i].T, strict=True)
         ],
     )
-    second = Table(
+
+
+def table_of_episodes(it: Measured) -> Table:
+    """By weight of the score."""
+    whole = it.spread.mean(0)[0]
+    return Table(
         "Trace of the covariance of REINFORCE from one episode",
         ("weight of the score", "mean over Garnets", "std over Garnets", "share of the whole return"),
-        [(k, float(v.mean()), float(v.std()), float(v.mean() / go[0])) for k, v in zip(KINDS, spread.T, strict=True)],
+        [(k, float(v.mean()), float(v.std()), float(v.mean() / whole)) for k, v in zip(KINDS, it.spread.T, strict=True)],
     )
+
+
+def draw(it: Measured) -> Figure:
+    """Every seed a dot, medians as bars."""
     figure, (left, right) = panels(("", "variance of one sample"), ("", "variance of one episode"))
     rng = np.random.default_rng(0)
-    for ax, columns, names in ((left, usual.T, NAMES), (right, spread.T, KINDS)):
+    for ax, columns, names in ((left, it.variance[0].T, NAMES), (right, it.spread.T, KINDS)):
         for i, values in enumerate(columns):
             ax.semilogy(i + rng.uniform(-0.15, 0.15, len(values)), values, "o", markersize=3, alpha=0.6, color=color(i))
             ax.semilogy([i - 0.3, i + 0.3], [np.median(values)] * 2, color=color(i), linewidth=2)
         ax.set_xticks(
             range(4), [name.replace(" of each ", ", each\n").replace("hole ", "hole\n").replace("ard ", "ard\n") for name in names]
         )
-    return Findings(claims, [first, second], figure)
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------------------- one sample, exactly

@@ -42,24 +42,55 @@ class Point(NamedTuple):
     policy: float  # max |pi - beta (1 + A / (lambda V^k))|; NaN for Huber
 
 
+class Measured(NamedTuple):
+    """Every loss over lambda on the grid, the nearest on Garnets."""
+
+    mdp: MDP
+    beta: Array  # [S, A]
+    lambdas: list[float]
+    points: dict[str, list[Point]]  # by loss, then lambda
+    limits: dict[str, float]  # by Bregman loss: lambda from which nothing is clipped
+    garnets: list[tuple[str, float, float]]  # what `nearest_on_garnets` returns
+
+    @property
+    def nearest(self) -> dict[str, tuple[float, float]]:
+        """(least total variation to one-step RL, its lambda) of each loss."""
+        return {name: min(zip((p.variation for p in each), self.lambdas, strict=True)) for name, each in self.points.items()}
+
+    @property
+    def one_step(self) -> float:
+        """J of one-step RL."""
+        return performance(self.mdp, one_step_policy(self.mdp, self.beta))
+
+
 @experiment("d2", "Among the losses of a regularised critic only cross-entropy and Poisson, with lambda = 1, are one-step RL")
 def d2(setting: Setting) -> Findings:
     """Every loss over lambda on the published grid, by the closed form; the nearest lambda of each also on Garnets."""
-    lambdas = np.logspace(-2, 2, 25) if not setting.quick else np.logspace(-1, 1, 3)
+    it = measure_all(setting)
+    return Findings([*claims_of_losses(it), claim_of_units(it.mdp, it.beta)], tables(it), draw(it.lambdas, it.points, it.one_step))
+
+
+def measure_all(setting: Setting) -> Measured:
+    """All losses and lambdas, on the grid and on Garnets."""
+    lambdas = (np.logspace(-2, 2, 25) if not setting.quick else np.logspace(-1, 1, 3)).tolist()
+    coarse = [1.0] if setting.quick else np.logspace(-1, 1, 9).tolist()
     mdp, beta = grid(1)
-    points = {name: [measure(mdp, beta, lam, loss) for lam in lambdas.tolist()] for name, loss in LOSSES.items()}
-    rows = [(name, lam, *p[:5]) for name, each in points.items() for lam, p in zip(lambdas.tolist(), each, strict=True)]
+    points = {name: [measure(mdp, beta, lam, loss) for lam in lambdas] for name, loss in LOSSES.items()}
     limits = {name: unclipped_from(mdp, beta, k) for name, k in POWER.items()}
-    above = [p for name, limit in limits.items() for lam, p in zip(lambdas.tolist(), points[name], strict=True) if lam >= limit]
+    garnets = nearest_on_garnets(range(setting.seed, setting.seed + setting.pick(10, 1)), coarse)
+    return Measured(mdp, beta, lambdas, points, limits, garnets)
+
+
+def claims_of_losses(it: Measured) -> list[Claim]:
+    """Which losses are one-step RL, and which are not."""
+    points = it.points
+    above = [p for name, limit in it.limits.items() for lam, p in zip(it.lambdas, points[name], strict=True) if lam >= limit]
     off = max(max(p.critic, p.policy) for p in above)
-    nearest = {name: min(zip((p.variation for p in each), lambdas.tolist(), strict=True)) for name, each in points.items()}
     twins = max(abs(a.variation - b.variation) for a, b in zip(points["cross_entropy"], points["poisson"], strict=True))
-    equal = nearest["cross_entropy"][0]
-    others = min(nearest[name][0] for name in ("mse", "huber", "itakura_saito"))
+    equal = it.nearest["cross_entropy"][0]
+    others = min(it.nearest[name][0] for name in ("mse", "huber", "itakura_saito"))
     huber = max(p.critic for p in points["huber"] if not p.clipped)
-    units = [unit_error(mdp, beta, CROSS_ENTROPY, 1), unit_error(mdp, beta, MSE, 0), unit_error(mdp, beta, ITAKURA_SAITO, 2)]
-    unscaled = float(total_variation(joint_fixed_point(in_unit(mdp), beta, 1.0, MSE).pi, joint_fixed_point(mdp, beta, 1.0, MSE).pi).mean())
-    claims = [
+    return [
         Claim(
             "unclipped, every Bregman loss evaluates exactly Q^beta and rests at beta (1 + A / (lambda V^k))",
             f"{len(above)} cases, largest error {off:.1e}",
@@ -69,31 +100,43 @@ def d2(setting: Setting) -> Findings:
         Claim("both are one-step RL at lambda = 1", f"total variation {equal:.1e}", equal <= EXACT),
         Claim("no lambda makes squared error, Huber or Itakura-Saito one-step RL", f"total variation at least {others:.3f}", others > 1e-3),
         Claim("unclipped Huber does not evaluate Q^beta", f"y up to {huber:.2f} away from Q^beta", huber > 1e-3),
-        Claim(
-            "the lambda of cross-entropy has no unit, that of MSE the reward's, that of Itakura-Saito its inverse",
-            f"rewards times {SCALE:g} and lambda along: largest change {max(units):.1e}; MSE at an unchanged lambda {unscaled:.2f}",
-            max(units) <= SOLVED < unscaled,
-        ),
     ]
-    coarse = [1.0] if setting.quick else np.logspace(-1, 1, 9).tolist()
-    columns = ("loss", "lambda", "same argmax", "total variation", "KL to one-step RL", "return", "clipped")
-    tables = [
-        Table(f"Grid 1; one-step RL returns {performance(mdp, one_step_policy(mdp, beta)):.4f}", columns, rows),
+
+
+def claim_of_units(mdp: MDP, beta: Array) -> Claim:
+    """Rewards in another unit, lambda along and unchanged."""
+    units = [unit_error(mdp, beta, CROSS_ENTROPY, 1), unit_error(mdp, beta, MSE, 0), unit_error(mdp, beta, ITAKURA_SAITO, 2)]
+    unscaled = float(total_variation(joint_fixed_point(in_unit(mdp), beta, 1.0, MSE).pi, joint_fixed_point(mdp, beta, 1.0, MSE).pi).mean())
+    return Claim(
+        "the lambda of cross-entropy has no unit, that of MSE the reward's, that of Itakura-Saito its inverse",
+        f"rewards times {SCALE:g} and lambda along: largest change {max(units):.1e}; MSE at an unchanged lambda {unscaled:.2f}",
+        max(units) <= SOLVED < unscaled,
+    )
+
+
+def tables(it: Measured) -> list[Table]:
+    """All points, the nearest of each loss, the nearest on Garnets."""
+    points, middle = it.points, len(it.lambdas) // 2  # where lambda = 1
+    return [
+        Table(
+            f"Grid 1; one-step RL returns {it.one_step:.4f}",
+            ("loss", "lambda", "same argmax", "total variation", "KL to one-step RL", "return", "clipped"),
+            [(name, lam, *p[:5]) for name, each in points.items() for lam, p in zip(it.lambdas, each, strict=True)],
+        ),
         Table(
             "The lambda nearest to one-step RL",
             ("loss", "k", "unclipped from lambda", "nearest lambda", "total variation", "total variation at 1"),
             [
-                (name, POWER.get(name, "-"), limits.get(name, "-"), lam, tv, points[name][len(lambdas) // 2].variation)
-                for name, (tv, lam) in nearest.items()
+                (name, POWER.get(name, "-"), it.limits.get(name, "-"), lam, tv, points[name][middle].variation)
+                for name, (tv, lam) in it.nearest.items()
             ],
         ),
         Table(
             "The same on Garnets in which few states pay: least total variation over lambda",
             ("loss", "mean over Garnets", "std"),
-            nearest_on_garnets(range(setting.seed, setting.seed + setting.pick(10, 1)), coarse),
+            it.garnets,
         ),
     ]
-    return Findings(claims, tables, draw(lambdas, points, performance(mdp, one_step_policy(mdp, beta))))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- measures
@@ -152,7 +195,7 @@ def nearest_on_garnets(seeds: range, lambdas: list[float]) -> list[tuple[str, fl
     return [(name, float(np.mean(each)), float(np.std(each))) for name, each in found.items()]
 
 
-def draw(lambdas: Array, points: dict[str, list[Point]], one_step: float) -> Figure:
+def draw(lambdas: list[float], points: dict[str, list[Point]], one_step: float) -> Figure:
     """Left: distance to one-step RL. Right: return."""
     figure, (left, right) = panels(("lambda", "total variation to one-step RL"), ("lambda", "return on the grid"))
     for n, (name, each) in enumerate(points.items()):

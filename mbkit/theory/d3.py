@@ -36,29 +36,63 @@ class Point(NamedTuple):
     policy: float  # max |pi - beta (1 + A / (lambda V))|; infinite where that is no policy
 
 
+class Measured(NamedTuple):
+    """The grid and the Garnets, over lambda."""
+
+    mdp: MDP  # the grid
+    beta: Array  # [S, A]
+    threshold: float
+    points: list[Point]  # by lambda
+    published: list[tuple[int, float]]  # by lambda, what `published_iteration` returns
+    problems: list[tuple[MDP, Array]]  # Garnets, by seed
+    thresholds: Array  # [seeds]
+    many: list[list[Point]]  # [seeds][lambdas]
+
+    def flat(self) -> list[tuple[float, float, Point]]:
+        """(threshold, lambda, point) of the grid and of every Garnet."""
+        every = zip([self.threshold, *self.thresholds.tolist()], [self.points, *self.many], strict=True)
+        return [(threshold, lam, p) for threshold, each in every for lam, p in zip(LAMBDAS.tolist(), each, strict=True)]
+
+    def same(self) -> Array:
+        """Fraction of the states with one-step RL's argmax, Garnets, [seeds, lambdas]."""
+        return np.array([[p.same for p in each] for each in self.many])
+
+    def gained(self) -> Array:
+        """Return on the Garnets, [seeds, lambdas]; 0: behaviour, 1: optimal."""
+        value = np.array([[p.value for p in each] for each in self.many])
+        return np.asarray((value - lowest(self.problems)) / (highest(self.problems) - lowest(self.problems)))
+
+
 @experiment("d3", "The weight lambda turns critic regularisation from Q-learning over one-step RL into the data")
 def d3(setting: Setting) -> Findings:
     """The published seven lambdas on the published grid, every one finite; the same on Garnets, whose spread is told."""
+    it = measure_all(setting)
+    figure = draw(it.points, it.published, it.threshold, it.same().mean(0))
+    return Findings([*claims_of_threshold(it), *claims_of_lambda(it)], [table_of_grid(it), table_of_garnets(it)], figure)
+
+
+def measure_all(setting: Setting) -> Measured:
+    """Every lambda on the grid, by the published iteration too, and on Garnets."""
     mdp, beta = grid(1)
-    threshold, points = exactness_threshold(mdp, beta), [measure(mdp, beta, lam) for lam in LAMBDAS.tolist()]
-    published = [published_iteration(mdp, beta, lam, setting.pick(10_000, 1500)) for lam in LAMBDAS.tolist()]
-    rows = [(lam, *p[:4], q, same) for lam, p, (q, same) in zip(LAMBDAS.tolist(), points, published, strict=True)]
-    columns = ("lambda", "same argmax", "return", "clipped", "largest y - Q^beta", "finite Q, published iteration", "its same argmax")
     problems = [problem(seed) for seed in range(setting.seed, setting.seed + setting.pick(20, 2))]
-    thresholds = np.array([exactness_threshold(*each) for each in problems])
-    many = [[measure(*each, lam) for lam in LAMBDAS.tolist()] for each in problems]  # [seeds][lambdas]
-    same, gained = (np.array([[p[k] for p in each] for each in many]) for k in (0, 1))
-    gained = (gained - lowest(problems)) / (highest(problems) - lowest(problems))  # [seeds, lambdas] 0: behaviour, 1: optimal
-    garnets = zip(LAMBDAS.tolist(), same.mean(0), same.std(0), gained.mean(0), gained.std(0), strict=True)
-    flat = [(threshold, lam, p) for lam, p in zip(LAMBDAS.tolist(), points, strict=True)]
-    flat += [(t, lam, p) for t, each in zip(thresholds.tolist(), many, strict=True) for lam, p in zip(LAMBDAS.tolist(), each, strict=True)]
-    above = [p for t, lam, p in flat if lam >= t]
-    below = [p for t, lam, p in flat if lam < t]
-    astray = max(max(p.critic, p.policy) for p in above)
-    least = min(p.critic for p in below)
-    one = points[3]
-    even = [measure(m, uniform_policy(m), 10.0).same for m, _ in [*problems, (mdp, beta)]]
-    claims = [
+    return Measured(
+        mdp=mdp,
+        beta=beta,
+        threshold=exactness_threshold(mdp, beta),
+        points=[measure(mdp, beta, lam) for lam in LAMBDAS.tolist()],
+        published=[published_iteration(mdp, beta, lam, setting.pick(10_000, 1500)) for lam in LAMBDAS.tolist()],
+        problems=problems,
+        thresholds=np.array([exactness_threshold(*each) for each in problems]),
+        many=[[measure(*each, lam) for lam in LAMBDAS.tolist()] for each in problems],
+    )
+
+
+def claims_of_threshold(it: Measured) -> list[Claim]:
+    """Above it, below it, and where it lies."""
+    above = [p for t, lam, p in it.flat() if lam >= t]
+    below = [p for t, lam, p in it.flat() if lam < t]
+    astray, least = max(max(p.critic, p.policy) for p in above), min(p.critic for p in below)
+    return [
         Claim(
             "above the threshold nothing is clipped, the critic evaluates exactly Q^beta and pi = beta (1 + A / (lambda V))",
             f"{len(above)} problems, largest error {astray:.1e}",
@@ -69,24 +103,47 @@ def d3(setting: Setting) -> Findings:
             f"{len(below)} problems, |y - Q^beta| at least {least:.1e}",
             all(p.clipped for p in below) and least > EXACT,
         ),
-        Claim("the threshold is below 1", f"grid {threshold:.3f}, Garnets at most {thresholds.max():.3f}", max(threshold, *thresholds) < 1),
+        Claim(
+            "the threshold is below 1",
+            f"grid {it.threshold:.3f}, Garnets at most {it.thresholds.max():.3f}",
+            max(it.threshold, *it.thresholds) < 1,
+        ),
+    ]
+
+
+def claims_of_lambda(it: Measured) -> list[Claim]:
+    """One-step RL at lambda = 1, a finite answer at every one, and a uniform behaviour."""
+    one = it.points[3]
+    even = [measure(m, uniform_policy(m), 10.0).same for m, _ in [*it.problems, (it.mdp, it.beta)]]
+    return [
         Claim("lambda = 1 is one-step RL", f"same argmax in {one.same:.0%} of the states", one.same == 1),
         Claim(
             "every lambda has a finite answer, also those where the published iteration has none",
-            f"{sum(q < beta.size for q, _ in published)} of 7 runs of the iteration end with Q that are not finite",
-            all(np.isfinite(p[:2]).all() for _, _, p in flat) and published[-1][0] < beta.size,
+            f"{sum(q < it.beta.size for q, _ in it.published)} of 7 runs of the iteration end with Q that are not finite",
+            all(np.isfinite(p[:2]).all() for _, _, p in it.flat()) and it.published[-1][0] < it.beta.size,
         ),
         Claim("with a uniform behaviour any lambda above the threshold has one-step RL's argmax", f"{min(even):.0%} at 10", min(even) == 1),
     ]
-    tables = [
-        Table(f"Grid 1, threshold {threshold:.4f}", columns, rows),
-        Table(
-            f"{len(problems)} Garnets: same argmax, and the return between behaviour (0) and optimum (1)",
-            ("lambda", "same argmax", "std", "return", "std of the return"),
-            [tuple(map(float, row)) for row in garnets],
-        ),
-    ]
-    return Findings(claims, tables, draw(points, published, threshold, same.mean(0)))
+
+
+def table_of_grid(it: Measured) -> Table:
+    """Closed form and published iteration."""
+    return Table(
+        f"Grid 1, threshold {it.threshold:.4f}",
+        ("lambda", "same argmax", "return", "clipped", "largest y - Q^beta", "finite Q, published iteration", "its same argmax"),
+        [(lam, *p[:4], q, same) for lam, p, (q, same) in zip(LAMBDAS.tolist(), it.points, it.published, strict=True)],
+    )
+
+
+def table_of_garnets(it: Measured) -> Table:
+    """Means and standard deviations over seeds."""
+    same, gained = it.same(), it.gained()
+    rows = zip(LAMBDAS.tolist(), same.mean(0), same.std(0), gained.mean(0), gained.std(0), strict=True)
+    return Table(
+        f"{len(it.problems)} Garnets: same argmax, and the return between behaviour (0) and optimum (1)",
+        ("lambda", "same argmax", "std", "return", "std of the return"),
+        [tuple(map(float, row)) for row in rows],
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------- measures

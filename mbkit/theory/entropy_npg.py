@@ -4,6 +4,7 @@ log pi [S, A]; Q_tau [S, A] the soft value; a step is named by its share eta tau
 """
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,34 +29,51 @@ COLUMNS = (
     "error / bound, largest",
     "steps to 1e-6",
 )
+Case = tuple[float, float, float]  # gamma, tau, share
+
+
+class Measured(NamedTuple):
+    """Errors and bounds with entropy, losses without."""
+
+    curves: dict[Case, Array]  # [seeds, 2, steps] error and bound
+    plain: Array  # [1 + taus, seeds, steps] losses without entropy, gamma = 0.9
+    taus: tuple[float, ...]
 
 
 @experiment("entropy_npg", "Natural policy gradient with entropy converges linearly, like (1 - eta tau)^t, to the regularised optimum")
 def entropy_npg(setting: Setting) -> Findings:
     """|Q*_tau - Q_t| against C gamma (1 - eta tau)^t on Garnets, for several eta, tau and gamma, and the loss without entropy."""
+    it = measure(setting)
+    rows = [rates(case, runs) for case, runs in it.curves.items()]
+    claims = [*claims_of_rates(rows, sum(runs[:, 0].size for runs in it.curves.values())), claim_of_limit(it)]
+    return Findings(claims, [Table("Rates, by Garnets", COLUMNS, rows), table_of_losses(it)], draw(it))
+
+
+def measure(setting: Setting) -> Measured:
+    """Every gamma, tau and share; then gamma = 0.9 without entropy."""
     steps = setting.pick(600, 150)
     seeds = range(setting.seed, setting.seed + setting.pick(6, 3))
     gammas, taus = setting.pick((0.9, 0.99), (0.9,)), setting.pick((0.01, 0.1, 1.0), (0.1, 1.0))
-    rows, curves, cases = [], {}, 0
-    for gamma, tau, share in product(gammas, taus, setting.pick((0.02, 0.1, 0.3, 0.9, 1.0), (0.1, 0.3, 1.0))):
-        runs = np.array([run(garnet(seed=seed, gamma=gamma), tau, share, seed, steps) for seed in seeds])  # [seeds, 2, steps]
-        error, bound = runs[:, 0], runs[:, 1]
-        rates = [tail_rate(e) for e in error] if share < 1 else [0.0]
-        reached = (error > 1e-6).sum(1).mean()
-        ratio = (np.maximum(error - FLOOR, 0) / bound).max()
-        rows.append(
-            (gamma, tau, share, 1 - share * (1 - gamma), *map(float, (np.mean(rates), np.std(rates), (1 - share) ** 2, ratio, reached)))
-        )
-        curves[gamma, tau, share] = runs[0]
-        cases += error.size
+    cases = product(gammas, taus, setting.pick((0.02, 0.1, 0.3, 0.9, 1.0), (0.1, 0.3, 1.0)))
+    curves = {(g, tau, share): np.array([run(garnet(seed=k, gamma=g), tau, share, k, steps) for k in seeds]) for g, tau, share in cases}
+    plain = np.array([[hard_loss(garnet(seed=seed), tau, seed, steps) for seed in seeds] for tau in (0.0, *taus)])
+    return Measured(curves, plain, taus)
+
+
+def rates(case: Case, runs: Array) -> tuple[float, ...]:
+    """One row of `COLUMNS`, from error and bound [seeds, 2, steps]."""
+    (gamma, tau, share), error, bound = case, runs[:, 0], runs[:, 1]
+    found = [tail_rate(e) for e in error] if share < 1 else [0.0]
+    reached = (error > 1e-6).sum(1).mean()
+    ratio = (np.maximum(error - FLOOR, 0) / bound).max()
+    return gamma, tau, share, 1 - share * (1 - gamma), *map(float, (np.mean(found), np.std(found), (1 - share) ** 2, ratio, reached))
+
+
+def claims_of_rates(rows: list[tuple[float, ...]], cases: int) -> list[Claim]:
+    """The bound, and how fast the error really shrinks; cases are all errors that were held against it."""
     promised, measured, local, ratio = (np.array([row[i] for row in rows]) for i in (3, 4, 6, 7))
     slow, jump = np.array([row[2] < 1 for row in rows]), max(row[8] for row in rows if row[2] == 1)
-    plain = np.array(
-        [[hard_loss(garnet(seed=seed), tau, seed, steps) for seed in seeds] for tau in (0.0, *taus)]
-    )  # [1 + taus, seeds, steps]
-    limits = [0.9 * tau * np.log(4) / (1 - 0.9) for tau in taus]
-    final = plain[..., -1].max(1)
-    claims = [
+    return [
         Claim(
             "no error exceeds C gamma (1 - eta tau)^t",
             f"{(ratio > 1).sum()}/{cases}, largest ratio {ratio.max():.3f}",
@@ -72,31 +90,40 @@ def entropy_npg(setting: Setting) -> Findings:
             bool((np.abs(measured - local)[slow] < 0.03).all()),
         ),
         Claim("the largest step, soft policy iteration, has 1e-6 in 12 steps", f"mean at most {jump:.1f}", jump <= 12),
-        Claim(
-            "the limit is the regularised optimum: without entropy, up to gamma tau ln A / (1 - gamma) is lost",
-            ", ".join(f"tau {t:g}: {f:.3g} of {b:.3g}" for t, f, b in zip(taus, final[1:], limits, strict=True)),
-            all(1e-6 < f <= b for f, b in zip(final[1:], limits, strict=True)),
-        ),
     ]
+
+
+def claim_of_limit(it: Measured) -> Claim:
+    """What entropy costs."""
+    limits, final, taus = [0.9 * tau * np.log(4) / (1 - 0.9) for tau in it.taus], it.plain[..., -1].max(1), it.taus
+    return Claim(
+        "the limit is the regularised optimum: without entropy, up to gamma tau ln A / (1 - gamma) is lost",
+        ", ".join(f"tau {t:g}: {f:.3g} of {b:.3g}" for t, f, b in zip(taus, final[1:], limits, strict=True)),
+        all(1e-6 < f <= b for f, b in zip(final[1:], limits, strict=True)),
+    )
+
+
+def table_of_losses(it: Measured) -> Table:
+    """Over tau and steps."""
+    marks = (1, 10, 100, it.plain.shape[-1])
     lost = [
-        (t, *(float(plain[i, :, k - 1].mean()) for k in (1, 10, 100, steps)), float(plain[i, :, -1].std()))
-        for i, t in enumerate((0.0, *taus))
+        (t, *(float(each[:, k - 1].mean()) for k in marks), float(each[:, -1].std()))
+        for t, each in zip((0.0, *it.taus), it.plain, strict=True)
     ]
-    hard = Table("Loss |Q* - Q^pi| without entropy, gamma = 0.9", ("tau", *(f"step {k}" for k in (1, 10, 100, steps)), "std"), lost)
-    return Findings(claims, [Table("Rates, by Garnets", COLUMNS, rows), hard], figure_of(curves, plain, taus))
+    return Table("Loss |Q* - Q^pi| without entropy, gamma = 0.9", ("tau", *(f"step {k}" for k in marks), "std"), lost)
 
 
-def figure_of(curves: dict[tuple[float, float, float], Array], plain: Array, taus: tuple[float, ...]) -> Figure:
-    """Error and bound [2, steps] of the first Garnet by (gamma, tau, share); losses [1 + taus, seeds, steps] without entropy."""
-    steps = plain.shape[-1]
+def draw(it: Measured) -> Figure:
+    """Left: error and bound of the first Garnet, gamma = 0.9, tau = 0.1. Right: losses without entropy."""
+    steps = it.plain.shape[-1]
     figure, (left, right) = panels(("step t", "|Q*_tau - Q_t|"), ("step t", "loss without entropy"))
-    for i, share in enumerate(s for g, t, s in curves if (g, t) == (0.9, 0.1)):
-        error, bound = curves[0.9, 0.1, share]
+    for i, share in enumerate(s for g, t, s in it.curves if (g, t) == (0.9, 0.1)):
+        error, bound = it.curves[0.9, 0.1, share][0]
         t = np.arange(1, steps + 1)
         left.loglog(t, np.where(error > FLOOR, error, np.nan), color=color(i), label=f"share {share:g}")
         left.loglog(t, bound, "--", lw=1.0, color=color(i))
-    for i, tau in enumerate((0.0, *taus)):
-        right.loglog(np.arange(1, steps + 1), plain[i].mean(0), color=color(i), label=f"tau = {tau:g}")
+    for i, tau in enumerate((0.0, *it.taus)):
+        right.loglog(np.arange(1, steps + 1), it.plain[i].mean(0), color=color(i), label=f"tau = {tau:g}")
     left.set_ylim(1e-9, 1e5)
     right.set_ylim(1e-4, 10)
     left.legend(frameon=False, labelcolor=INK, fontsize=7.5, loc="upper right", ncols=3)

@@ -4,8 +4,10 @@ J = mu0 . V = E_{d_gamma, pi} r / (1 - gamma), hence grad J = E_{d_gamma, pi}[gr
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mbkit.report.figure import color, legend, panels
 from mbkit.tabular.environments import LQR, exit_or_loop, garnet, lqr_return, lqr_value, riccati_gain
@@ -21,57 +23,118 @@ STEPS = tuple(10.0**k for k in (-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0))  # len
 FORMULAS = ("d_gamma, 1 / (1 - gamma)", "d_gamma, no factor", "stationary law, 1 / (1 - gamma)", "stationary law, no factor")
 
 
+class Measured(NamedTuple):
+    """What the formulas gave."""
+
+    each: Array  # [seeds, formulas, 3] error, length and cosine against finite differences
+    off: Array  # [seeds, distances, 2] error of the off-policy gradient, d_pi / d_b dropped or kept
+    local: Array  # [seeds, steps, 3] surrogate, gain of J, error of the identity
+    at_start: float  # greatest error of the surrogate's slope where it starts
+    ending: tuple[float, float]  # where episodes end: stationary law's gradient, the true one
+    lqr: float  # greatest error of the deterministic gradient over gains
+    found: float  # gain by ascent
+    best: float  # gain by Riccati's equation
+
+
 @experiment("policy_gradient", "The policy gradient carries 1 / (1 - gamma) and the discounted occupancy; texts drop one or both")
 def policy_gradient(setting: Setting) -> Findings:
     """Four formulas against finite differences, off-policy gradients, the surrogate's error, and deterministic gradients of an LQR."""
+    it = measure(setting)
+    claims = [*claims_of_formulas(it), *claims_of_surrogate(it), claim_off_policy(it), *claims_of_regulator(it)]
+    regulator = Table("Gain of the regulator", ("ascent", "Riccati", "greatest error of the gradient"), [(it.found, it.best, it.lqr)])
+    return Findings(claims, [table_of_formulas(it), table_off_policy(it), regulator], draw(it))
+
+
+def measure(setting: Setting) -> Measured:
+    """Gradients on every Garnet, and those of the regulator."""
     seeds = range(setting.seed, setting.seed + setting.pick(50, 5))
-    each = np.array([formulas(seed) for seed in seeds])  # [seeds, formulas, (error, length, cosine)]
-    off = np.array([[off_policy(seed, x) for x in DISTANCES] for seed in seeds])  # [seeds, distances, (dropped, corrected)]
-    local = np.array([surrogate_errors(seed) for seed in seeds])  # [seeds, steps, (surrogate, gain, identity)]
     gains = np.linspace(-0.1, 2.9, 31).tolist()
-    lqr = max(abs(deterministic_gradient(LQR(), k) - slope_of_gain(LQR(), k)) for k in gains)
-    found, best = ascend_gain(LQR()), riccati_gain(LQR())
-    curvature = float(np.polyfit(np.log(STEPS[:4]), np.log(np.abs(local[:, :4, 0] - local[:, :4, 1]).mean(0)), 1)[0])
-    theorem, turned = float(each[:, 0, 0].max()), each[:, 2, 2]
-    short, apart = 1 - garnet().gamma, float(np.abs(each[:, 1, 1] - (1 - garnet().gamma)).max())
-    lemma, on, far, kept = float(local[..., 2].max()), float(off[:, 0, 0].max()), off[:, -1, 0], float(off[..., 1].max())
-    at_start = max(surrogate_slope_error(seed) for seed in seeds)
-    dead, alive = gradients_where_episodes_end()
-    claims = [
+    return Measured(
+        each=np.array([formulas(seed) for seed in seeds]),
+        off=np.array([[off_policy(seed, x) for x in DISTANCES] for seed in seeds]),
+        local=np.array([surrogate_errors(seed) for seed in seeds]),
+        at_start=max(surrogate_slope_error(seed) for seed in seeds),
+        ending=gradients_where_episodes_end(),
+        lqr=max(abs(deterministic_gradient(LQR(), k) - slope_of_gain(LQR(), k)) for k in gains),
+        found=ascend_gain(LQR()),
+        best=riccati_gain(LQR()),
+    )
+
+
+def claims_of_formulas(it: Measured) -> list[Claim]:
+    """The factor and the law of the states."""
+    theorem, turned = float(it.each[:, 0, 0].max()), it.each[:, 2, 2]
+    short, apart = 1 - garnet().gamma, float(np.abs(it.each[:, 1, 1] - (1 - garnet().gamma)).max())
+    dead, alive = it.ending
+    return [
         Claim("the theorem's gradient is the slope of J", f"finite differences within {theorem:.1e}", theorem <= 1e-8),
         Claim(f"without the factor it is {short:.1f} of it, pointing the same way", f"that within {apart:.1e}", apart <= 1e-8),
         Claim("under the stationary law it points elsewhere", f"mean cosine {turned.mean():.4f}", bool(turned.max() < 1 - 1e-5)),
         Claim("where episodes end it is zero, the true gradient is not", f"{dead:.1e} and {alive:.3f}", dead <= 1e-12 and alive > 0.1),
-        Claim("J(new) - J = E under the new policy of A / (1 - gamma)", f"within {lemma:.1e}", lemma <= 1e-10),
-        Claim("the surrogate's slope is the policy gradient where it starts", f"within {at_start:.1e}", at_start <= 1e-8),
-        Claim("elsewhere its error is of second order", f"order {curvature:.3f}", abs(curvature - 2) < 0.1),
-        Claim(
-            "the off-policy gradient that drops d_pi / d_b is exact on-policy only",
-            f"relative error {on:.1e} there, {far.min():.1e} to {far.max():.2g} at distance 1",
-            bool(on <= 1e-10 and far.min() > 1e-3 and kept <= 1e-10),
-        ),
-        Claim("the deterministic gradient is the slope of the regulator's return", f"within {lqr:.1e}", lqr <= 1e-9),
-        Claim("ascending the gain ends where Riccati's equation does", f"{found:.6f} and {best:.6f}", abs(found - best) <= 1e-6),
     ]
-    first = Table(
+
+
+def claims_of_surrogate(it: Measured) -> list[Claim]:
+    """The performance difference, and what the surrogate leaves out of it."""
+    lemma, local = float(it.local[..., 2].max()), it.local
+    curvature = float(np.polyfit(np.log(STEPS[:4]), np.log(np.abs(local[:, :4, 0] - local[:, :4, 1]).mean(0)), 1)[0])
+    return [
+        Claim("J(new) - J = E under the new policy of A / (1 - gamma)", f"within {lemma:.1e}", lemma <= 1e-10),
+        Claim("the surrogate's slope is the policy gradient where it starts", f"within {it.at_start:.1e}", it.at_start <= 1e-8),
+        Claim("elsewhere its error is of second order", f"order {curvature:.3f}", abs(curvature - 2) < 0.1),
+    ]
+
+
+def claim_off_policy(it: Measured) -> Claim:
+    """The ratio of the two occupancies."""
+    on, far, kept = float(it.off[:, 0, 0].max()), it.off[:, -1, 0], float(it.off[..., 1].max())
+    return Claim(
+        "the off-policy gradient that drops d_pi / d_b is exact on-policy only",
+        f"relative error {on:.1e} there, {far.min():.1e} to {far.max():.2g} at distance 1",
+        bool(on <= 1e-10 and far.min() > 1e-3 and kept <= 1e-10),
+    )
+
+
+def claims_of_regulator(it: Measured) -> list[Claim]:
+    """Deterministic policies."""
+    return [
+        Claim("the deterministic gradient is the slope of the regulator's return", f"within {it.lqr:.1e}", it.lqr <= 1e-9),
+        Claim(
+            "ascending the gain ends where Riccati's equation does", f"{it.found:.6f} and {it.best:.6f}", abs(it.found - it.best) <= 1e-6
+        ),
+    ]
+
+
+def table_of_formulas(it: Measured) -> Table:
+    """Means over Garnets."""
+    return Table(
         "Formulas for grad J against finite differences (means over Garnets)",
         ("formula", "relative error", "length over true length", "cosine with the true one"),
-        [(name, *row) for name, row in zip(FORMULAS, each.mean(0).tolist(), strict=True)],
+        [(name, *row) for name, row in zip(FORMULAS, it.each.mean(0).tolist(), strict=True)],
     )
+
+
+def table_off_policy(it: Measured) -> Table:
+    """Over the distance between behaviour and policy."""
+    off = it.off
     spread = np.stack([off[..., 0].mean(0), off[..., 0].min(0), off[..., 0].max(0)], 1)  # [distances, 3]
-    second = Table(
+    return Table(
         "Relative error of the off-policy gradient (means over Garnets)",
         ("distance of logits", "d_pi / d_b dropped", "least", "greatest", "d_pi / d_b kept"),
         [(x, *map(float, (*of_law, row[:, 1].mean()))) for x, row, of_law in zip(DISTANCES, off.swapaxes(0, 1), spread, strict=True)],
     )
-    third = Table("Gain of the regulator", ("ascent", "Riccati", "greatest error of the gradient"), [(found, best, lqr)])
+
+
+def draw(it: Measured) -> Figure:
+    """Four formulas, off-policy gradients, the surrogate."""
+    each, off, local = it.each, it.off, it.local
     figure, (left, middle, right) = panels(
         ("relative error of grad J", ""),
         ("distance of the behaviour's logits", "relative error of grad J"),
         ("length of the change", "error"),
     )
     for i in range(len(FORMULAS)):
-        y = i + np.linspace(-0.25, 0.25, len(seeds))
+        y = i + np.linspace(-0.25, 0.25, len(each))
         left.semilogx(np.maximum(each[:, i, 0], 1e-17), y, "o", markersize=3, color=color(i))
     left.set_yticks(range(4), [name.replace(", ", ",\n") for name in FORMULAS])
     left.invert_yaxis()
@@ -83,7 +146,7 @@ def policy_gradient(setting: Setting) -> Findings:
     for ax in (middle, right):
         ax.set_ylim(1e-18, 1e3)
         legend(ax)
-    return Findings(claims, [first, second, third], figure)
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------------- formulas of the gradient

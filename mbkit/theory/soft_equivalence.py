@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mbkit.report.figure import color, legend, panels
@@ -37,17 +38,36 @@ class Terms(NamedTuple):
     value: Array  # E[Delta] grad V
 
 
+class Measured(NamedTuple):
+    """Errors of right and wrong forms."""
+
+    sides: Array  # [temperatures, seeds, 5] what `equivalence` returns
+    slopes: Array  # [temperatures, seeds, 5] what `soft_gradient` returns
+    ratios: list[tuple[float, float]]  # by lambda: of the sum from n = 0 to the usual one, greatest rest
+
+
 @experiment("soft_equivalence", "The gradient of soft Q-learning is that of soft policy gradient and value fitting, for any prior")
 def soft_equivalence(setting: Setting) -> Findings:
     """Both sides of the equivalence with shared parameters; the soft gradient against finite differences; the sum from n = 0."""
+    it = measure(setting)
+    return Findings(claims(it), tables(it), draw(it))
+
+
+def measure(setting: Setting) -> Measured:
+    """Every temperature on every Garnet, and every lambda on one."""
     seeds = range(setting.seed, setting.seed + setting.pick(30, 4))
-    sides = np.array([[equivalence(seed, alpha) for seed in seeds] for alpha in TEMPERATURES])  # [temperatures, seeds, 5]
-    slopes = np.array([[soft_gradient(seed, alpha) for seed in seeds] for alpha in TEMPERATURES])  # [temperatures, seeds, 5]
-    ratios = [weight_of_the_sum_from_zero(setting.seed, lam) for lam in WEIGHTS]
-    exact, twice, missed = float(sides[..., 0].max()), float(sides[..., 2].max()), float(slopes[..., 3].max())
-    usual = float(np.median(sides[..., 3]))
-    forms, wrong = float(slopes[..., :2].max()), float(slopes[..., 2].min())
-    claims = [
+    return Measured(
+        sides=np.array([[equivalence(seed, alpha) for seed in seeds] for alpha in TEMPERATURES]),
+        slopes=np.array([[soft_gradient(seed, alpha) for seed in seeds] for alpha in TEMPERATURES]),
+        ratios=[weight_of_the_sum_from_zero(setting.seed, lam) for lam in WEIGHTS],
+    )
+
+
+def claims(it: Measured) -> list[Claim]:
+    """The equivalence, the slope of the objective, the mixture."""
+    exact, twice, usual = float(it.sides[..., 0].max()), float(it.sides[..., 2].max()), float(np.median(it.sides[..., 3]))
+    forms, wrong, missed = float(it.slopes[..., :2].max()), float(it.slopes[..., 2].min()), float(it.slopes[..., 3].max())
+    return [
         Claim("the two gradients are equal, for uniform and for random priors, one and three steps", f"within {exact:.1e}", exact <= 1e-12),
         Claim(
             "with the action's own KL in Delta, adding alpha^2 grad D_KL errs by that very term",
@@ -62,38 +82,48 @@ def soft_equivalence(setting: Setting) -> Findings:
         ),
         Claim(
             "the mixture that starts at n = 0 is lambda times the one that starts at n = 1",
-            ", ".join(f"{ratio:.6f}" for ratio, _ in ratios),
-            all(rest <= 1e-12 for _, rest in ratios),
+            ", ".join(f"{ratio:.6f}" for ratio, _ in it.ratios),
+            all(rest <= 1e-12 for _, rest in it.ratios),
         ),
     ]
-    first = Table(
-        "Distance to the gradient of half the squared error (greatest entry, median over Garnets)",
-        ("alpha", "D_KL in Delta", "own KL in Delta, and alpha^2 grad D_KL", "alpha^2 grad D_KL", "alpha on the value term too"),
-        [(alpha, *np.median(row[:, [0, 1, 3, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, sides, strict=True)],
-    )
-    second = Table(
-        "Distance to the slope of the KL-regularised objective (greatest entry, median over Garnets)",
-        ("alpha", "A grad log pi - alpha grad D_KL", "(A - alpha log-ratio) grad log pi", "both", "of a slope of"),
-        [(alpha, *np.median(row[:, [0, 1, 2, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, slopes, strict=True)],
-    )
-    third = Table(
-        "KL-GAE as (1 - lambda) sum over n >= 0 of lambda^n A^(n), over the sum of deltas",
-        ("lambda", "ratio", "greatest rest"),
-        [(lam, *ratio) for lam, ratio in zip(WEIGHTS, ratios, strict=True)],
-    )
+
+
+def tables(it: Measured) -> list[Table]:
+    """Medians over the temperature; the mixture over lambda."""
+    return [
+        Table(
+            "Distance to the gradient of half the squared error (greatest entry, median over Garnets)",
+            ("alpha", "D_KL in Delta", "own KL in Delta, and alpha^2 grad D_KL", "alpha^2 grad D_KL", "alpha on the value term too"),
+            [(alpha, *np.median(row[:, [0, 1, 3, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, it.sides, strict=True)],
+        ),
+        Table(
+            "Distance to the slope of the KL-regularised objective (greatest entry, median over Garnets)",
+            ("alpha", "A grad log pi - alpha grad D_KL", "(A - alpha log-ratio) grad log pi", "both", "of a slope of"),
+            [(alpha, *np.median(row[:, [0, 1, 2, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, it.slopes, strict=True)],
+        ),
+        Table(
+            "KL-GAE as (1 - lambda) sum over n >= 0 of lambda^n A^(n), over the sum of deltas",
+            ("lambda", "ratio", "greatest rest"),
+            [(lam, *ratio) for lam, ratio in zip(WEIGHTS, it.ratios, strict=True)],
+        ),
+    ]
+
+
+def draw(it: Measured) -> Figure:
+    """Left: the equivalence. Right: the soft policy gradient. Both over the temperature."""
     figure, (left, right) = panels(
         ("temperature alpha", "error of the decomposition"), ("temperature alpha", "error of the soft policy gradient")
     )
-    draw(left, sides, (0, 1, 4), ("D_KL(s) in Delta", "own KL in Delta", "alpha on value term"))
-    left.plot(TEMPERATURES, np.median(sides[..., 3], 1), ":", color="#23272f", linewidth=1.5, label="alpha² grad D_KL")
-    draw(right, slopes, (0, 1, 2), ("KL beside A", "KL inside A", "both"))
+    medians(left, it.sides, (0, 1, 4), ("D_KL(s) in Delta", "own KL in Delta", "alpha on value term"))
+    left.plot(TEMPERATURES, np.median(it.sides[..., 3], 1), ":", color="#23272f", linewidth=1.5, label="alpha² grad D_KL")
+    medians(right, it.slopes, (0, 1, 2), ("KL beside A", "KL inside A", "both"))
     for ax in (left, right):
         ax.set_ylim(1e-18, 1e11)
         legend(ax)
-    return Findings(claims, [first, second, third], figure)
+    return figure
 
 
-def draw(ax: object, errors: Array, columns: Sequence[int], names: Sequence[str]) -> None:
+def medians(ax: object, errors: Array, columns: Sequence[int], names: Sequence[str]) -> None:
     """Medians over the seeds, one line a column."""
     for i, (column, name) in enumerate(zip(columns, names, strict=True)):
         style = "o--" if i == 1 else "o-"

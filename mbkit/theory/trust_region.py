@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mbkit.report.figure import color, legend, panels
 from mbkit.tabular.environments import garnet
@@ -25,25 +26,72 @@ REACHED = 1e-8  # J* - J at which a run ends
 ETA = 0.05  # of the steps that are compared under reparameterisation
 
 
+class Run(NamedTuple):
+    """TRPO from a random policy."""
+
+    regret: list[float]  # J* - J before each step and at the end
+    spent: float  # greatest KL / delta
+    rising: float  # share of the steps that raised J
+
+
+class Measured(NamedTuple):
+    """What single steps and runs did."""
+
+    full: Array  # [seeds, deltas] KL / delta of the full step
+    wrong: Array  # [seeds, deltas] of the misprinted one
+    predicted: Array  # [seeds, deltas] of that one by the quadratic model
+    kept: Array  # [seeds, deltas] after backtracking
+    gain: Array  # [seeds, deltas] of the surrogate after backtracking
+    natural: Array  # [seeds, skews] distance of a natural step in other coordinates
+    plain: Array  # [seeds, skews] of a plain one
+    solved: float  # greatest error of conjugate gradients
+    runs: dict[float, list[Run]]  # by delta
+
+
 @experiment("trust_region", "A natural step ignores the parameters' coordinates and spends its KL budget; a common misprint overspends")
 def trust_region(setting: Setting) -> Findings:
     """Natural steps against closed forms and coordinates; KL of full, misprinted and backtracked steps; TRPO to the optimum."""
+    it = measure(setting)
+    tables = [table_of_spending(it), table_of_coordinates(it), table_of_runs(it)]
+    return Findings([*claims_of_steps(it), *claims_of_spending(it)], tables, draw(it))
+
+
+def measure(setting: Setting) -> Measured:
+    """Steps for every budget and skew, and runs for two budgets."""
     seeds = range(setting.seed, setting.seed + setting.pick(50, 5))
     steps = np.array([[spent(seed, delta) for delta in DELTAS] for seed in seeds])  # [seeds, deltas, 5]
     skewed = np.array([[reparameterised(seed, skew) for skew in SKEWS] for seed in seeds])  # [seeds, skews, 2]
-    solved = max(natural_step_error(seed) for seed in seeds)
     runs = {delta: [climb(garnet(8, 3, 3, seed=seed), delta, 300) for seed in seeds[: setting.pick(20, 3)]] for delta in (1e-2, 1e-1)}
-    full, wrong, predicted, kept = steps[..., 0], steps[..., 1], steps[..., 2], steps[..., 3]
-    small = full[:, np.array(DELTAS) <= 1e-2]
-    most, gain = float(kept.max()), float(steps[..., 4].min())
-    overspent = float(wrong[:, 1].min())
-    natural, plain = skewed[..., 0], skewed[..., 1]
-    every = [run for some in runs.values() for run in some]
-    dearest, last = max(run.spent for run in every), max(run.regret[-1] for run in every)
-    claims = [
-        Claim("F^-1 g by conjugate gradients steps to pi exp(eta A / (1 - gamma)) / Z", f"within {solved:.1e}", solved <= 1e-10),
+    return Measured(
+        full=steps[..., 0],
+        wrong=steps[..., 1],
+        predicted=steps[..., 2],
+        kept=steps[..., 3],
+        gain=steps[..., 4],
+        natural=skewed[..., 0],
+        plain=skewed[..., 1],
+        solved=max(natural_step_error(seed) for seed in seeds),
+        runs=runs,
+    )
+
+
+def claims_of_steps(it: Measured) -> list[Claim]:
+    """Closed form and coordinates."""
+    natural, plain = it.natural, it.plain
+    return [
+        Claim("F^-1 g by conjugate gradients steps to pi exp(eta A / (1 - gamma)) / Z", f"within {it.solved:.1e}", it.solved <= 1e-10),
         Claim("the natural step is the same in any coordinates", f"within {natural.max():.1e}", bool(natural.max() <= 1e-10)),
         Claim("the plain step is not", f"apart by {plain[:, -1].min():.1e} at least", bool(plain[:, -1].min() > 1e-4)),
+    ]
+
+
+def claims_of_spending(it: Measured) -> list[Claim]:
+    """Budgets, of single steps and of runs to the optimum."""
+    small = it.full[:, np.array(DELTAS) <= 1e-2]
+    most, gain, overspent = float(it.kept.max()), float(it.gain.min()), float(it.wrong[:, 1].min())
+    every = [run for some in it.runs.values() for run in some]
+    dearest, last = max(run.spent for run in every), max(run.regret[-1] for run in every)
+    return [
         Claim(
             "the full step spends its budget for delta <= 0.01",
             f"KL / delta from {small.min():.3f} to {small.max():.3f}",
@@ -54,20 +102,32 @@ def trust_region(setting: Setting) -> Findings:
         Claim("so does every step of a run to the optimum", f"KL / delta <= {dearest:.4f}", dearest <= 1),
         Claim("and the optimum is reached", f"J* - J at last {last:.1e} at most", last <= REACHED),
     ]
-    first = Table(
+
+
+def table_of_spending(it: Measured) -> Table:
+    """Over delta."""
+    return Table(
         "One step: mean KL over delta",
         ("delta", "full step", "least", "greatest", "after backtracking", "misprint (median)", "misprint, quadratic model (median)"),
         [
             (delta, *map(float, (f.mean(), f.min(), f.max(), k.mean(), np.median(w), np.median(p))))
-            for delta, f, k, w, p in zip(DELTAS, full.T, kept.T, wrong.T, predicted.T, strict=True)
+            for delta, f, k, w, p in zip(DELTAS, it.full.T, it.kept.T, it.wrong.T, it.predicted.T, strict=True)
         ],
     )
-    second = Table(
+
+
+def table_of_coordinates(it: Measured) -> Table:
+    """Over the skew."""
+    return Table(
         "One step in other coordinates: greatest distance of the new policy to that in the logits",
         ("skew", "natural (worst)", "plain (median)", "plain (least)"),
-        [(skew, *map(float, (n.max(), np.median(p), p.min()))) for skew, n, p in zip(SKEWS, natural.T, plain.T, strict=True)],
+        [(skew, *map(float, (n.max(), np.median(p), p.min()))) for skew, n, p in zip(SKEWS, it.natural.T, it.plain.T, strict=True)],
     )
-    third = Table(
+
+
+def table_of_runs(it: Measured) -> Table:
+    """Over delta, to the optimum."""
+    return Table(
         "TRPO from random policies",
         (
             "delta",
@@ -90,18 +150,22 @@ def trust_region(setting: Setting) -> Findings:
                 float(np.mean([run.rising for run in some])),
                 max(run.spent for run in some),
             )
-            for delta, some in runs.items()
+            for delta, some in it.runs.items()
         ],
     )
+
+
+def draw(it: Measured) -> Figure:
+    """KL over delta, coordinates, regret of every run."""
     figure, (left, middle, right) = panels(
         ("delta", "mean KL / delta"), ("skew of the coordinates", "distance of the new policies"), ("step", "J* - J")
     )
-    left.loglog(DELTAS, np.median(wrong, 0), "o-", color=color(1), label="misprint, g.Fg")
-    left.loglog(DELTAS, full.mean(0), "o-", color=color(0), label="full step")
-    left.loglog(DELTAS, kept.mean(0), "o--", color=color(2), label="after backtracking")
-    middle.semilogy(SKEWS[1:], np.median(plain, 0)[1:], "o-", color=color(1), label="plain gradient")
-    middle.semilogy(SKEWS, np.maximum(np.median(natural, 0), 1e-17), "o-", color=color(0), label="natural gradient")
-    for i, (delta, some) in enumerate(runs.items()):
+    left.loglog(DELTAS, np.median(it.wrong, 0), "o-", color=color(1), label="misprint, g.Fg")
+    left.loglog(DELTAS, it.full.mean(0), "o-", color=color(0), label="full step")
+    left.loglog(DELTAS, it.kept.mean(0), "o--", color=color(2), label="after backtracking")
+    middle.semilogy(SKEWS[1:], np.median(it.plain, 0)[1:], "o-", color=color(1), label="plain gradient")
+    middle.semilogy(SKEWS, np.maximum(np.median(it.natural, 0), 1e-17), "o-", color=color(0), label="natural gradient")
+    for i, (delta, some) in enumerate(it.runs.items()):
         for run in some:
             right.semilogy(np.maximum(run.regret, 1e-9), color=color(i), alpha=0.35, linewidth=1)
         right.semilogy([], color=color(i), label=f"delta {delta:g}")
@@ -110,7 +174,7 @@ def trust_region(setting: Setting) -> Findings:
     middle.set_ylim(1e-18, 1e2)
     for ax in (left, middle, right):
         legend(ax)
-    return Findings(claims, [first, second, third], figure)
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------------------ the natural gradient
@@ -169,14 +233,6 @@ class Step(NamedTuple):
     theta: Array  # [S, A]
     divergence: float  # mean KL(old || new)
     gain: float  # of the surrogate, 0 if no step was
-
-
-class Run(NamedTuple):
-    """TRPO from a random policy."""
-
-    regret: list[float]  # J* - J before each step and at the end
-    spent: float  # greatest KL / delta
-    rising: float  # share of the steps that raised J
 
 
 def full_step(mdp: MDP, pi: Array, delta: float, x: Array) -> tuple[Array, float]:

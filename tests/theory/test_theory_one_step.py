@@ -10,6 +10,7 @@ from mbkit.tabular.one_step import one_step_policy
 from mbkit.tabular.operators import q_of, value_of
 from mbkit.tabular.planning import policy_iteration
 from mbkit.theory import d1, d2, d3, n2
+from mbkit.theory import learned_critics as critics
 
 RNG = np.random.default_rng(0)
 
@@ -98,7 +99,7 @@ def test_the_published_iteration_leaves_the_numbers_above_one():
 
 
 # --------------------------------------------------------------------------------------------------------------------------- n2
-@pytest.mark.parametrize("name", n2.NAMES)
+@pytest.mark.parametrize("name", critics.NAMES)
 def test_pushes_are_derivatives_in_log_q(name):
     loss, h = LOSSES.get(name, CROSS_ENTROPY), 1e-6
     u, y, beta, x = RNG.normal(size=50), RNG.uniform(0.2, 3, 50), RNG.uniform(0.1, 1, 50), RNG.normal(size=50)
@@ -106,7 +107,7 @@ def test_pushes_are_derivatives_in_log_q(name):
     def objective(u):
         return beta * loss.value(np.exp(u), y) + x * loss.penalty(np.exp(u))
 
-    found = n2.PUSHES[name](*map(torch.as_tensor, (np.exp(u), y, beta, x))).numpy()
+    found = critics.PUSHES[name](*map(torch.as_tensor, (np.exp(u), y, beta, x))).numpy()
     np.testing.assert_allclose(found, (objective(u + h) - objective(u - h)) / (2 * h), atol=1e-6)
 
 
@@ -114,55 +115,55 @@ def test_biased_targets_are_those_of_normalised_weights():
     it = n2.problem(0)
     v = RNG.uniform(1, 5, 25)
     samples = it.mdp.R[..., None] + it.mdp.gamma * v
-    found = n2.biased(torch.as_tensor(it.mdp.P.copy()), torch.as_tensor(samples)).numpy()
+    found = critics.biased(torch.as_tensor(it.mdp.P.copy()), torch.as_tensor(samples)).numpy()
     np.testing.assert_allclose(found, normalised_target(it.mdp, v), atol=1e-12)
 
 
 def test_polynomials_of_degree_four_are_every_table():
-    basis = n2.polynomials(4)
+    basis = critics.polynomials(4)
     np.testing.assert_allclose(basis.T @ basis, 25 * np.eye(25), atol=1e-10)
     row, column = np.divmod(np.arange(25), 5)
     plane = 0.3 + row - 2.0 * column + row * column
     for degree, fits in ((0, False), (1, True)):
-        x = n2.polynomials(degree)
+        x = critics.polynomials(degree)
         assert (np.abs(x @ np.linalg.lstsq(x, plane, rcond=None)[0] - plane).max() < 1e-10) == fits
 
 
-@pytest.mark.parametrize("name", n2.NAMES)
+@pytest.mark.parametrize("name", critics.NAMES)
 def test_rests_are_stationary(name):
     """The level is shared where pi > 0, and the targets are those of the level."""
     it = n2.problem(1)
-    lam = n2.own_unit(name, 2.0, it.mean)
+    lam = critics.own_unit(name, 2.0, it.mean)
     pi, q = n2.rest_of(it.mdp, it.beta, lam, name)
     level = (pi * q).sum(1)
     assert np.abs(np.where(pi > 0, q - level[:, None], 0)).max() <= 1e-9
     assert (q <= level[:, None] + 1e-9).all()
-    y = normalised_target(it.mdp, level) if name == n2.NORMALISED else it.mdp.R + it.mdp.gamma * it.mdp.P @ level
+    y = normalised_target(it.mdp, level) if name == critics.NORMALISED else it.mdp.R + it.mdp.gamma * it.mdp.P @ level
     loss = LOSSES.get(name, CROSS_ENTROPY)
     assert np.abs(it.beta * loss.slope(q, y) + lam * (pi - it.beta)).max() <= 1e-8
-    if name not in (n2.NORMALISED, "huber"):
+    if name not in (critics.NORMALISED, "huber"):
         np.testing.assert_allclose(y, q_of(it.mdp, it.beta), atol=1e-8)
 
 
 def test_own_units():
-    assert [n2.own_unit(name, 0.5, 4.0) for name in ("cross_entropy", "mse", "itakura_saito")] == [0.5, 2.0, 0.125]
+    assert [critics.own_unit(name, 0.5, 4.0) for name in ("cross_entropy", "mse", "itakura_saito")] == [0.5, 2.0, 0.125]
 
 
 def test_training_a_table_reaches_the_closed_form_and_repeats_itself():
-    run = n2.Run([n2.problem(5)], np.array([1.0]), ("cross_entropy", n2.NORMALISED))
-    trained = n2.train(run, n2.polynomials(4), (), n2.Training(steps=600), 0)
+    run = critics.Run([n2.problem(5)], np.array([1.0]), ("cross_entropy", critics.NORMALISED))
+    trained = critics.train(run, critics.polynomials(4), (), critics.Training(steps=600), 0)
     assert trained.pi.shape == (9, 2, 1, 1, 25, 5)
     np.testing.assert_allclose(trained.pi[0, 0, 0, 0], run.problems[0].beta, atol=1e-6)  # the actor waits a quarter
     far = n2.apart(trained.pi[-1], n2.closed_forms(run).pi)[:, 0, 0]
     assert far.max() < 1e-3
     apart = n2.apart(trained.pi[-1, 1], trained.pi[-1, 0])
     assert (apart > 1e-3).all()  # the two weights do not rest at the same policy
-    short = [n2.train(run, n2.polynomials(1), (4,), n2.Training(steps=20), 3).q for _ in range(2)]
+    short = [critics.train(run, critics.polynomials(1), (4,), critics.Training(steps=20), 3).q for _ in range(2)]
     np.testing.assert_array_equal(*short)
 
 
 def test_rows_tend_to_the_truth_and_the_equality_holds_on_any():
-    run = n2.Run([n2.problem(0)], np.array([1.0]), ("cross_entropy", "poisson"))
+    run = critics.Run([n2.problem(0)], np.array([1.0]), ("cross_entropy", "poisson"))
     exact = n2.closed_forms(run).q
     few, many = (n2.on_rows(run, run.lambdas, rows, exact) for rows in (30, 3000))
     assert max(few.unlike, many.unlike) <= 1e-8
@@ -178,5 +179,5 @@ def test_measures():
     assert n2.runaway(np.array([[[0.1, 99.0]], [[np.nan, np.inf]]])) == [1, 2]
     assert n2.apart(np.array([[[2.0, 2.0]]]), np.array([[[1.0, 0.0]]])) == 0.5
     it = n2.problem(0)
-    assert n2.error(n2.Run([it], np.array([1.0])), np.full((1, 25, 5), it.mean), np.zeros((1, 25, 5)), it.beta) == pytest.approx(1.0)
+    assert n2.error(critics.Run([it], np.array([1.0])), np.full((1, 25, 5), it.mean), np.zeros((1, 25, 5)), it.beta) == pytest.approx(1.0)
     assert value_of(it.mdp, it.beta).min() > 1  # targets are clamped to what a return can be
