@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mbkit.dynamics.ensemble import Ensemble
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)  # tests run side by side, and too many threads are slower than one
 settings.register_profile("mbkit", deadline=None)
@@ -18,3 +20,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture
+def broken_after_its_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ensembles whose weights are no numbers any more as soon as they are fitted."""
+    fit = Ensemble.fit
+
+    def breaking(model, data):
+        metrics = fit(model, data)
+        with torch.no_grad():
+            model.net.bias[0].fill_(torch.nan)
+        model.refresh()
+        return metrics
+
+    monkeypatch.setattr(Ensemble, "fit", breaking)

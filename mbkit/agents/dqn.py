@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.value_based import ValueAgent, ValueConfig
+from mbkit.agents.value_based import EpsilonGreedy, ValueAgent, ValueConfig
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, TargetFn, Targets, Transition
@@ -28,6 +28,13 @@ def greedy_target(batch: Transition, next_value: Tensor, gamma: float) -> Target
     )
 
 
+def targets_of(agent: EpsilonGreedy, batch: Transition) -> Targets:
+    """`greedy_target`, or what else the agent was given; `one_step` would run the slow network twice, to choose and to judge."""
+    if agent.target is one_step:
+        return greedy_target(batch, agent.value(batch.next_obs), agent.gamma)
+    return agent.target(agent, batch, agent.gamma)
+
+
 @agents.register("dqn", DQNConfig, env="CartPole-v1", steps=50_000, loop={"warmup_steps": 1000, "batch_size": 64})
 class DQN(ValueAgent):
     """Deep Q-network: epsilon-greedy replay, targets of a slow copy."""
@@ -36,7 +43,5 @@ class DQN(ValueAgent):
         super().__init__("dqn", spec, cfg, gamma, target)
 
     def targets(self, batch: Transition) -> Targets:
-        """What Q is regressed on. `one_step` would run the slow network twice, to choose an action and to judge it; the maximum is both."""
-        if self.target is one_step:
-            return greedy_target(batch, self.value(batch.next_obs), self.gamma)
-        return super().targets(batch)
+        """What Q is regressed on, [B], by the slow copy."""
+        return targets_of(self, batch)

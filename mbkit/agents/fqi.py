@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from mbkit.agents.base import descend
-from mbkit.agents.dqn import greedy_target
+from mbkit.agents.dqn import targets_of
 from mbkit.agents.value_based import EpsilonGreedy, EpsilonGreedyConfig, taken_regression
 from mbkit.config import at_least
 from mbkit.nn import ActionValues, polyak_
@@ -65,9 +65,7 @@ class FQI(EpsilonGreedy):
 
     def targets(self, batch: Transition) -> Targets:
         """What Q is regressed on, [B], by the frozen network."""
-        if self.target is one_step:
-            return greedy_target(batch, self.value(batch.next_obs), self.gamma)
-        return super().targets(batch)
+        return targets_of(self, batch)
 
     def update(self, batch: Transition) -> Metrics:
         """One iteration: targets of all rows, S gradient steps towards them, and the result is what the next iteration starts from."""

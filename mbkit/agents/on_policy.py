@@ -70,6 +70,7 @@ class OnPolicyAgent(LearningAgent):
 
     def __init__(self, spec: EnvSpec, cfg: NetworkConfig, gamma: float) -> None:
         super().__init__()
+        self.falling: dict[str, float] = {}  # step sizes, by optimizer, that fall linearly to 0 at the end of the run
         self.gamma, self.networks = gamma, cfg
         self.policy = make_policy(spec, cfg.hidden, cfg.activation, cfg.log_std)
         self.critic = ValueNetwork(spec.obs_dim, cfg.hidden, cfg.activation)
@@ -112,7 +113,9 @@ class OnPolicyAgent(LearningAgent):
         return Rows(flat(obs), flat(t.action), flat(t.log_prob), flat(advantage), flat(advantage + value))
 
     def anneal(self, remaining: float) -> None:
-        """`remaining` of the run, from 1 to 0, lies ahead: who has a schedule follows it."""
+        """`remaining` of the run, from 1 to 0, lies ahead: so much is left of the step sizes that fall."""
+        for name, lr in self.falling.items():
+            self.optimizers[name].set_lr(lr * remaining)
 
     def observe(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
         """The end of an update: take in what was seen, and targets [N] of the value network, weighted [N]."""

@@ -66,11 +66,7 @@ class PPO(OnPolicyAgent):
         self.cfg = cfg
         self.register_buffer("beta", torch.tensor(cfg.kl_coefficient, device=spec.device))
         self.add_optimizers(cfg.lr, networks=nn.ModuleList([self.policy, self.critic]))
-
-    def anneal(self, remaining: float) -> None:
-        """The step size falls with what remains of the run."""
-        if self.cfg.anneal_lr:
-            self.optimizers["networks"].set_lr(self.cfg.lr * remaining)
+        self.falling = {"networks": cfg.lr} if cfg.anneal_lr else {}
 
     def loss(self, rows: Rows, old: Any) -> tuple[Tensor, Tensor, Tensor]:
         """What is descended: surrogate, KL penalty, entropy and value error (eq. 8 and 9). Returns it, value error and entropy, 0-d."""

@@ -101,15 +101,11 @@ class REINFORCE(OnPolicyAgent):
         super().__init__(spec, cfg, gamma)
         self.cfg = cfg
         self.add_optimizers(cfg.lr, policy=self.policy)
+        self.falling = {"policy": cfg.lr} if cfg.anneal_lr else {}
         self.add_optimizers(cfg.value_lr, critic=self.critic)
         if cfg.baseline == "optimal":  # V is learned all the same: others may ask for it
             self.optimal = ValueNetwork(spec.obs_dim, cfg.hidden, cfg.activation).to(spec.device)
             self.add_optimizers(cfg.value_lr, optimal=self.optimal)
-
-    def anneal(self, remaining: float) -> None:
-        """The policy's step size falls with what remains of the run."""
-        if self.cfg.anneal_lr:
-            self.optimizers["policy"].set_lr(self.cfg.lr * remaining)
 
     def counted(self, ended: Tensor) -> Tensor:
         """Weight of every step [T, M]: gamma^t or 1, and 0 where the return, or t, is not known."""

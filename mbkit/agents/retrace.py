@@ -77,13 +77,8 @@ class Retrace(OnPolicyAgent):
         self.slow_critic = deepcopy(self.critic).requires_grad_(False)
         self.add_optimizers(cfg.lr, critic=self.critic)
         self.add_optimizers(cfg.policy_lr, policy=self.policy)
+        self.falling = {"critic": cfg.lr, "policy": cfg.policy_lr} if cfg.anneal_lr else {}
         self.prior = make_prior(cfg, spec, prior)
-
-    def anneal(self, remaining: float) -> None:
-        """The step sizes fall with what remains of the run."""
-        if self.cfg.anneal_lr:
-            self.optimizers["critic"].set_lr(self.cfg.lr * remaining)
-            self.optimizers["policy"].set_lr(self.cfg.policy_lr * remaining)
 
     def considered(self, found: Any) -> Tensor:
         """The actions an expectation is made of: all A choices, int64 [A, N], or K drawn ones, [K, N, A]."""

@@ -62,12 +62,8 @@ class SoftPG(OnPolicyAgent):
         super().__init__(spec, cfg, gamma)
         self.cfg = cfg
         self.add_optimizers(cfg.lr, networks=nn.ModuleList([self.policy, self.critic]))
+        self.falling = {"networks": cfg.lr} if cfg.anneal_lr else {}
         self.prior = make_prior(cfg, spec, prior)
-
-    def anneal(self, remaining: float) -> None:
-        """The step size falls with what remains of the run."""
-        if self.cfg.anneal_lr:
-            self.optimizers["networks"].set_lr(self.cfg.lr * remaining)
 
     @torch.no_grad()
     def advantage(self, trajectory: Trajectory, value: Tensor, kl: Tensor) -> Tensor:
