@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.types import State, Stateful, UserError
+from mbkit.errors import UserError
+from mbkit.types import State, Stateful
 
 Mode = Literal["eager", "compile", "cudagraph"]
 Precision = Literal["highest", "high", "medium"]

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 T = TypeVar("T")
 

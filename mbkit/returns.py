@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 
 class VTrace(NamedTuple):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mbkit.types import EnvSpec, Learner, Metrics, State, Trajectory, TrajectoryLearner, Transition, UserError
+from mbkit.errors import UserError
+from mbkit.types import EnvSpec, Learner, Metrics, State, Trajectory, TrajectoryLearner, Transition
 
 SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that wait for a device
 SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))

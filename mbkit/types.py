@@ -13,10 +13,6 @@ Metrics = dict[str, Tensor]  # 0-d, detached, still on the device: floats are ma
 State = dict[str, Any]  # what `state_dict` returns: tensors, numbers, strings and nested dicts of them, never pickled objects
 
 
-class UserError(Exception):
-    """A mistake of the user's: one sentence naming the culprit, what was expected and what came. Command line: exit status 2."""
-
-
 class EnvSpec(NamedTuple):
     """What agents and models know of an environment; they see actions in [-1, 1] only, scaling sits at the environment boundary."""
 

@@ -22,8 +22,8 @@ def prepare(name: str, directory: str) -> None:
     """Transitions of a smooth noisy system as mbrl-lib's `replay_buffer.npz`, for training and, in `test`, for the score."""
     import torch
 
-    from mbkit.buffer import Rows
-    from mbkit.dynamics.mbrl_convert import write_replay
+    from mbkit.dynamics.mbrl.convert import write_replay
+    from mbkit.replay.buffer import Experience
 
     torch.manual_seed(0)
     obs_dim, action_dim = SIZES[name]
@@ -32,7 +32,7 @@ def prepare(name: str, directory: str) -> None:
         obs, action = torch.randn(rows, obs_dim), torch.rand(rows, action_dim) * 2 - 1
         next_obs = obs + 0.3 * torch.tanh(obs @ drift + action @ push) + NOISE * torch.randn(rows, obs_dim)
         ended = torch.zeros(rows, dtype=torch.bool)
-        write_replay(where, Rows(obs, action, torch.zeros(rows), next_obs, ended, ended))
+        write_replay(where, Experience(obs, action, torch.zeros(rows), next_obs, ended, ended))
 
 
 def peer(name: str, directory: str, device: str) -> Run:
@@ -75,7 +75,7 @@ def ours(name: str, directory: str, device: str) -> Run:
     import torch
 
     from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
-    from mbkit.dynamics.mbrl_convert import read_replay
+    from mbkit.dynamics.mbrl.convert import read_replay
     from mbkit.types import EnvSpec, Transition
 
     spec = EnvSpec(*SIZES[name], torch.device(device))

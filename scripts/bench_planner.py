@@ -50,7 +50,7 @@ def prepare(task: Task, directory: str) -> None:
     """Random weights in mbrl-lib's files, the last layer small, so that imagined states stay where floating point is ordinary."""
     import torch
 
-    from mbkit.dynamics.mbrl_files import Network, Settings, Stats, write_network, write_settings, write_stats
+    from mbkit.dynamics.mbrl.files import Network, Settings, Stats, write_network, write_settings, write_stats
 
     torch.manual_seed(0)
     inputs = task.obs_dim + task.action_dim
@@ -146,7 +146,7 @@ def ours(task: Task, directory: str, device: str, precision: str, mode: str, sma
     import torch
 
     from mbkit.dynamics.ensemble import EnsembleConfig
-    from mbkit.dynamics.mbrl_convert import import_ensemble
+    from mbkit.dynamics.mbrl.convert import import_ensemble
     from mbkit.planning.cem import CEM, CEMConfig
     from mbkit.planning.icem import ICEM, ICEMConfig
     from mbkit.planning.mpc import MPC, MPCConfig

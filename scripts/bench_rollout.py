@@ -61,12 +61,12 @@ def ours(steps: int, device: str, precision: str, mode: str) -> Run:
     import torch
 
     from mbkit.accelerate import accelerated
-    from mbkit.agents.sac import SAC, SACConfig
-    from mbkit.buffer import ReplayBuffer, Rows
+    from mbkit.agents.actor_critic.sac import SAC, SACConfig
     from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
     from mbkit.envs import known
     from mbkit.imagination.branch import Imagined, branch
-    from mbkit.imagination.memory import ModelBuffer
+    from mbkit.replay.buffer import Experience, ReplayBuffer
+    from mbkit.replay.model_buffer import ModelBuffer
     from mbkit.types import EnvSpec
 
     spec = EnvSpec(OBS, ACTION, torch.device(device))
@@ -79,7 +79,7 @@ def ours(steps: int, device: str, precision: str, mode: str) -> Run:
         model.inputs.fit(torch.cat((obs, action), -1))
         model.refresh()
     data = ReplayBuffer(ROWS, spec)
-    data.extend(Rows(obs, action, reward, next_obs, terminated, terminated), column=0)
+    data.extend(Experience(obs, action, reward, next_obs, terminated, terminated), column=0)
     agent, memory = SAC(spec, SACConfig(hidden=HIDDEN)), ModelBuffer(4 * BATCH * steps, spec)
 
     def imagine() -> Imagined:

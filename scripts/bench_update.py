@@ -121,14 +121,14 @@ def ours(name: str, device: str, mode: str) -> Run:
 
     import mbkit.agents  # noqa: F401  # registers them
     from mbkit.accelerate import accelerated
-    from mbkit.buffer import ReplayBuffer, Rows
     from mbkit.registry import agents
+    from mbkit.replay.buffer import Experience, ReplayBuffer
     from mbkit.types import EnvSpec
 
     spec = EnvSpec(OBS, ACTION, torch.device(device))
     obs, action, next_obs, reward, terminated = (torch.from_numpy(x) for x in rows())
     buffer = ReplayBuffer(ROWS, spec)
-    buffer.extend(Rows(obs, action, reward, next_obs, terminated, terminated), column=0)
+    buffer.extend(Experience(obs, action, reward, next_obs, terminated, terminated), column=0)
     entry = agents[name]
     agent = entry.target(spec, entry.config())
 

@@ -54,7 +54,7 @@ def run(row: Row, seed: int, out: Path) -> None:
     words = [*row.command(seed), f"run_dir={folder}"]
     print("mbkit", *words, flush=True)
     unfinished = (folder / "config.yaml").exists()
-    subprocess.run([sys.executable, "-m", "mbkit.cli", *(["resume", str(folder)] if unfinished else words)], check=True)
+    subprocess.run([sys.executable, "-m", "mbkit", *(["resume", str(folder)] if unfinished else words)], check=True)
 
 
 def cells(row: Row, out: Path) -> list[str] | None:

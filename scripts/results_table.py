@@ -37,7 +37,7 @@ def run(row: Row, seed: int, folder: Path, extra: list[str]) -> None:
     words = [*row.command(seed), *extra, f"run_dir={folder}"]
     print("mbkit", *words, flush=True)
     unfinished = (folder / "config.yaml").exists()
-    subprocess.run([sys.executable, "-m", "mbkit.cli", *(["resume", str(folder)] if unfinished else words)], check=True)
+    subprocess.run([sys.executable, "-m", "mbkit", *(["resume", str(folder)] if unfinished else words)], check=True)
 
 
 def cells(section: str, row: Row, out: Path, extra: list[str]) -> list[str] | None:

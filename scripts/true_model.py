@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mbkit import accelerate, envs, planning, registry
-from mbkit.dynamics.mujoco import MujocoDynamics
+from mbkit.dynamics.mujoco.dynamics import MujocoDynamics
 
 
 def linearised(env: envs.Environment) -> tuple[np.ndarray, np.ndarray]:

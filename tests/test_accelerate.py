@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbkit.accelerate import accelerated, matmul_precision, rng_state, seed_everything, set_rng_state, set_threads
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -117,7 +117,7 @@ def test_the_plugins_of_extending_are_found_by_entry_point(package, tmp_path):
     named = [name for words in typed for name in OF_A_PLUGIN.findall(" ".join(words))]
     assert set(named) == set(PLUGINS)
     assert all(said.count(f"config={config}(") == named.count(name) for name, config in PLUGINS.items())
-    assert "changes tried per round" in python(package, tmp_path, "-m", "mbkit.cli", "config", "pets", "planner=climb")
+    assert "changes tried per round" in python(package, tmp_path, "-m", "mbkit", "config", "pets", "planner=climb")
 
 
 def test_the_functions_of_environments_can_be_planned_with(tmp_path, monkeypatch):

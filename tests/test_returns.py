@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mbkit.errors import UserError
 from mbkit.returns import (
     discounted_return,
     exclude_own_kl,
@@ -22,7 +23,6 @@ from mbkit.returns import (
     retrace,
     v_trace,
 )
-from mbkit.types import UserError
 
 TOL = 1e-10  # C13
 GAMMA = 0.9

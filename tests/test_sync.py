@@ -10,13 +10,16 @@ from torch.profiler import ProfilerActivity, profile
 
 import mbkit.agents  # noqa: F401  # registers them
 from mbkit.accelerate import accelerated
-from mbkit.buffer import Mixture, ReplayBuffer, Rows
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.errors import UserError
 from mbkit.imagination.branch import branch
-from mbkit.imagination.memory import ModelBuffer
 from mbkit.registry import agents
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.replay.mixture import Mixture
+from mbkit.replay.model_buffer import ModelBuffer
+from mbkit.replay.n_step import NStep
 from mbkit.testing import random_trajectory
-from mbkit.types import EnvSpec, Learner, Trajectory, TrajectoryLearner, Transition, UserError
+from mbkit.types import EnvSpec, Learner, Trajectory, TrajectoryLearner, Transition
 
 WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select"}
 WAITS |= {"aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::repeat_interleave", "aten::allclose"}
@@ -64,7 +67,7 @@ def replay(spec: EnvSpec, generator_seed: int = 0) -> ReplayBuffer:
     box, choice = torch.rand(ROWS, ACTION, generator=g) * 2 - 1, torch.randint(ACTION, (ROWS,), generator=g)
     ended = torch.rand(ROWS, generator=g) < 0.1
     buffer = ReplayBuffer(ROWS, spec)
-    buffer.extend(Rows(obs, choice if spec.discrete else box, torch.randn(ROWS, generator=g), next_obs, ended, ended), column=0)
+    buffer.extend(Experience(obs, choice if spec.discrete else box, torch.randn(ROWS, generator=g), next_obs, ended, ended), column=0)
     return buffer
 
 
@@ -87,7 +90,7 @@ def data_calls(device: torch.device) -> list[Callable[[], object]]:
     model, memory, obs = dreams(device)
     buffer = replay(EnvSpec(OBS, ACTION, device))
     batch, mask = buffer.sample(BATCH), torch.arange(BATCH, device=device) % 2 == 0
-    mixture, three_step = Mixture([buffer, memory], [0.25, 0.75]), buffer.n_step(3, 0.99)
+    mixture, three_step = Mixture([buffer, memory], [0.25, 0.75]), NStep(buffer, 3, 0.99)
     return [
         lambda: memory.extend(batch, mask),
         lambda: memory.sample(BATCH),

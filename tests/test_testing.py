@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mbkit.agents.td3 import TD3, TD3Config
+from mbkit.agents.actor_critic.td3 import TD3, TD3Config
 from mbkit.testing import check_agent
 
 

@@ -5,9 +5,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.optim import FusedAdam
-from mbkit.nn import restore_optimizer_
-from mbkit.types import State, Targets, UserError
+from mbkit.errors import UserError
+from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
+from mbkit.types import State, Targets
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> Tensor:

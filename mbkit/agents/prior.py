@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.on_policy import OnPolicyAgent
-from mbkit.config import between
+from mbkit.agents.policy_gradient.on_policy import OnPolicyAgent
 from mbkit.envs.known import load_fn
-from mbkit.nn import TanhGaussian
-from mbkit.types import EnvSpec, UserError
+from mbkit.errors import UserError
+from mbkit.fields import between
+from mbkit.networks.policy import TanhGaussian
+from mbkit.types import EnvSpec
 
 INSIDE = 1 - 1e-6  # the largest action a prior is asked about: at 1 the density of a squashed one is not finite
 ROWS = 64  # observations and actions on which a prior is tried once

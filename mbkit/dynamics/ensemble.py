@@ -14,13 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.config import at_least, between, check_range, positive
+from mbkit.config import check_range
 from mbkit.dynamics import files, training
 from mbkit.dynamics.propagation import Gaussian, Propagation, blocks, deal, judge, mixture, soft_bounded_logvar, soft_bounded_std
-from mbkit.frozen import FrozenEnsemble
-from mbkit.nn import EnsembleMLP, Normalizer, restore_optimizer_, truncated_normal_init_
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between, positive
+from mbkit.networks.frozen import FrozenEnsemble
+from mbkit.networks.mlp import EnsembleMLP, truncated_normal_init_
+from mbkit.networks.normalizer import Normalizer
+from mbkit.networks.optimizers import restore_optimizer_
 from mbkit.registry import dynamics
-from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, State, Step, TerminationFn, Transition, UserError
+from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, State, Step, TerminationFn, Transition
 
 ObsProcess = Callable[[Tensor], Tensor]  # obs [..., O] -> what the networks see [..., I]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mbkit.buffer import read_tensors
-from mbkit.types import UserError
+from mbkit.errors import UserError
+from mbkit.storage import read_tensors
 
 if TYPE_CHECKING:
     from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.config import at_least, between, check_range
+from mbkit.config import check_range
 from mbkit.dynamics.propagation import judge
-from mbkit.nn import Normalizer
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between
+from mbkit.networks.normalizer import Normalizer
 from mbkit.registry import dynamics
-from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, Step, TerminationFn, Transition, UserError
+from mbkit.types import EnvSpec, Metrics, Prediction, RewardFn, Rollout, Step, TerminationFn, Transition
 
 PRIOR_ROWS = 5.0  # rows that the prior of a centre's variance counts for
 

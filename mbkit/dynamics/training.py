@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mbkit.dynamics.propagation import soft_bounded_logvar
-from mbkit.nn import EnsembleMLP
-from mbkit.types import Metrics, Transition, UserError
+from mbkit.errors import UserError
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.types import Metrics, Transition
 
 if TYPE_CHECKING:
     from mbkit.dynamics.ensemble import Ensemble

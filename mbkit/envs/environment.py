@@ -17,7 +17,8 @@ from torch import Tensor
 from mbkit.envs import snapshot
 from mbkit.envs.rows import Rows, SingleEnvs, VectorRows
 from mbkit.envs.spaces import ActionMap, Array, ObservationMap
-from mbkit.types import EnvSpec, State, UserError
+from mbkit.errors import UserError
+from mbkit.types import EnvSpec, State
 
 
 class NoRenderer(UserError):

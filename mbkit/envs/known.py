@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mbkit.envs.benchmarks import TASKS, Task
 from mbkit.envs.rewards import GYMNASIUM, Known, never
+from mbkit.errors import UserError
 from mbkit.registry import nearest
-from mbkit.types import RewardFn, TerminationFn, UserError
+from mbkit.types import RewardFn, TerminationFn
 
 Kwargs = Mapping[str, Any] | None
 

@@ -15,8 +15,8 @@ from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
 from mbkit.envs.environment import Environment, single
+from mbkit.errors import UserError
 from mbkit.registry import nearest
-from mbkit.types import UserError
 
 BENCHMARKS = {"cartpole": "swing-up", "halfcheetah": "run", "pusher": "push to a goal", "reacher": "reach a goal"}  # mbkit/NAME-v0
 FAMILIES = {  # of Gymnasium's own tasks, by package

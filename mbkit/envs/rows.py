@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from mbkit.envs.spaces import Array, ObservationMap
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 Mask = NDArray[np.bool_]
 

@@ -20,7 +20,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from mbkit.envs.rows import SingleEnvs, VectorRows
 from mbkit.envs.spaces import ObservationMap
-from mbkit.types import State, UserError
+from mbkit.errors import UserError
+from mbkit.types import State
 
 LOOKS = {"render_mode", "mujoco_renderer", "screen", "clock", "surf", "isopen", "window", "viewer"}
 FIXED = {

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mbkit.imagination.memory import ModelBuffer
+from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.types import Dynamics, Prediction, Transition
 
 Policy = Callable[[Tensor], Tensor]  # obs [B, O] -> actions [B, A]

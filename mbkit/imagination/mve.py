@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.imagination.totals import Totals
-from mbkit.types import Backup, Dynamics, State, Targets, Transition, UserError
+from mbkit.errors import UserError
+from mbkit.imagination.counters import Totals
+from mbkit.types import Backup, Dynamics, State, Targets, Transition
 
 Start = Literal["data", "model"]
 Weighting = Literal["uniform", "steve"]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 
 class Schedule(NamedTuple):

@@ -1,13 +1,12 @@
 """Who steps the environment, and what happens after each step: the online loop, its hooks, and evaluation."""
 
-from mbkit.loops.diagnose import diagnose_model
 from mbkit.loops.evaluate import Evaluation, evaluate_policy
-from mbkit.loops.imagine import Imagine
-from mbkit.loops.learn import FitModel, Updates
+from mbkit.loops.memory import enough_room
+from mbkit.loops.model import Watch, WatchPlans
 from mbkit.loops.online import Every, Hook, Online
-from mbkit.loops.rollouts import Rollouts
-from mbkit.loops.room import enough_room
-from mbkit.loops.watch import Watch, WatchPlans
+from mbkit.loops.rollouts import Imagine
+from mbkit.loops.trajectory_updates import Rollouts
+from mbkit.loops.updates import FitModel, Updates
 
 __all__ = [
     "Evaluation",
@@ -20,7 +19,6 @@ __all__ = [
     "Updates",
     "Watch",
     "WatchPlans",
-    "diagnose_model",
     "enough_room",
     "evaluate_policy",
 ]

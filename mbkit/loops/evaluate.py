@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.envs import Environment
 from mbkit.loops.online import finite_action
+from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.types import Actor, EnvSpec, Metrics
 
 
@@ -16,7 +16,7 @@ class Evaluation(NamedTuple):
 
     returns: Tensor  # float64 [M]
     lengths: Tensor  # int64 [M]
-    rows: list[Rows]  # one per time step; [M] rows, those of finished episodes are to be masked by `alive`
+    rows: list[Experience]  # one per time step; [M] rows, those of finished episodes are to be masked by `alive`
     alive: list[Tensor]  # bool [M] per time step: whether the row belongs to the episode being scored
 
     @classmethod
@@ -46,7 +46,7 @@ def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool =
     returns = torch.zeros(env.num_envs, dtype=torch.float64)
     lengths = torch.zeros(env.num_envs, dtype=torch.int64)
     running = torch.ones(env.num_envs, dtype=torch.bool)
-    rows: list[Rows] = []
+    rows: list[Experience] = []
     alive: list[Tensor] = []
     while running.any():
         action = finite_action(actor.act(obs, explore=False).cpu())
@@ -56,7 +56,7 @@ def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool =
         returns += torch.where(counted, out.reward.double().cpu(), 0)
         lengths += counted
         if keep_rows:
-            rows.append(Rows(obs, action, out.reward, out.next_obs, out.terminated, ended))
+            rows.append(Experience(obs, action, out.reward, out.next_obs, out.terminated, ended))
             alive.append(counted)
         running = running & ~ended.cpu()
         actor.reset(ended)

@@ -7,10 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.envs import Environment
+from mbkit.errors import UserError
 from mbkit.recording import Recorder
-from mbkit.types import Actor, EnvSpec, State, UserError
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.types import Actor, EnvSpec, State
 
 
 class Hook(Protocol):
@@ -98,7 +99,7 @@ class Online:
             self.recorder.log(self.step, {"time/act_ms": 1e3 * (perf_counter() - began)})
         out = self.env.step(action)
         ended = out.terminated | out.truncated
-        self.buffer.extend(Rows(self.obs, action, out.reward, out.next_obs, out.terminated, ended), self.env.valid)
+        self.buffer.extend(Experience(self.obs, action, out.reward, out.next_obs, out.terminated, ended), self.env.valid)
         self.obs = out.obs
         self.step += self.env.num_envs
         self.count(out.reward, ended)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from mbkit.types import EnvSpec, Plan, UserError
+from mbkit.errors import UserError
+from mbkit.types import EnvSpec, Plan
 
 
 def advance(x: Tensor, steps: int, tail: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.config import at_least, between, positive
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between, positive
 from mbkit.planning.base import advance, check_elites
 from mbkit.planning.sampling import better, rounds, top
 from mbkit.registry import planners
-from mbkit.types import EnvSpec, Objective, Plan, UserError
+from mbkit.types import EnvSpec, Objective, Plan
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.config import at_least, between, positive
+from mbkit.fields import at_least, between, positive
 from mbkit.planning.base import BoxPlanner, advance, check_elites
 from mbkit.planning.sampling import better, coloured_normal, join, refit, rounds, top
 from mbkit.registry import planners

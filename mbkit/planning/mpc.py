@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mbkit.accelerate import Graphed, Mode, accelerated
-from mbkit.config import at_least, between
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between
 from mbkit.planning.objective import Propose, open_loop_return
-from mbkit.types import Dynamics, EnvSpec, Plan, Planner, State, UserError, ValueFn
+from mbkit.types import Dynamics, EnvSpec, Plan, Planner, State, ValueFn
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mbkit.config import at_least, between, positive
+from mbkit.fields import at_least, between, positive
 from mbkit.planning.base import BoxPlanner
 from mbkit.planning.sampling import better, join, rounds, top
 from mbkit.registry import planners

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.config import at_least, positive
+from mbkit.fields import at_least, positive
 from mbkit.planning.base import BoxPlanner
 from mbkit.planning.sampling import better, join, rounds, top
 from mbkit.registry import planners

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from mbkit.config import Experiment, between
+from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.imagination.pairs import SeenPairs
+from mbkit.fields import between
+from mbkit.imagination.dyna import SeenPairs
 from mbkit.loops import Watch
 from mbkit.recipes.parts import Parts, acting, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes

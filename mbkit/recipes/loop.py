@@ -7,14 +7,15 @@ An off-policy actor-critic learns from what the planner does; its value closes e
 from dataclasses import dataclass
 
 from mbkit.accelerate import Mode
-from mbkit.buffer import ReplayBuffer
-from mbkit.config import Experiment, at_least
+from mbkit.config import Experiment
 from mbkit.envs import Environment
+from mbkit.fields import at_least
 from mbkit.loops import WatchPlans
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.planning.objective import policy_proposals
 from mbkit.recipes.parts import Parts, learned_model, make_planner, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
+from mbkit.replay.buffer import ReplayBuffer
 
 
 @dataclass(frozen=True)

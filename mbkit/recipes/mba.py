@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from mbkit.buffer import Mixture, ReplayBuffer
-from mbkit.config import Experiment, at_least, between, positive
+from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.imagination.memory import ModelBuffer
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between, positive
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import Hook, Imagine, Online
 from mbkit.recipes.parts import Parts, acting, check_branches, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
-from mbkit.types import Source, Transition, UserError
+from mbkit.replay.mixture import Mixture
+from mbkit.replay.model_buffer import ModelBuffer
+from mbkit.replay.windows import Recent
+from mbkit.types import Source
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,6 @@ class MBAConfig:
     memory: int = at_least(5, 1)  # the imagined rows of so many fits are remembered
     memory_gb: float = positive(4.0)  # most memory of imagined rows, gigabytes
     until: int | None = at_least(None, 1)  # environment step after which batches are real only. Paper: early in training; None: never
-
-
-class Recent:
-    """The newest `rows` transitions instead of all, drawn uniformly with replacement."""
-
-    def __init__(self, buffer: ReplayBuffer, rows: int) -> None:
-        self.buffer, self.rows, self.transitions = buffer, rows, buffer.n_step(1, 1.0)
-
-    def sample(self, n: int) -> Transition:
-        """n rows [B]."""
-        held = self.buffer.size.clamp(max=self.rows)
-        back = (torch.rand(n, dtype=torch.float64, device=held.device) * held).long()
-        return self.transitions.at((self.buffer.total - 1 - back) % self.buffer.capacity)
 
 
 class Switch:

@@ -5,16 +5,17 @@ from typing import Any, Literal
 
 import torch
 
-from mbkit.buffer import Mixture
-from mbkit.config import Experiment, at_least, between, positive
+from mbkit.config import Experiment
 from mbkit.envs import Environment
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between, positive
 from mbkit.imagination.gate import M2AC, MACURA
-from mbkit.imagination.memory import ModelBuffer
 from mbkit.imagination.schedule import Schedule
 from mbkit.loops import Imagine
 from mbkit.recipes.parts import Parts, acting, check_branches, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
-from mbkit.types import UserError
+from mbkit.replay.mixture import Mixture
+from mbkit.replay.model_buffer import ModelBuffer
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 import math
 
-import torch
-
 from mbkit import registry
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, LoopConfig
 from mbkit.envs import Environment
+from mbkit.errors import UserError
 from mbkit.loops import Rollouts
 from mbkit.recipes.parts import (
     Greedy,
@@ -21,20 +19,10 @@ from mbkit.recipes.parts import (
     spec_of,
     updates_on,
 )
-from mbkit.trajectories import TrajectoryBuffer
-from mbkit.types import Source, TrajectoryLearner, Transition, UserError
-
-
-class Newest:
-    """The newest transitions instead of random ones, for whoever learns on-policy: `steps` real rewards in each."""
-
-    def __init__(self, buffer: ReplayBuffer, steps: int, gamma: float) -> None:
-        self.buffer, self.transitions = buffer, buffer.n_step(steps, gamma)
-
-    def sample(self, n: int) -> Transition:
-        """The last n rows [B], oldest first; where there are fewer, the first of all is repeated."""
-        sequence = self.buffer.total - n + torch.arange(n, device=self.buffer.total.device)
-        return self.transitions.at(sequence.clamp(min=0) % self.buffer.capacity)
+from mbkit.replay.buffer import ReplayBuffer
+from mbkit.replay.trajectory import TrajectoryBuffer
+from mbkit.replay.windows import Newest
+from mbkit.types import Source, TrajectoryLearner
 
 
 def on_policy_data(name: str, loop: LoopConfig, buffer: ReplayBuffer, gamma: float) -> Source:
@@ -48,7 +36,7 @@ def on_policy_data(name: str, loop: LoopConfig, buffer: ReplayBuffer, gamma: flo
             f"{name} learns on-policy, from each transition once: of loop.batch_size={loop.batch_size} as few as {new} are new each time; "
             f"choose less of it or of loop.updates_per_step={loop.updates_per_step:g}, or another loop.num_envs, now {loop.num_envs}"
         )
-    return Newest(buffer, loop.n_step, gamma)
+    return Newest(buffer)
 
 
 def build(config: Experiment, env: Environment) -> Parts:

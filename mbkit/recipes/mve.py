@@ -6,14 +6,16 @@ from typing import Any, Literal
 import torch
 
 from mbkit.accelerate import rng_state, set_rng_state
-from mbkit.config import Experiment, at_least
+from mbkit.config import Experiment
 from mbkit.envs import Environment
+from mbkit.errors import UserError
+from mbkit.fields import at_least
 from mbkit.imagination.mve import ValueExpansion, check_critics
 from mbkit.loops import Watch
 from mbkit.recipes.parts import Parts, acting, learned_model, make_replaying_agent, real_data, spec_of, updates_on
 from mbkit.registry import recipes
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Learner, UserError
+from mbkit.types import EnvSpec, Learner
 
 
 @dataclass(frozen=True)

@@ -12,29 +12,19 @@ from torch import Tensor
 from mbkit import registry
 from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.agents.prior import policy_of
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment, Part, from_dict, read_yaml
-from mbkit.dynamics import files, mbrl
+from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble
-from mbkit.dynamics.mujoco import MujocoDynamics
+from mbkit.dynamics.mbrl import dynamics as mbrl
+from mbkit.dynamics.mujoco.dynamics import MujocoDynamics
 from mbkit.envs import Environment, known
+from mbkit.errors import UserError
 from mbkit.loops import FitModel, Hook, Updates, enough_room
 from mbkit.recording import load_checkpoint
+from mbkit.replay.buffer import ReplayBuffer
+from mbkit.replay.n_step import NStep
 from mbkit.targets import one_step
-from mbkit.types import (
-    Actor,
-    Dynamics,
-    EnvSpec,
-    Learnable,
-    Learner,
-    RewardFn,
-    Source,
-    Stateful,
-    TargetFn,
-    TerminationFn,
-    TrajectoryLearner,
-    UserError,
-)
+from mbkit.types import Actor, Dynamics, EnvSpec, Learnable, Learner, RewardFn, Source, Stateful, TargetFn, TerminationFn, TrajectoryLearner
 
 
 @dataclass
@@ -158,7 +148,7 @@ def real_data(config: Experiment, buffer: ReplayBuffer, agent: Learner) -> Sourc
     """What an agent draws real transitions from: one-step rows, or n-step sums of them, with what its soft backups pay on the way."""
     if config.loop.n_step == 1:
         return buffer
-    return buffer.n_step(config.loop.n_step, config.gamma, getattr(agent, "path_bonus", None))
+    return NStep(buffer, config.loop.n_step, config.gamma, getattr(agent, "path_bonus", None))
 
 
 def make_planner(config: Experiment, spec: EnvSpec) -> Any:

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment
 from mbkit.envs import Environment
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.recipes.parts import Parts, make_dynamics, make_planner, spec_of
 from mbkit.registry import recipes
+from mbkit.replay.buffer import ReplayBuffer
 from mbkit.types import Learnable
 
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mbkit.buffer import ReplayBuffer
 from mbkit.config import Experiment
 from mbkit.envs import Environment
 from mbkit.loops.online import random_action
 from mbkit.recipes.parts import Parts
 from mbkit.registry import recipes
+from mbkit.replay.buffer import ReplayBuffer
 from mbkit.types import EnvSpec
 
 

@@ -2,8 +2,9 @@
 
 from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
 from mbkit.recording.recorder import Recorder, read_metrics
-from mbkit.recording.rundir import Summary, create_run_dir, versions, write_json, write_summary, write_text, write_yaml
+from mbkit.recording.rundir import Summary, create_run_dir, versions, write_summary
 from mbkit.recording.video import record_video
+from mbkit.storage import write_json, write_text
 
 __all__ = [
     "Recorder",
@@ -17,5 +18,4 @@ __all__ = [
     "write_json",
     "write_summary",
     "write_text",
-    "write_yaml",
 ]

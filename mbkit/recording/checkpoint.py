@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mbkit.buffer import read_tensors
-from mbkit.recording.rundir import read_json, replacing, versions, write_json
-from mbkit.types import State, UserError
+from mbkit.errors import UserError
+from mbkit.recording.rundir import versions
+from mbkit.storage import read_json, read_tensors, replacing, write_json
+from mbkit.types import State
 
 FORMAT = "mbkit checkpoint 1"
 Keep = Literal["last", "best", "all"]

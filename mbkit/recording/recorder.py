@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mbkit.recording.rundir import plain
-from mbkit.types import State, UserError
+from mbkit.errors import UserError
+from mbkit.storage import plain
+from mbkit.types import State
 
 FILE = "metrics.jsonl"
 SHOWN = {"eval/return": "eval", "episode/return": "return"}  # on the progress bar

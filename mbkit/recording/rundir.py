@@ -1,22 +1,16 @@
-"""A run directory: where it lies, and files that are there whole or not at all."""
+"""A run directory: where it lies, and its summary."""
 
-import json
-import math
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any
 
-from omegaconf import OmegaConf
-
-from mbkit.types import UserError
+from mbkit.errors import UserError
+from mbkit.storage import write_json
 
 PACKAGES = ("mbkit", "torch", "gymnasium", "mujoco", "numpy")
 
@@ -66,80 +60,6 @@ def _make_new(path: Path) -> Path:
         except FileExistsError:
             path = path.with_name(f"{path.name.split('_')[0]}_{number}")
     return path
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once it is written and on the disk; after an error nothing has changed.
-
-    Raises:
-        UserError: the disk refused (full, read-only, gone).
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save wraps it in trying to end the archive
-        if not isinstance(cause, OSError):
-            raise
-        raise UserError(f"{path} cannot be written ({cause.strerror or cause})") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames inside `path` survive a power cut, where the system can do so."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def plain(value: Any) -> Any:
-    """The value as valid JSON can hold it: what is not finite becomes null, paths become text, tuples lists."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write valid JSON (null for NaN and infinities), whole or not at all."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_yaml(path: str | Path, value: Any) -> None:
-    """Write a mapping or a dataclass as YAML, whole or not at all."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(value) if isinstance(value, dict) else OmegaConf.structured(value)))
-
-
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; UserError where there is none, or something else."""
-    try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbkit.types import Actor, UserError
+from mbkit.errors import UserError
+from mbkit.types import Actor
 
 if TYPE_CHECKING:  # whoever only reads metrics needs no simulator
     from mbkit.envs import Environment

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbkit.config import read_yaml
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 Floats = NDArray[np.float64]
 MEMBER = re.compile(r"model/holdout_mse[/_.](?:member_?)?\d+")

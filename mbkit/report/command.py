@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mbkit.config import GROUPS, REGISTRIES, compose
+from mbkit.errors import UserError
 from mbkit.report.collect import Run, flatten
-from mbkit.types import UserError
 
 LEADING = ("env", "preset", "seed", "steps")
 PLAIN_TEXT = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n|nan|inf)$)[A-Za-z_][\w./:-]*", re.IGNORECASE)

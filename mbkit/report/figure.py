@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mbkit.recording.rundir import replacing
 from mbkit.report.curves import Curve
+from mbkit.storage import replacing
 
 INK, MUTED, GRID = "#23272f", "#7d828c", "#e6e3dc"
 SERIES = ("#1f6f8b", "#c4553b", "#5a8f4e", "#8460a8", "#b5832a", "#55606e")

@@ -13,14 +13,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mbkit.recording.rundir import write_text
+from mbkit.errors import UserError
 from mbkit.report.collect import Group, Run, group_runs, number, read_run
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import diagnostic, final_score
 from mbkit.report.figure import SERIES, save_png, svg
 from mbkit.report.plots import Plot
 from mbkit.report.sections import IMAGINATION, LEARNER, LEARNING, MODEL, PLANNER, Slot
-from mbkit.types import UserError
+from mbkit.storage import write_text
 
 EMBED_BYTES = 8 * 2**20  # larger videos are linked
 TOKEN = re.compile(

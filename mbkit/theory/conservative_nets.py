@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.nn import EnsembleMLP, polyak_
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import polyak_
 from mbkit.tabular.mdp import Array
 from mbkit.theory.plants import KINDS, Plant, Rows, record
 

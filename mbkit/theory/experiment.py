@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mbkit.recording.rundir import plain, write_text
+from mbkit.errors import UserError
 from mbkit.registry import nearest
 from mbkit.report.figure import save_png
-from mbkit.types import UserError
+from mbkit.storage import plain, write_text
 
 
 class Setting(NamedTuple):

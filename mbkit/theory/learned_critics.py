@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.config import at_least, positive
-from mbkit.nn import EnsembleMLP
+from mbkit.fields import at_least, positive
+from mbkit.networks.mlp import EnsembleMLP
 from mbkit.tabular.environments import SIDE
 from mbkit.tabular.mdp import MDP, Array
 

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from mbkit.nn import EnsembleMLP, polyak_
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import polyak_
 from mbkit.report.figure import GRID, INK, MUTED
 from mbkit.stats import bootstrap
 from mbkit.tabular.environments import SIDE, garnet, one_step_grid

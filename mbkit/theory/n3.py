@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mbkit.nn import EnsembleMLP
+from mbkit.networks.mlp import EnsembleMLP
 from mbkit.report.figure import GRID, INK, MUTED, color
 from mbkit.tabular.mdp import Array
 from mbkit.theory.conservative_nets import TEMPERATURE, Data, Gaussians, Trained, gather, gaussian_kl, members, one_step_actors, train

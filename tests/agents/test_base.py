@@ -8,8 +8,9 @@ from toys import WIDE
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
 from mbkit.accelerate import accelerated
 from mbkit.agents.base import LearningAgent, descend, regression_loss
+from mbkit.errors import UserError
 from mbkit.testing import check_agent, experience
-from mbkit.types import EnvSpec, Targets, UserError
+from mbkit.types import EnvSpec, Targets
 
 LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
 NAMES = [e.name for e in LEARNERS]

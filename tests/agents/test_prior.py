@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from mbkit.agents.dqn import DQN, DQNConfig
-from mbkit.agents.ppo import PPO, PPOConfig
+from mbkit.agents.actor_critic.sac import SAC, SACConfig
+from mbkit.agents.actor_critic.sac_discrete import SACDiscrete, SACDiscreteConfig
+from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.agents.prior import INSIDE, PriorConfig, Squashed, Uniform, make_prior, policy_of
-from mbkit.agents.sac import SAC, SACConfig
-from mbkit.agents.sac_discrete import SACDiscrete, SACDiscreteConfig
-from mbkit.agents.soft_q import SoftQ, SoftQConfig
-from mbkit.nn import TanhGaussian
-from mbkit.types import EnvSpec, UserError
+from mbkit.agents.value_based.dqn import DQN, DQNConfig
+from mbkit.agents.value_based.soft_q import SoftQ, SoftQConfig
+from mbkit.errors import UserError
+from mbkit.networks.policy import TanhGaussian
+from mbkit.types import EnvSpec
 
 BOX = EnvSpec(3, 2, torch.device("cpu"))
 CHOICE = EnvSpec(3, 4, torch.device("cpu"), discrete=True)

@@ -14,8 +14,9 @@ from mbkit.config import compose
 from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.dynamics.propagation import Gaussian, blocks, deal, mixture, soft_bounded_logvar, soft_bounded_std
+from mbkit.errors import UserError
 from mbkit.registry import dynamics
-from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, UserError
+from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful
 
 SMALL = EnsembleConfig(members=4, elites=3, hidden=(16, 16), max_epochs=2, batch=64)
 

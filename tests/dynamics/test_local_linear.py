@@ -10,9 +10,10 @@ from mbkit import recipes  # noqa: F401  registers pets
 from mbkit.config import compose
 from mbkit.dynamics.local_linear import LocalLinear, LocalLinearConfig, k_means, local_fits, nearest, outputs, pooled, scattered
 from mbkit.envs import make
+from mbkit.errors import UserError
 from mbkit.recipes.parts import make_dynamics
 from mbkit.registry import dynamics
-from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, Transition, UserError
+from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, Transition
 
 SMALL = LocalLinearConfig(centres=4)
 FEW = EnvSpec(2, 1, CPU)

@@ -12,8 +12,8 @@ from mbkit.dynamics import training
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.dynamics.propagation import soft_bounded_logvar
 from mbkit.dynamics.training import Best, Rows, draw_bootstrap, gaussian_loss, loss, rows, shuffled
-from mbkit.nn import EnsembleMLP
-from mbkit.types import UserError
+from mbkit.errors import UserError
+from mbkit.networks.mlp import EnsembleMLP
 
 SMALL = EnsembleConfig(members=3, elites=2, hidden=(16, 16), max_epochs=3, batch=64)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mbkit.envs
 from mbkit.envs.environment import Environment, single
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 UNIT = spaces.Box(-1, 1, (1,))
 
@@ -298,7 +298,7 @@ def test_a_picture_needs_no_setting_and_its_absence_has_a_type_of_its_own() -> N
 
 
 def test_a_graphics_setting_mujoco_rejects_is_named() -> None:
-    code = "import mbkit.envs\ntry:\n    mbkit.envs.make('Hopper-v5')\nexcept mbkit.types.UserError as error:\n    print(error)\n"
+    code = "import mbkit.envs\ntry:\n    mbkit.envs.make('Hopper-v5')\nexcept mbkit.errors.UserError as error:\n    print(error)\n"
     wrong = os.environ | {"MUJOCO_GL": "crayon"}
     done = subprocess.run([sys.executable, "-c", code], env=wrong, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("MuJoCo cannot be imported with MUJOCO_GL='crayon'"), done.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbkit.envs import known
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 WITH_X = {"exclude_current_positions_from_observation": False}
 REWARDS = [  # name, env_kwargs, tolerance in float64

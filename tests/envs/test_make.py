@@ -15,7 +15,7 @@ from gymnasium.vector import SyncVectorEnv
 import mbkit.envs
 from mbkit.envs.environment import single
 from mbkit.envs.make import quiet
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 
 class Plain(gymnasium.Env):

@@ -18,7 +18,8 @@ from torch import Tensor
 import mbkit.envs
 from mbkit.envs import snapshot
 from mbkit.envs.environment import Environment, single
-from mbkit.types import State, UserError
+from mbkit.errors import UserError
+from mbkit.types import State
 
 MUJOCO = [
     *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5", "InvertedDoublePendulum-v5"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbkit.envs.spaces import ActionMap, ObservationMap
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 bounds = st.floats(-1e3, 1e3, width=32)
 

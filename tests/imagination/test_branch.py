@@ -5,7 +5,7 @@ import torch
 
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.imagination.branch import Verdict, branch
-from mbkit.imagination.memory import ModelBuffer
+from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.types import EnvSpec, Prediction, Step, Transition
 
 CPU = torch.device("cpu")

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.base import regression_loss
-from mbkit.agents.sac import SAC, SACConfig
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.errors import UserError
 from mbkit.imagination.mve import FLOOR, ValueExpansion, steve
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Rollout, Step, Targets, Transition, UserError
+from mbkit.types import EnvSpec, Rollout, Step, Targets, Transition
 
 SPEC = EnvSpec(2, 1, torch.device("cpu"))
 GAMMA = 0.9

@@ -2,8 +2,8 @@
 
 import pytest
 
+from mbkit.errors import UserError
 from mbkit.imagination.schedule import Schedule
-from mbkit.types import UserError
 
 HOPPER = Schedule(1, 15, (20, 150), 1000)
 

@@ -6,10 +6,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from mbkit.buffer import ReplayBuffer
 from mbkit.envs.environment import single
 from mbkit.loops.online import Online
-from mbkit.trajectories import TrajectoryBuffer
+from mbkit.replay.buffer import ReplayBuffer
+from mbkit.replay.n_step import NStep
+from mbkit.replay.trajectory import TrajectoryBuffer
+from mbkit.replay.windows import windows
 
 QUIET = SimpleNamespace(log=lambda *_: None, event=lambda *_: None)
 
@@ -72,6 +74,6 @@ def test_a_restart_ends_the_episode_of_a_trajectory():
 
 def test_a_restart_ends_the_episode_in_the_replay():
     buffer = continued(lambda spec: ReplayBuffer(100, spec))
-    sums = buffer.n_step(3, 1.0).at(torch.arange(8))
+    sums = NStep(buffer, 3, 1.0).at(torch.arange(8))
     assert torch.equal(sums.obs[:, 0], sums.next_obs[:, 0])
-    assert (buffer.windows(4).obs[..., 0].std(1) == 0).all()
+    assert (windows(buffer, 4).obs[..., 0].std(1) == 0).all()

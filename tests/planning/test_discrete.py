@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
+from mbkit.errors import UserError
 from mbkit.planning.discrete import DiscreteCEM, DiscreteCEMConfig, refit, sample
-from mbkit.types import EnvSpec, UserError
+from mbkit.types import EnvSpec
 
 SPEC = EnvSpec(4, 3, torch.device("cpu"), discrete=True)
 LIKE = torch.empty(())

@@ -6,13 +6,14 @@ import pytest
 import torch
 from line_model import Line
 
+from mbkit.errors import UserError
 from mbkit.planning import MPC, MPCConfig
 from mbkit.planning.cem import CEM, CEMConfig
 from mbkit.planning.discrete import DiscreteCEM, DiscreteCEMConfig
 from mbkit.planning.icem import ICEM, ICEMConfig
 from mbkit.planning.mppi import MPPI, MPPIConfig
 from mbkit.planning.shooting import Shooting, ShootingConfig
-from mbkit.types import Actor, EnvSpec, Plan, Stateful, UserError
+from mbkit.types import Actor, EnvSpec, Plan, Stateful
 
 CPU = torch.device("cpu")
 SPEC = EnvSpec(1, 1, CPU)

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mbkit.errors import UserError
 from mbkit.planning.cem import CEM, CEMConfig, candidates_around
 from mbkit.planning.icem import ICEM, ICEMConfig, populations
 from mbkit.planning.mppi import MPPI, MPPIConfig, path_integral
 from mbkit.planning.mppi import candidates_around as mppi_candidates
 from mbkit.planning.shooting import Shooting, ShootingConfig
 from mbkit.registry import planners
-from mbkit.types import EnvSpec, Plan, UserError
+from mbkit.types import EnvSpec, Plan
 
 CPU = torch.device("cpu")
 SPEC = EnvSpec(4, 2, CPU)

@@ -6,12 +6,13 @@ import torch.nn.functional as F
 
 import mbkit
 from mbkit import recipes
-from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.config import LoopConfig, compose
 from mbkit.envs import make
-from mbkit.imagination.pairs import SeenPairs
+from mbkit.errors import UserError
+from mbkit.imagination.dyna import SeenPairs
 from mbkit.loops import FitModel, Updates
-from mbkit.types import EnvSpec, Learner, Step, UserError
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.types import EnvSpec, Learner, Step
 
 TINY = ["env=Pendulum-v1", "threads=1", "gamma=0.98", "steps=150", "seed=3", "loop.warmup_steps=40", "loop.batch_size=16"]
 TINY += [
@@ -113,7 +114,7 @@ def every_pair(known) -> ReplayBuffer:
     for s in range(S):
         for a in range(A):
             no = torch.zeros(1, dtype=torch.bool)
-            buffer.extend(Rows(F.one_hot(torch.tensor([s]), S).float(), torch.tensor([a]), torch.full((1,), 50.0), known, no, no))
+            buffer.extend(Experience(F.one_hot(torch.tensor([s]), S).float(), torch.tensor([a]), torch.full((1,), 50.0), known, no, no))
     return buffer
 
 

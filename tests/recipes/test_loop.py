@@ -7,7 +7,7 @@ import mbkit
 from mbkit import recipes
 from mbkit.config import compose
 from mbkit.envs import make
-from mbkit.types import UserError
+from mbkit.errors import UserError
 
 TINY = [
     "env=Pendulum-v1",

@@ -5,12 +5,13 @@ import torch
 
 import mbkit
 from mbkit import recipes
-from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.config import compose
 from mbkit.envs import make
+from mbkit.errors import UserError
 from mbkit.loops import FitModel, Imagine, Updates
 from mbkit.recipes.mba import Recent, Switch
-from mbkit.types import EnvSpec, Transition, UserError
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.types import EnvSpec, Transition
 
 TINY = ["env=Pendulum-v1", "threads=1", "gamma=0.98", "steps=150", "seed=3", "loop.warmup_steps=40", "loop.batch_size=20"]
 TINY += [
@@ -59,7 +60,7 @@ def test_with_real_rows_only_it_is_naf(alone, tmp_path):
 def test_the_share_of_imagined_rows_is_exact_in_every_batch(ratio, batch, real):
     parts = wired(f"imagination.real_ratio={ratio}")
     no = torch.zeros(30, dtype=torch.bool)
-    parts.buffer.extend(Rows(torch.zeros(30, 3), torch.zeros(30, 1), torch.zeros(30), torch.zeros(30, 3), no, no))
+    parts.buffer.extend(Experience(torch.zeros(30, 3), torch.zeros(30, 1), torch.zeros(30), torch.zeros(30, 3), no, no))
     imagined = Transition(torch.ones(9, 3), torch.ones(9, 1), torch.ones(9), torch.ones(9, 3), torch.ones(9))
     parts.stateful["memory"].extend(imagined, torch.ones(9, dtype=torch.bool))
     for _ in range(5):
@@ -118,7 +119,7 @@ def test_recent_transitions_are_the_newest_ones_and_all_of_them(recent, capacity
     buffer = ReplayBuffer(capacity, EnvSpec(1, 1, torch.device("cpu")))
     for i in range(30):
         row, no = torch.full((1, 1), float(i)), torch.zeros(1, dtype=torch.bool)
-        buffer.extend(Rows(row, row / 30, row[0], row + 1, no, torch.tensor([i % 7 == 0])))
+        buffer.extend(Experience(row, row / 30, row[0], row + 1, no, torch.tensor([i % 7 == 0])))
     drawn = Recent(buffer, recent).sample(1000)
     assert set(drawn.obs[:, 0].tolist()) == set(range(oldest, 30))
     assert torch.equal(drawn.next_obs, drawn.obs + 1)

@@ -13,7 +13,8 @@ from mbkit import recipes
 from mbkit.config import compose, config_root
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.envs import make
-from mbkit.types import Transition, UserError
+from mbkit.errors import UserError
+from mbkit.types import Transition
 
 TINY = [
     "env=Pendulum-v1",

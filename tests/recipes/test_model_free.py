@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from mbkit import envs
-from mbkit.buffer import ReplayBuffer, Rows
 from mbkit.config import LoopConfig, compose
+from mbkit.errors import UserError
 from mbkit.loops import Updates
 from mbkit.recipes import model_free
-from mbkit.types import EnvSpec, UserError
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.replay.windows import Newest
+from mbkit.types import EnvSpec
 
 SPEC = EnvSpec(1, 1, torch.device("cpu"))
 
@@ -16,12 +18,12 @@ SPEC = EnvSpec(1, 1, torch.device("cpu"))
 def used(num_envs: int, batch_size: int, rate: float) -> list[float]:
     """Numbers of the rows that an agent is updated with, over 200 steps of all environments; the rows before the first are -1."""
     buffer, seen, step = ReplayBuffer(10_000, SPEC), [], 0
-    source = model_free.Newest(buffer, 1, 0.9)
+    source = Newest(buffer)
     due = Updates(object(), source, LoopConfig(warmup_steps=0), SPEC.device, rate=rate).due
     for _ in range(200):
         rows = torch.arange(step, step + num_envs, dtype=torch.float32)
         no = torch.zeros(num_envs, dtype=torch.bool)
-        buffer.extend(Rows(rows[:, None], rows[:, None] * 0, rows, rows[:, None], no, no))
+        buffer.extend(Experience(rows[:, None], rows[:, None] * 0, rows, rows[:, None], no, no))
         for _ in range(due(step + num_envs) - due(step)):
             seen += source.sample(batch_size).obs[:, 0].tolist()
         step += num_envs

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from mbkit.errors import UserError
 from mbkit.recording.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from mbkit.types import UserError
 
 
 def state(value: float = 1.0) -> dict[str, Any]:

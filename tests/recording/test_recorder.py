@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mbkit.errors import UserError
 from mbkit.recording.recorder import FILE, Recorder, read_metrics
-from mbkit.types import UserError
 
 
 def without_clock(run_dir: Path) -> list[dict[str, float]]:

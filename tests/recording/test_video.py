@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mbkit.errors import UserError
 from mbkit.recording.video import Video, record_video
-from mbkit.types import UserError
 
 
 class FakeStep(NamedTuple):

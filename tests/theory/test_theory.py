@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from mbkit import theory
 from mbkit.cli import app
+from mbkit.errors import UserError
 from mbkit.report.figure import axes
 from mbkit.theory import Claim, Findings, Setting, Table
 from mbkit.theory.experiment import Experiment, as_markdown
-from mbkit.types import UserError
 
 NAMES = [e.name for e in theory.registered()]
 

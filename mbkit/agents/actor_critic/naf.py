@@ -1,0 +1,152 @@
+"""Normalised advantage functions (Gu et al. 2016, arXiv:1603.00748): Q-learning where the best action is read off the network.
+
+Q(s, a) = V(s) - 1/2 (a - mu(s))^T L(s) L(s)^T (a - mu(s)). Letters: B batch, O observation, A action, M environments, N rows of targets.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.fields import at_least, between, positive
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import polyak_
+from mbkit.registry import agents
+from mbkit.targets import one_step
+from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
+
+LOG_DIAGONAL = (-5.0, 5.0)  # range of log diag L: curvatures between 5e-5 and 2e4, neither flat nor singular in float32
+
+
+@dataclass(frozen=True)
+class NAFConfig:
+    """Network, noise and steps. Imagined rollouts, the paper's extension, are another recipe."""
+
+    hidden: tuple[int, ...] = at_least((200, 200), 1)  # widths of the hidden layers, shared by V, mu and L, ReLU between
+    lr: float = positive(1e-3)  # Adam's step size. Paper: searched between 1e-5 and 1e-2
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow network. Paper: 0.001
+    layer_norm: bool = False  # of the hidden layers. Paper: batch normalisation (here: of the layer, a batch of one is like any other)
+    keep_inside: float = at_least(1.0, 0)  # weight of the penalty on mu beyond tanh's reach. Paper: none
+    noise: Literal["gaussian", "precision"] = "gaussian"  # of exploration; precision: covariance scale^2 (L L^T)^-1, wide where Q is flat
+    noise_scale: float = at_least(0.1, 0)  # sigma of exploration, in units of the box [-1, 1]
+
+
+class Quadratic(NamedTuple):
+    """What the network says of states."""
+
+    value: Tensor  # V, [B]
+    raw: Tensor  # mu before tanh, [B, A]
+    factor: Tensor  # L, [B, A, A], lower triangular with a positive diagonal
+
+    @property
+    def mode(self) -> Tensor:
+        """mu, [B, A] in [-1, 1]."""
+        return self.raw.tanh()
+
+
+def factor(entries: Tensor, where: Tensor, actions: int) -> Tensor:
+    """L [B, A, A] of its entries [B, A (A + 1) / 2], which lie at `where` in each flattened matrix; exp on the diagonal."""
+    flat = entries.new_zeros(len(entries), actions * actions).index_copy(1, where, entries)
+    raw = flat.view(-1, actions, actions)
+    diagonal = raw.diagonal(dim1=1, dim2=2).clamp(*LOG_DIAGONAL).exp()
+    return raw.tril(-1) + diagonal.diag_embed()
+
+
+def action_value(terms: Quadratic, action: Tensor) -> Tensor:
+    """Eq. 5 and 6: Q(s, a) = V - 1/2 |L^T (a - mu)|^2, [B]. Its maximum over a is V, at mu.
+
+    Paper: mu is any vector, so V is the maximum over R^A; here: mu lies in the box (tanh), so V is the maximum over the box as well.
+    """
+    distance = (terms.factor.mT @ (action - terms.mode)[..., None])[..., 0]
+    return terms.value - 0.5 * distance.square().sum(-1)
+
+
+def beyond_reach(raw: Tensor) -> Tensor:
+    """mean(max(|raw| - 2, 0)^2): where tanh has no slope left, mu could not come back.
+
+    While Q is still above its targets, regression drives mu away from all actions tried, into a corner of the box.
+    """
+    return F.relu(raw.abs() - 2).square().mean()
+
+
+class QuadraticNet(nn.Module):
+    """obs [B, O] -> V, mu and L."""
+
+    where: Tensor
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        rows, columns = torch.tril_indices(action_dim, action_dim)
+        self.register_buffer("where", rows * action_dim + columns, persistent=False)
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, 1 + action_dim + len(rows)), layer_norm=layer_norm)
+
+    def forward(self, obs: Tensor) -> Quadratic:
+        """Shapes as in `Quadratic`."""
+        out: Tensor = self.net(obs)[0]
+        value, raw, entries = out.split_with_sizes((1, self.action_dim, len(self.where)), -1)
+        return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
+
+
+@agents.register("naf", NAFConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})
+class NAF(LearningAgent):
+    """Normalised advantage functions: Q-learning for boxes, with a quadratic in the action."""
+
+    def __init__(self, spec: EnvSpec, cfg: NAFConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+        needs_continuous("naf", spec.discrete, spec.action_dim)
+        super().__init__()
+        self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm)
+        self.slow_critic = deepcopy(self.critic).requires_grad_(False)
+        self.to(spec.device)
+        self.add_optimizers(cfg.lr, critic=self.critic)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, explore: bool = True) -> Tensor:
+        """obs [M, O] -> [M, A]: mu, with noise where exploring."""
+        obs = obs.to(self.critic.where.device)
+        if explore:
+            return self.sample(obs)
+        mode: Tensor = self.critic(obs).mode
+        return mode
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor) -> Tensor:
+        """obs [B, O] -> actions [B, A]: mu with noise, white or shaped by the curvature of Q (section 4)."""
+        terms: Quadratic = self.critic(obs)
+        noise = torch.randn_like(terms.mode)
+        if self.cfg.noise == "precision":
+            noise = torch.linalg.solve_triangular(terms.factor.mT, noise[..., None], upper=True)[..., 0]
+        action: Tensor = terms.mode + self.cfg.noise_scale * noise
+        return action.clamp(-1, 1)
+
+    @torch.no_grad()
+    def value(self, obs: Tensor) -> Tensor:
+        """V [B] of obs [B, O] under the slow network."""
+        value: Tensor = self.slow_critic(obs).value
+        return value
+
+    @torch.no_grad()
+    def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """a' = mu_slow(s') [B, A], the best action, and no bonus [B]."""
+        return self.slow_critic(obs).mode, obs.new_zeros(len(obs))
+
+    @torch.no_grad()
+    def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q of the slow network, [1, B]; at mu_slow(s') it is V_slow(s')."""
+        return action_value(self.slow_critic(obs), action)[None]
+
+    def update(self, batch: Transition) -> Metrics:
+        """One step on V, mu and L together, then on the slow network. `actor/loss` is -V, the quantity a policy's loss would be."""
+        y = self.target(self, batch, self.gamma)
+        terms = self.critic(y.obs)
+        q = action_value(terms, y.action)[None]
+        inside = self.cfg.keep_inside * beyond_reach(terms.raw)
+        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + inside)
+        polyak_(self.slow_critic, self.critic, self.cfg.tau)
+        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": -terms.value.detach().mean()}

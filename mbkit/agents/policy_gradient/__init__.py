@@ -1,0 +1,1 @@
+"""Learners from trajectories, by the gradient of the policy."""

@@ -1,0 +1,1 @@
+"""Models of mbrl-lib: run as they are, or converted, with their files."""

@@ -1,0 +1,1 @@
+"""The true dynamics of MuJoCo tasks."""

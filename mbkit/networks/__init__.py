@@ -1,0 +1,1 @@
+"""Networks shared by policies, critics and dynamics, with their normalisers and optimizers."""

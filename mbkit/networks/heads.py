@@ -1,0 +1,91 @@
+"""Value networks: critics of state-action pairs, of all discrete actions at once, and of states.
+
+Letters: K critics, B batch, O observation, A action or number of actions.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
+from mbkit.networks.normalizer import RunningNormalizer
+
+
+class Critics(nn.Module):
+    """K action-value functions: obs [B, O], action [B, A] -> [K, B]."""
+
+    def __init__(
+        self, members: int, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
+
+    def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
+        """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
+        q: Tensor = self.net(torch.cat((obs, action), -1), fixed)
+        return q.squeeze(-1)
+
+    def first(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The first critic alone, [B], a constant and without computing the others: what the policy of DDPG and TD3 climbs."""
+        if self.net.gain or self.net.dropout:
+            q: Tensor = self(obs, action)[0]
+            return q
+        return self.net.relu(torch.cat((obs, action), -1), slice(0, 1), fixed=True)[0].squeeze(-1)
+
+
+class ActionValues(nn.Module):
+    """K critics of discrete actions: obs [B, O] -> the values of all A choices, [K, B, A]."""
+
+    def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Shapes as above."""
+        q: Tensor = self.net(obs)
+        return q
+
+
+def taken(q: Tensor, action: Tensor) -> Tensor:
+    """The values of the actions int64 [N] among q [..., N, A] -> [..., N]."""
+    return q.gather(-1, action.expand(q.shape[:-1])[..., None])[..., 0]
+
+
+class ValueNetwork(nn.Module):
+    """obs [B, O] -> value [B] in raw units; what the network itself says is normalised by the statistics of its past targets."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, obs_dim: int, hidden: Sequence[int], activation: Nonlinearity = "tanh") -> None:
+        super().__init__()
+        self.net = mlp((obs_dim, *hidden, 1), activation)
+        self.targets = RunningNormalizer(1)
+
+    def normalized(self, obs: Tensor) -> Tensor:
+        """The value in standard deviations of the targets, [B]: what is regressed."""
+        value: Tensor = self.net(obs)
+        return value.squeeze(-1)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The value, [B]."""
+        return self.in_raw_units(self.normalized(obs))
+
+    def in_raw_units(self, value: Tensor) -> Tensor:
+        """What `normalized` says [B], in the units of rewards."""
+        return value * self.targets.std + self.targets.mean
+
+    def in_units(self, target: Tensor) -> Tensor:
+        """Targets [B] in the units of `normalized`."""
+        return (target - self.targets.mean) / self.targets.std
+
+    @torch.no_grad()
+    def rescale(self, targets: Tensor, weight: Tensor | None = None) -> None:
+        """Take in targets [B], weighted [B]; the last layer is changed so that no value is (PopArt, arXiv:1602.07714, eq. 9)."""
+        old_mean, old_std = self.targets.mean.clone(), self.targets.std.clone()
+        self.targets.update(targets.reshape(-1, 1), weight)
+        last = cast("nn.Linear", self.net[-1])
+        last.weight.mul_(old_std / self.targets.std)
+        last.bias.mul_(old_std).add_(old_mean - self.targets.mean).div_(self.targets.std)

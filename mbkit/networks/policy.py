@@ -1,0 +1,106 @@
+"""Policies: deterministic, squashed Gaussian, Gaussian clipped to the box, categorical.
+
+Letters: B batch, O observation, A dimensions of an action or number of discrete actions.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mbkit.networks.distributions import Categorical, ClippedGaussian
+from mbkit.networks.heads import ActionValues
+from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
+from mbkit.types import EnvSpec
+
+
+class Deterministic(nn.Module):
+    """Policy into the box: obs [B, O] -> action [B, A] in [-1, 1] by tanh."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, action_dim))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The action, [B, A]."""
+        out: Tensor = self.net(obs)[0]
+        return out.tanh()
+
+
+class TanhGaussian(nn.Module):
+    """Squashed Gaussian policy on [-1, 1]^A (SAC, arXiv:1801.01290, appendix C); log-probabilities include the tanh volume, stably."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], log_std: tuple[float, float] = (-5.0, 2.0)) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, 2 * action_dim))
+        self.log_std = log_std  # its range. Paper's code: -20, 2
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the squashing, both [B, A]."""
+        mean, log_std = self.net(obs)[0].chunk(2, -1)
+        return mean, log_std.clamp(*self.log_std)
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """tanh of the mean, [B, A]: what is done without exploration."""
+        mean: Tensor = self(obs)[0]
+        return mean.tanh()
+
+    def rsample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparameterised action [B, A] and its log-density [B]: a = tanh(u), log pi = log N(u) - sum log(1 - a^2)."""
+        mean, log_std = self(obs)
+        eps = torch.randn_like(mean)
+        u = torch.addcmul(mean, log_std.exp(), eps)
+        normal = torch.addcmul(log_std, eps, eps, value=0.5)  # -log N(u) without its constant
+        half_volume = u + F.softplus(-2 * u)  # log(1 - tanh(u)^2) = 2 (log 2 - half_volume)
+        constant = mean.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+        return u.tanh(), torch.sub(2 * half_volume, normal).sum(-1) - constant
+
+
+class Logits(nn.Module):
+    """Policy: obs [B, O] -> unnormalised log-probabilities [B, A]."""
+
+    def __init__(self, obs_dim: int, actions: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = ActionValues(1, obs_dim, actions, hidden)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """log pi of all choices, [B, A]."""
+        logits: Tensor = self.net(obs)[0]
+        return logits.log_softmax(-1)
+
+
+class CategoricalPolicy(nn.Module):
+    """obs [B, O] -> Categorical over A choices; nearly uniform at the beginning."""
+
+    def __init__(self, obs_dim: int, actions: int, hidden: Sequence[int], activation: Nonlinearity = "tanh") -> None:
+        super().__init__()
+        self.net = mlp((obs_dim, *hidden, actions), activation, last_gain=0.01)
+
+    def forward(self, obs: Tensor) -> Categorical:
+        """The distribution at obs [B, O]."""
+        return Categorical(self.net(obs))
+
+
+class GaussianPolicy(nn.Module):
+    """obs [B, O] -> ClippedGaussian on [-1, 1]^A; its standard deviation is a parameter, the same everywhere."""
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.net = mlp((obs_dim, *hidden, action_dim), activation, last_gain=0.01)
+        self.log_std = nn.Parameter(torch.full((action_dim,), log_std))
+
+    def forward(self, obs: Tensor) -> ClippedGaussian:
+        """The distribution at obs [B, O]."""
+        mean = self.net(obs)
+        return ClippedGaussian(mean, self.log_std.expand_as(mean))
+
+
+def make_policy(spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0) -> nn.Module:
+    """The policy for an environment's kind of actions."""
+    if spec.discrete:
+        return CategoricalPolicy(spec.obs_dim, spec.action_dim, hidden, activation)
+    return GaussianPolicy(spec.obs_dim, spec.action_dim, hidden, activation, log_std)

@@ -1,0 +1,154 @@
+"""SAC: densities against torch.distributions, its target by hand, the temperature, and the settings that are REDQ and DroQ."""
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
+from toys import SPEC, WIDE, learn_bandit
+
+from mbkit.agents.actor_critic.sac import SAC, SACConfig, soft_value, temperature_loss
+from mbkit.errors import UserError
+from mbkit.networks.policy import TanhGaussian
+from mbkit.targets import one_step
+from mbkit.testing import check_agent, random_batch
+
+
+def make(spec=WIDE, **options) -> SAC:
+    torch.manual_seed(0)
+    return SAC(spec, SACConfig(hidden=(16, 16), **options), gamma=0.9)
+
+
+def test_log_density_is_that_of_torch():
+    torch.manual_seed(0)
+    policy, obs = TanhGaussian(3, 2, (16,)).double(), torch.randn(200, 3, dtype=torch.float64)
+    mean, log_std = policy(obs)
+    oracle = TransformedDistribution(Independent(Normal(mean, log_std.exp()), 1), [TanhTransform(cache_size=1)])
+    action, log_prob = policy.rsample(obs)
+    torch.testing.assert_close(log_prob, oracle.log_prob(action), atol=1e-6, rtol=1e-6)
+
+
+def test_target_by_hand():
+    agent, batch = make(temperature=0.3), random_batch(WIDE, 16)
+    torch.manual_seed(4)
+    y = one_step(agent, batch, 0.9).target
+    torch.manual_seed(4)
+    action, log_prob = agent.policy.rsample(batch.next_obs)
+    q1, q2 = agent.slow_critics(batch.next_obs, action)
+    expected = batch.reward + 0.9 * batch.discount * (torch.minimum(q1, q2) - 0.3 * log_prob)
+    torch.testing.assert_close(y, expected.detach())
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_soft_value_takes_the_minimum_or_the_mean(mean):
+    agent, obs = make(critics=3), random_batch(WIDE, 16).obs
+    torch.manual_seed(4)
+    value, log_prob = soft_value(agent.policy, agent.critics, torch.tensor(0.5), obs, mean)
+    torch.manual_seed(4)
+    action, expected_log_prob = agent.policy.rsample(obs)
+    q = agent.critics(obs, action)
+    torch.testing.assert_close(log_prob, expected_log_prob)
+    torch.testing.assert_close(value, (q.sum(0) / 3 if mean else q.min(0).values) - 0.5 * log_prob)
+
+
+@pytest.mark.parametrize(("target", "rises"), [(50.0, True), (-50.0, False)])
+def test_temperature_rises_while_entropy_is_below_its_target(target, rises):
+    agent = make(target_entropy=target)
+    before = agent.log_alpha.item()
+    for seed in range(3):
+        agent.update(random_batch(WIDE, 16, seed))
+    assert (agent.log_alpha.item() > before) == rises
+
+
+def test_gradient_of_the_temperature():
+    """d/d log alpha of -alpha (E log pi + H) is alpha (entropy - H)."""
+    log_alpha, log_prob = torch.tensor(0.7, requires_grad=True), torch.tensor([1.0, 3.0], requires_grad=True)
+    temperature_loss(log_alpha, log_prob, -1.5).backward()
+    torch.testing.assert_close(log_alpha.grad, log_alpha.detach().exp() * (-2.0 + 1.5))
+    assert log_prob.grad is None
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_a_fixed_temperature_is_left_alone(alpha):
+    agent = make(temperature=alpha)
+    for seed in range(3):
+        metrics = agent.update(random_batch(WIDE, 16, seed))
+    assert metrics["alpha"].item() == pytest.approx(alpha)
+    assert "alpha" not in agent.optimizers
+    assert not agent.log_alpha.requires_grad
+
+
+def test_temperature_is_saved():
+    agent, other = make(), make(initial_temperature=0.5)
+    for seed in range(3):
+        agent.update(random_batch(WIDE, 16, seed))
+    other.load_state_dict(agent.state_dict())
+    assert other.log_alpha.item() == agent.log_alpha.item() != 0
+    for which in (agent, other):
+        torch.manual_seed(0)
+        which.update(random_batch(WIDE, 16, 9))
+    assert other.log_alpha.item() == agent.log_alpha.item()  # Adam's moments came along
+
+
+def test_targets_draw_a_subset_of_the_critics():
+    agent, batch = make(critics=5, target_critics=2), random_batch(WIDE, 8)
+    every, drawn = agent.slow_critics(batch.obs, batch.action), set()
+    for _ in range(100):
+        q = agent.backup_q(batch.obs, batch.action)
+        assert q.shape == (2, 8)
+        which = [next(k for k in range(5) if torch.equal(row, every[k])) for row in q]
+        assert which[0] != which[1]
+        drawn.add(frozenset(which))
+    assert len(drawn) == 10  # every pair
+
+
+def test_drawing_all_critics_is_drawing_none():
+    ours, plain, batch = make(critics=4, target_critics=4), make(critics=4), random_batch(WIDE, 8)
+    targets = []
+    for agent in (ours, plain):
+        torch.manual_seed(2)
+        targets.append(one_step(agent, batch, 0.9).target)
+    assert torch.equal(*targets)
+
+
+def test_more_drawn_than_there_are_is_refused():
+    with pytest.raises(UserError, match="target_critics=3"):
+        make(critics=2, target_critics=3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"critics": 5, "target_critics": 2, "policy_q": "mean", "policy_every": 3},  # REDQ
+        {"layer_norm": True, "dropout": 0.01, "policy_q": "mean", "policy_every": 3},  # DroQ
+        {"layer_norm": True},
+        {"temperature": 0.1},
+    ],
+)
+def test_settings_keep_the_contract(options):
+    check_agent(lambda spec: SAC(spec, SACConfig(hidden=(16,), **options)))
+
+
+def test_dropout_reaches_targets_and_layer_normalisation_has_parameters():
+    agent, batch = make(layer_norm=True, dropout=0.5), random_batch(WIDE, 8)
+    assert not torch.equal(agent.backup_q(batch.obs, batch.action), agent.backup_q(batch.obs, batch.action))
+    assert len(agent.critics.net.gain) == 2
+    assert not len(make().critics.net.gain)
+
+
+def test_learns_a_bandit():
+    torch.manual_seed(0)
+    assert learn_bandit(SAC(SPEC, SACConfig(hidden=(32,), lr=1e-2, initial_temperature=0.05)), 200) < 0.1
+
+
+def test_the_policy_waits_for_the_critics():
+    agent = make(policy_every=3)
+    for n in range(1, 7):
+        before = (
+            [p.clone() for p in agent.policy.parameters()],
+            agent.log_alpha.clone(),
+            [p.clone() for p in agent.slow_critics.parameters()],
+        )
+        agent.update(random_batch(WIDE, 8, n))
+        moved = not all(map(torch.equal, before[0], agent.policy.parameters()))
+        assert moved == (n % 3 == 0) == (not torch.equal(before[1], agent.log_alpha))
+        assert not all(map(torch.equal, before[2], agent.slow_critics.parameters()))

@@ -1,0 +1,171 @@
+"""Diagnostics of models whose truth is known."""
+
+import json
+
+import pytest
+import torch
+from systems import NOISE, A, B, linear_gaussian
+
+from mbkit.diagnostics import measures as diagnose
+from mbkit.types import Prediction, Rollout, Step, Trajectory, Transition
+
+
+class Known:
+    """The linear-Gaussian system itself, claiming `claim` times the true noise."""
+
+    def __init__(self, claim: float = 1.0, members: int = 2) -> None:
+        self.claim, self.members = claim, members
+
+    def predict(self, obs, action):
+        mean = (obs @ A + action @ B).expand(self.members, *obs.shape)
+        return Prediction(mean, (self.claim * NOISE).square().expand_as(mean))
+
+    def init(self, obs):
+        return obs
+
+    def rollout(self, carry, actions):
+        path = []
+        for t in range(actions.shape[1]):
+            carry = carry @ A + actions[:, t] @ B + self.claim * NOISE * torch.randn_like(carry)
+            path.append(carry)
+        obs = torch.stack(path, 1)
+        return Rollout(obs, obs.sum(-1), torch.zeros(obs.shape[:2], dtype=torch.bool))
+
+
+def windows(count: int, horizon: int) -> Trajectory:
+    steps = [linear_gaussian(count)]
+    action = torch.rand(horizon, count, 2) * 2 - 1
+    obs = [steps[0].obs]
+    for t in range(horizon):
+        obs.append(obs[-1] @ A + action[t] @ B + NOISE * torch.randn(count, 3))
+    path = torch.stack(obs)
+    flat = torch.zeros(horizon, count)
+    return Trajectory(path[:-1], action, path[1:].sum(-1), path[1:], flat + 1, flat.bool(), flat)
+
+
+def test_the_truth_is_calibrated():
+    torch.manual_seed(0)
+    out = diagnose.calibration(Known(), linear_gaussian(20_000))
+    assert out["error"] < 0.006
+    assert torch.tensor(out["coverage_by_dim"]).shape == (len(out["level"]), 3)
+    json.dumps(out)
+
+
+@pytest.mark.parametrize("claim", [0.5, 2.0])
+def test_wrong_confidence_is_seen(claim):
+    """Claiming half the noise at level p covers 2 Phi(z_p / 2) - 1."""
+    torch.manual_seed(0)
+    out = diagnose.calibration(Known(claim), linear_gaussian(20_000))
+    level = torch.tensor(out["level"])
+    expected = 2 * torch.special.ndtr(claim * torch.special.ndtri((1 + level) / 2)) - 1
+    torch.testing.assert_close(torch.tensor(out["coverage"]), expected, atol=0.01, rtol=0)
+
+
+def test_one_step_error_of_the_truth_is_the_noise():
+    torch.manual_seed(0)
+    out = diagnose.one_step(Known(), linear_gaussian(20_000))
+    torch.testing.assert_close(torch.tensor(out["rmse"]), NOISE, rtol=0.03, atol=0)
+    entropy = torch.distributions.Normal(0.0, NOISE).entropy().sum()
+    assert out["nll"] == pytest.approx(float(entropy), abs=0.03)
+    json.dumps(out)
+
+
+def test_members_without_variance_do_not_break_the_report():
+    out = diagnose.calibration(Known(0.0), linear_gaussian(500))
+    assert max(out["coverage"]) < 0.01
+    assert diagnose.one_step(Known(0.0), linear_gaussian(500))["nll"] > 1e6
+
+
+def test_error_against_horizon_equals_the_spread_of_a_model_that_knows():
+    torch.manual_seed(0)
+    out = diagnose.error_vs_horizon(Known(), windows(3000, 6), particles=50)
+    assert out["horizon"] == [1, 2, 3, 4, 5, 6]
+    assert torch.tensor(out["rmse_by_dim"]).shape == (6, 3)
+    torch.testing.assert_close(torch.tensor(out["rmse_by_dim"][0]), NOISE * (1 + 1 / 50) ** 0.5, rtol=0.05, atol=0)
+    torch.testing.assert_close(torch.tensor(out["rmse"]), torch.tensor(out["spread"]), rtol=0.05, atol=0)
+    assert out["rmse"] == sorted(out["rmse"])
+    assert out["reward_rmse"][0] == pytest.approx(float(NOISE.norm()), rel=0.06)
+    json.dumps(out)
+
+
+class Line:
+    """x' = x + a + drift, reward x' + bonus, terminated where x' > wall; members disagree by +-`doubt`, 7 times that from x = 4."""
+
+    def __init__(self, drift: float = 0.0, bonus: float = 0.0, wall: float = torch.inf, doubt: float = 0.0) -> None:
+        self.drift, self.bonus, self.wall, self.doubt = drift, bonus, wall, doubt
+
+    def init(self, obs):
+        return obs
+
+    def step(self, carry, action):
+        obs = carry + action + self.drift
+        return Step(obs, obs, obs[:, 0] + self.bonus, obs[:, 0] > self.wall)
+
+    def predict(self, obs, action):
+        mean = obs + action + self.drift
+        doubt = torch.where(obs < 4, self.doubt, 7 * self.doubt)
+        return Prediction(torch.stack((mean - doubt, mean + doubt)), torch.ones(2, *mean.shape))
+
+
+def line_windows(steps: int = 4, wall: float = torch.inf) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where two windows begin, their actions, their true rewards (0 after the end)."""
+    obs, action = torch.tensor([[0.0], [2.0]]), torch.ones(steps, 2, 1)
+    path = obs[:, 0] + torch.arange(1.0, steps + 1)[:, None]
+    return obs, action, torch.where((path > wall).cumsum(0) - (path > wall).int() == 0, path, 0)
+
+
+def gap(model: Line, wall: float = torch.inf, particles: int = 3, counted: torch.Tensor | None = None) -> dict:
+    obs, action, reward = line_windows(wall=wall)
+    path = diagnose.imagine(model, obs.repeat(particles, 1), lambda t, _: action[t].repeat(particles, 1), 4)
+    return diagnose.return_gap(path, reward, counted, gamma=0.5)
+
+
+@pytest.mark.parametrize("wall", [torch.inf, 3.5])
+def test_the_truth_has_no_return_gap(wall):
+    out = gap(Line(wall=wall), wall)
+    assert out["mean"] == out["abs"] == [0.0] * 4
+    assert out["steps"] == [1, 2, 3, 4]
+    json.dumps(out)
+
+
+def test_a_biased_reward_gives_the_geometric_sum_of_its_bias():
+    assert gap(Line(bonus=2.0))["mean"] == [2.0, 3.0, 3.5, 3.75]
+    out = gap(Line(bonus=-2.0))
+    assert out["mean"] == [-2.0, -3.0, -3.5, -3.75]
+    assert out["abs"] == [2.0, 3.0, 3.5, 3.75]
+
+
+def test_a_drift_adds_up_along_the_imagined_path():
+    """After t steps x is t too large: 1 + 2/2 + 3/4 + 4/8."""
+    assert gap(Line(drift=1.0))["mean"] == [1.0, 2.0, 2.75, 3.25]
+
+
+def test_a_model_that_knows_no_end_promises_what_comes_after_it():
+    """Wall at 3.5: the window from 0 earns 1, 2, 3, 4; that from 2 earns 3, 4 and ends, where the model goes on with 5 and 6."""
+    out = gap(Line(), wall=3.5)
+    assert out["mean"] == [0.0, 0.0, 5 / 4 / 2, (5 / 4 + 6 / 8) / 2]
+    earlier = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+    assert gap(Line(), wall=3.5, counted=earlier)["mean"] == [0.0] * 4
+
+
+def test_gaps_of_opposite_sign_cancel_in_the_mean_only():
+    path = diagnose.Imagined(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), torch.tensor([[1.0, -1.0]]), torch.ones(1, 2).bool())
+    out = diagnose.return_gap(path, torch.zeros(1, 2), None, 0.9)
+    assert (out["mean"], out["abs"], out["imagined"], out["real"]) == ([0.0], [1.0], [0.0], [0.0])
+
+
+def test_epistemic_uncertainty_is_measured_in_spreads_of_the_data_over_living_rows():
+    """Two members at +-0.6 have the variance 0.36; the outcomes -3 and 3 have a spread of 3."""
+    flat = torch.zeros(2)
+    data = Transition(torch.zeros(2, 1), torch.zeros(2, 1), flat, torch.tensor([[-3.0], [3.0]]), flat)
+    obs, action, _ = line_windows()
+    path = diagnose.imagine(Line(wall=3.5), obs, lambda t, _: action[t], 4)
+    assert path.alive.tolist() == [[True, True], [True, True], [True, False], [True, False]]
+    out = diagnose.epistemic_along(Line(doubt=0.6), path, data)
+    assert out["mean"] == pytest.approx([0.2] * 4)  # the row that ended at 4 would raise the last two
+    assert diagnose.epistemic_along(Line(), path, data)["mean"] == [0.0] * 4
+
+
+def test_a_constant_column_has_the_spread_one():
+    x = torch.tensor([[1.0, 7.0, 0.0], [3.0, 7.000001, 0.0]])
+    assert diagnose.spread(x).tolist() == [1.0, 1.0, 1.0]
