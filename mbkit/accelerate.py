@@ -1,6 +1,6 @@
-"""The only place that says compile, CUDA graph, threads, precision, seed.
+"""Compilation, CUDA graphs, threads, precision and seeds, which no other module sets.
 
-Acceleration wraps from outside: the function that is accelerated does not know of it.
+Acceleration wraps from outside: an accelerated function is written as any other.
 """
 
 import json
@@ -29,7 +29,7 @@ def set_threads(n: int = 0) -> int:
     """Let torch use `n` threads, 0 for every core this process may run on; returns the number used.
 
     Raises:
-        UserError: n is negative, or more than four times the cores (torch crashes at absurd numbers).
+        UserError: n is negative, or more than four times the cores (torch crashes at very large numbers).
     """
     if n < 0:
         raise UserError(f"threads={n}: expected 0 (all cores) or a positive number")
@@ -42,7 +42,7 @@ def set_threads(n: int = 0) -> int:
 
 @contextmanager
 def matmul_precision(level: Precision) -> Iterator[None]:
-    """Inside, float32 products are computed as float32 ("highest"), TF32 ("high") or bf16 ("medium") where the hardware can."""
+    """Compute float32 products inside as float32 ("highest"), TF32 ("high") or bf16 ("medium") where the hardware can."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(level)
     try:
@@ -52,11 +52,11 @@ def matmul_precision(level: Precision) -> Iterator[None]:
 
 
 def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device, changes: Stateful | None = None) -> Callable[X, Y]:
-    """`fn` in another gear; it takes and returns tensors, None, and (named) tuples of them, at shapes that repeat from call to call.
+    """`fn` compiled, captured or as it is; it takes and returns tensors, None, and (named) tuples of them, in shapes that repeat.
 
     "compile" is torch.compile. "cudagraph" replays one captured graph per combination of input shapes: `fn` must not synchronise with the
-    host, and whatever tensors it closes over must keep their addresses, or `Graphed.forget` be called. `changes` is what `fn` writes to
-    in place (an agent that it updates): capturing leaves it as it was. UserError without a CUDA device.
+    host, and the tensors it closes over must keep their addresses, or `Graphed.forget` must be called. `changes` is the object that `fn`
+    changes in place (an agent that it updates): capturing leaves it as it was. UserError without a CUDA device.
     """
     if mode == "cudagraph":
         if device.type != "cuda":
@@ -89,11 +89,11 @@ class Graphed(Generic[X, Y]):
         self._captured: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
 
     def forget(self) -> None:
-        """Capture anew at the next call: tensors that `fn` closes over have moved."""
+        """Capture again at the next call, since tensors that `fn` closes over have moved."""
         self._captured.clear()
 
     def __call__(self, *args: X.args, **kwargs: X.kwargs) -> Y:
-        """What `fn` returns; the first call with new shapes captures. TypeError for keyword arguments."""
+        """The output of `fn`; the first call with new shapes captures. TypeError for keyword arguments."""
         if kwargs:
             raise TypeError("a graphed function takes positional arguments only")
         inputs = _tensors(args)
@@ -102,15 +102,15 @@ class Graphed(Generic[X, Y]):
             if key not in self._captured:
                 self._captured[key] = self._capture(args)
             graph, static, output = self._captured[key]
-            for mine, given in zip(static, inputs, strict=True):
-                mine.copy_(given)
+            for static_input, value in zip(static, inputs, strict=True):
+                static_input.copy_(value)
             graph.replay()
             return cast("Y", _each(Tensor.clone, output))
 
     def _capture(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         static = _each(Tensor.clone, args)
-        before = torch.cuda.get_rng_state()  # warming up must not spend random numbers: graph and eager then agree
-        state = None if self.changes is None else deepcopy(self.changes.state_dict())  # nor may it train
+        before = torch.cuda.get_rng_state()  # warming up must not use up random numbers, so that graph and eager agree
+        state = None if self.changes is None else deepcopy(self.changes.state_dict())  # nor may it change the agent
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazy initialisations (cuBLAS, caches) may not happen inside a capture
@@ -127,7 +127,7 @@ class Graphed(Generic[X, Y]):
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (every device): the one seed function. UserError outside [0, 2^32)."""
+    """Seed Python, NumPy and torch on every device; no other function does. UserError outside [0, 2^32)."""
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: expected 0 <= seed < 2^32")
     random.seed(seed)
@@ -148,7 +148,7 @@ def rng_state() -> State:
 
 
 def set_rng_state(state: State) -> None:
-    """Put back what `rng_state` returned; CUDA states without a device here are left out."""
+    """Restore what `rng_state` returned; CUDA states of devices that this machine lacks are ignored."""
     version, internal, gauss = json.loads(state["python"])
     random.setstate((version, tuple(internal), gauss))
     numpy = json.loads(state["numpy"])
@@ -157,3 +157,13 @@ def set_rng_state(state: State) -> None:
     torch.set_rng_state(state["torch"].cpu())
     for device, cuda in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda.cpu(), device)
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Random numbers drawn inside do not change those drawn afterwards."""
+    before = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)

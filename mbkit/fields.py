@@ -1,29 +1,38 @@
-"""Ranges of options, written where a field of a configuration is defined."""
+"""Ranges of options, and the conditions under which they count, written where a field of a configuration is defined.
+
+A condition is one or several comparisons with other options, all of which must hold: `when="gate=m2ac"` with an option of the same group,
+`when="loop.fit=true, holdout!=0"` with one of another. `dynamics=mujoco` compares the name of a part, `actions=continuous` the kind of
+actions of the environment, `algo=pets` the algorithm. The right side may be another option of the same group.
+"""
 
 from dataclasses import field
 from typing import Any
 
 
-def at_least(default: Any, low: float) -> Any:
+def option(default: Any, when: str = "") -> Any:
+    """A field without a range that counts only under a condition."""
+    return _ranged(default, when)
+
+
+def at_least(default: Any, low: float, when: str = "") -> Any:
     """A field whose value must be >= low."""
-    return field(default=default, metadata={"low": low})
+    return _ranged(default, when, low=low)
 
 
-def at_most(default: Any, high: float) -> Any:
+def at_most(default: Any, high: float, when: str = "") -> Any:
     """A field whose value must be <= high."""
-    return field(default=default, metadata={"high": high})
+    return _ranged(default, when, high=high)
 
 
-def between(default: Any, low: float, high: float) -> Any:
+def between(default: Any, low: float, high: float, when: str = "") -> Any:
     """A field whose value must lie in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
+    return _ranged(default, when, low=low, high=high)
 
 
-def fraction(default: Any) -> Any:
-    """A field whose value must lie in [0, 1): a discount."""
-    return field(default=default, metadata={"low": 0, "below": 1})
-
-
-def positive(default: Any) -> Any:
+def positive(default: Any, when: str = "") -> Any:
     """A field whose value must be > 0."""
-    return field(default=default, metadata={"above": 0})
+    return _ranged(default, when, above=0)
+
+
+def _ranged(default: Any, when: str, **limits: float) -> Any:
+    return field(default=default, metadata={**limits, **({"when": when} if when else {})})

@@ -1,20 +1,26 @@
 """Names users type -> what they stand for, filled by decorator, or by entry point from a user's own package.
 
-A package of the user's adds an agent with::
+Built-in parts register when a name is first looked up. A package of the user's adds an agent with::
 
     [project.entry-points."mbkit.agents"]
     mine = "my_package.my_agent:MyAgent"     # decorated with @agents.register("mine", MyConfig)
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from mbkit.errors import UserError
 
 T = TypeVar("T")
+
+# What an agent can learn from. replay: any transitions, sampled or predicted by a model. fresh: the newest transitions only, each once.
+# trajectories: consecutive steps of its present policy. old_trajectories: also those of earlier policies, by importance weights.
+# dataset: a fixed data set. windows: stretches of consecutive replayed steps.
+EXPERIENCE = ("replay", "fresh", "trajectories", "old_trajectories", "dataset", "windows")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -32,33 +38,57 @@ class Entry:
     target: Any
     config: type
     summary: str  # first line of the docstring, for `mbkit list`
-    defaults: dict[str, Any] = field(default_factory=dict)  # an algorithm's usual parts: {"planner": {"name": "icem"}}
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # environment, steps and parts unless chosen: {"planner": {"name": "icem"}}
+    learns_from: tuple[str, ...] = ()  # an agent: kinds of EXPERIENCE; a recipe: the kind that it offers its agent
+    loop: type | None = None  # a recipe: the class of its loop options
+    no_model: str = ""  # a recipe: the condition, as `when` of a field, under which it uses no model
 
 
 class Registry:
-    """One namespace of names, e.g. all planners; looking up an unknown name raises UserError with the nearest match."""
+    """One namespace of names, e.g. all planners; looking up an unknown name raises UserError with the nearest match.
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group  # group: of entry points
+    Args:
+        kind: what an entry is called in messages.
+        group: of the entry points by which other packages add to it.
+        package: whose import registers the built-in entries; the group's name unless given.
+    """
+
+    def __init__(self, kind: str, group: str, package: str | None = None) -> None:
+        self.kind, self.group, self.package = kind, group, package or group
         self._entries: dict[str, Entry] = {}
-        self._plugins_loaded = False
+        self._loaded = False
 
-    def register(self, name: str, config: type, **defaults: Any) -> Callable[[T], T]:
-        """Decorator: file the class (or build function) under `name`, configured by the dataclass `config`."""
+    def register(
+        self,
+        name: str,
+        config: type,
+        *,
+        learns_from: str | tuple[str, ...] = "replay",
+        loop: type | None = None,
+        no_model: str = "",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> Callable[[T], T]:
+        """Decorator: register the class (or build function) as `name`, configured by the dataclass `config`; the rest as in `Entry`."""
+        kinds = (learns_from,) if isinstance(learns_from, str) else learns_from
+        for kind in kinds:
+            if kind not in EXPERIENCE:
+                raise UserError(f"{self.kind} {name!r}: learns_from={kind!r}; {nearest(kind, EXPERIENCE)}")
 
-        def file(target: T) -> T:
+        def register(target: T) -> T:
             if name in self._entries and self._entries[name].target.__module__ != getattr(target, "__module__", None):
                 raise UserError(f"{self.kind} {name!r} is registered twice: by {self._entries[name].target!r} and by {target!r}")
             doc = (getattr(target, "__doc__", None) or "").strip().splitlines()
-            self._entries[name] = Entry(name, target, config, doc[0] if doc else "", defaults)
+            self._entries[name] = Entry(name, target, config, doc[0] if doc else "", dict(defaults or {}), kinds, loop, no_model)
             return target
 
-        return file
+        return register
 
-    def _load_plugins(self) -> None:
-        if self._plugins_loaded:
+    def _load(self) -> None:
+        """Import what registers: the built-in parts, then other packages' entry points."""
+        if self._loaded:
             return
-        self._plugins_loaded = True
+        self._loaded = True
+        import_module(self.package)
         for point in entry_points(group=self.group):
             try:
                 point.load()
@@ -66,21 +96,21 @@ class Registry:
                 raise UserError(f"entry point {point.name!r} = {point.value!r} of {self.group} failed to load: {error}") from error
 
     def __getitem__(self, name: str) -> Entry:
-        self._load_plugins()
+        self._load()
         if name not in self._entries:
             raise UserError(f"unknown {self.kind} {name!r}; {nearest(name, self._entries)}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        self._load_plugins()
+        self._load()
         return name in self._entries
 
     def __iter__(self) -> Iterator[Entry]:
-        self._load_plugins()
+        self._load()
         return iter(sorted(self._entries.values(), key=lambda e: e.name))
 
 
-agents = Registry("agent", "mbkit.agents")  # learners: class(spec, config, ...)
-recipes = Registry("recipe", "mbkit.recipes")  # wirings: build(experiment, environment) -> Parts
-dynamics = Registry("dynamics", "mbkit.dynamics")  # models of the environment
-planners = Registry("planner", "mbkit.planners")  # searches over action sequences
+agents = Registry("agent", "mbkit.agents")  # learners: class(spec, config, gamma, ...)
+recipes = Registry("recipe", "mbkit.recipes")  # wirings: build(assembly, config)
+dynamics = Registry("dynamics", "mbkit.dynamics")  # models of the environment: class(spec, config, task)
+planners = Registry("planner", "mbkit.planners", package="mbkit.planning")  # searches over action sequences: class(spec, config)

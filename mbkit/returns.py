@@ -17,9 +17,9 @@ from mbkit.errors import UserError
 
 
 class VTrace(NamedTuple):
-    """What an actor-critic with V-trace learns from."""
+    """Value targets and advantages of V-trace."""
 
-    value: Tensor  # [T, B] v_s, the critic's target
+    value: Tensor  # [T, B] v_s, the target of the value network
     advantage: Tensor  # [T, B] rho_s (r + gamma v_{s+1} - V(s)), the weight of grad log pi
 
 
@@ -49,7 +49,7 @@ def n_step_return(reward: Tensor, discount: Tensor, ended: Tensor, next_value: T
     decay, cut = gamma * discount, _cut(ended)
     out = reward + decay * next_value
     for _ in range(min(n, len(reward)) - 1):
-        out = reward + decay * torch.where(cut, next_value, out.roll(-1, 0))  # the last row is cut, so nothing comes round
+        out = reward + decay * torch.where(cut, next_value, out.roll(-1, 0))  # the last row is cut: the first, rolled there, is not used
     return out
 
 
@@ -64,15 +64,15 @@ def gae(reward: Tensor, discount: Tensor, ended: Tensor, value: Tensor, next_val
 
 
 def kl_reward(reward: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
-    """r_t - alpha KL_t: what a KL-regularised value sums. KL_t is D_KL(pi | pi0)(s_t) or log(pi / pi0)(a_t | s_t), [T, B]."""
+    """r_t - alpha KL_t: the reward of a KL-regularised value. KL_t is D_KL(pi | pi0)(s_t) or log(pi / pi0)(a_t | s_t), [T, B]."""
     return reward - alpha * kl
 
 
 def exclude_own_kl(estimate: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
-    """Give back alpha KL_t to an estimate made of `kl_reward`s, [T, B]: Q(s_t, a_t) and A = Q - V do not contain the KL of their own step.
+    """Add alpha KL_t to an estimate made of `kl_reward`s, [T, B]: Q(s_t, a_t) and A = Q - V do not contain the KL of their own step.
 
-    Nobody else adds it back. A policy gradient with such advantages is E[A grad log pi] - alpha grad D_KL; without the add-back the
-    second term would be counted twice.
+    No other function adds it. A policy gradient with such advantages is E[A grad log pi] - alpha grad D_KL; without this
+    addition the second term would be counted twice.
     """
     return estimate + alpha * kl
 
@@ -123,13 +123,13 @@ def retrace(
     Q_t + sum_{k>=t} gamma^{k-t} (prod_{t<i<=k} c_i) delta_k with c = lam min(1, pi / mu) and delta_k = r_k + gamma V(s_{k+1}) - Q_k.
 
     Args:
-        q: Q(s_t, a_t) of the slow network.
+        q: Q(s_t, a_t) of the target network.
         next_value: E_pi Q(s_{t+1}, .) (`expected_value`), or a sample of it; E_pi[Q - alpha KL] makes the target soft.
         log_ratio: log pi(a_t | s_t) - log mu(a_t | s_t); the first of an episode is not used.
     """
     _same_shape(reward=reward, discount=discount, ended=ended, q=q, next_value=next_value, log_ratio=log_ratio)
     decay = gamma * discount
-    trace = lam * log_ratio.clamp(max=0).exp().roll(-1, 0)  # c of the next step; what comes round to the last row is cut
+    trace = lam * log_ratio.clamp(max=0).exp().roll(-1, 0)  # c of the next step; the last row is cut: the first, rolled there, is not used
     return q + _accumulate(reward + decay * next_value - q, (trace * decay).masked_fill(_cut(ended), 0))
 
 
@@ -147,8 +147,8 @@ def v_trace(
 ) -> VTrace:
     """V-trace (IMPALA, arXiv:1802.01561, eq. 1): v_s = V_s + sum_{t>=s} gamma^{t-s} (prod_{s<=i<t} c_i) rho_t (r + gamma V' - V)_t; [T, B].
 
-    rho = min(rho_bar, pi / mu) sets what is converged to (infinite: V^pi; zero: V^mu), c = lam min(c_bar, pi / mu) how fast. The paper
-    asks rho_bar >= c_bar.
+    rho = min(rho_bar, pi / mu) sets the fixed point (infinite rho_bar: V^pi; near zero: V^mu), c = lam min(c_bar, pi / mu) the speed of
+    convergence. The paper requires rho_bar >= c_bar.
 
     Args:
         log_ratio: log pi(a_t | s_t) - log mu(a_t | s_t), [T, B].
@@ -161,6 +161,23 @@ def v_trace(
     return VTrace(target, rho * (reward + decay * following - value))
 
 
+def ends_in_window(ended: Tensor) -> Tensor:
+    """bool [T, B]: steps whose episode ends within the window."""
+    return ended.flip(0).cumsum(0).flip(0) > 0
+
+
+def starts_in_window(ended: Tensor) -> Tensor:
+    """bool [T, B]: steps whose episode starts within the window, after the end of another."""
+    return ended.cumsum(0) - ended.long() > 0
+
+
+def steps_since_start(ended: Tensor) -> Tensor:
+    """int64 [T, B]: steps since the start of the episode, or of the window."""
+    row = torch.arange(len(ended), device=ended.device)[:, None].expand_as(ended)
+    first = torch.where(ended.roll(1, 0), row, 0)  # the last row, rolled to row 0, changes nothing
+    return row - first.cummax(0).values
+
+
 def _cut(ended: Tensor) -> Tensor:
     """bool [T, B]: steps whose successor in the window is another episode's, or lies outside it."""
     last = torch.arange(len(ended), device=ended.device) == len(ended) - 1
@@ -168,7 +185,7 @@ def _cut(ended: Tensor) -> Tensor:
 
 
 def _accumulate(x: Tensor, decay: Tensor) -> Tensor:
-    """y_t = x_t + decay_t y_{t+1} with y_T = 0, all [T, B], by doubling: log2(T) passes over the whole instead of T over a row.
+    """y_t = x_t + decay_t y_{t+1} with y_T = 0, all [T, B], by doubling: log2(T) passes over all rows instead of T passes over one.
 
     After a pass, x_t holds the terms of `reach` steps and decay_t the product of their factors.
     """
@@ -181,7 +198,7 @@ def _accumulate(x: Tensor, decay: Tensor) -> Tensor:
 
 
 def _same_shape(**tensors: Tensor) -> None:
-    """Broadcasting would hide a [T, B, 1] among [T, B]."""
+    """UserError unless all tensors have one shape [T, B]: broadcasting would hide a [T, B, 1] among them."""
     shapes = {name: tuple(x.shape) for name, x in tensors.items()}
     if len(set(shapes.values())) > 1 or len(shapes["reward"]) != 2:
         raise UserError(f"returns are computed from tensors of one shape [T, B], but these came: {shapes}")

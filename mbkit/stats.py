@@ -1,4 +1,4 @@
-"""Aggregate scores of several runs and tasks without fooling oneself (Agarwal et al. 2021, arXiv:2108.13264).
+"""Aggregate scores of several runs and tasks, with confidence intervals (Agarwal et al. 2021, arXiv:2108.13264).
 
 Scores are arrays [R, K] of R runs on K tasks, normalised so that tasks can be compared; a vector [R] is one task.
 """
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A point estimate with its confidence interval; NaN ends where one run leaves nothing to resample."""
+    """A point estimate with its confidence interval; its limits are NaN for a single run, which cannot be resampled."""
 
     point: float
     low: float
@@ -46,9 +46,9 @@ def bootstrap(
 
     Args:
         scores: [R, K].
-        statistic: of K samples given one by one, vectorised over `axis`; the interquartile mean of all.
-        confidence: probability that the interval covers.
-        resamples: how often to resample.
+        statistic: function of K arrays of scores, one per task, vectorised over `axis`; by default the interquartile mean of all scores.
+        confidence: coverage probability of the interval.
+        resamples: number of bootstrap samples.
         seed: the same scores and seed give the same interval.
     """
     tasks = tuple(_matrix(scores).T)
@@ -57,7 +57,7 @@ def bootstrap(
         return Interval(point, np.nan, np.nan)
     if all(np.ptp(task) == 0 for task in tasks):
         return Interval(point, point, point)
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         tasks,
         statistic,
         confidence_level=confidence,
@@ -66,7 +66,7 @@ def bootstrap(
         vectorized=True,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(point, float(found.low), float(found.high))
+    return Interval(point, float(interval.low), float(interval.high))
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: atomic durable writes, JSON, YAML, and tensors without pickle."""
+"""Atomic and durable file writes, JSON, and tensors without pickle: after a crash a file has its old or its new content, not a mixture."""
 
 import json
 import math
@@ -21,25 +21,39 @@ DIRECTORY = 0x10  # bit that marks a zip entry as a directory: torch.load would 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` once it is written and on the disk; after an error nothing has changed.
+    """A binary file that replaces `path` once it is complete and on the disk; after an error `path` is unchanged.
 
     Raises:
-        UserError: the disk refused (full, read-only, gone).
+        UserError: the disk is full or read-only, or the directory does not exist.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
+    with _renamed_to(path, path.with_name(f"{path.name}.tmp")) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_path(path: str | Path) -> Iterator[Path]:
+    """As `replacing`, for a writer that needs a path: that of a temporary file with the same extension."""
+    path = Path(path)
+    with _renamed_to(path, path.with_name(f"{path.stem}.tmp{path.suffix}")) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _renamed_to(path: Path, temporary: Path) -> Iterator[Path]:
+    """`temporary`, which is synchronised with the disk and renamed to `path` afterwards, or deleted after an error."""
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save wraps it in trying to end the archive
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises RuntimeError while it closes its archive
         if not isinstance(cause, OSError):
             raise
-        raise UserError(f"{path} cannot be written ({cause.strerror or cause})") from error
+        reason = str(cause.strerror or cause).partition("\n")[0]
+        raise UserError(f"{path} cannot be written ({reason})") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -57,7 +71,7 @@ def sync_directory(path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as valid JSON can hold it: what is not finite becomes null, paths become text, tuples lists."""
+    """The value in terms of JSON: numbers that are not finite become null, paths strings, tuples lists."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -68,18 +82,18 @@ def plain(value: Any) -> Any:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write valid JSON (null for NaN and infinities), whole or not at all."""
+    """Write valid JSON atomically, with null for NaN and infinities."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; UserError where there is none, or something else."""
+    """The content of a JSON file; UserError if the file is absent or is not JSON."""
     try:
         return json.loads(Path(path).read_text())
     except OSError as error:
@@ -89,16 +103,21 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_tensors(path: str | Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, strings and containers of them, whole or not at all; `read_tensors` takes them back."""
+    """Write tensors, numbers, strings and containers of them atomically, for `read_tensors`; `kind` names the file type."""
     with replacing(path) as file:
         torch.save({"format": kind, **content}, file)
 
 
 def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> State:
-    """What `write_tensors` wrote as `kind`, on the CPU and without pickle; `parts` are the keys it must have and their types.
+    """The content of a file of `write_tensors`, on the CPU and without pickle.
+
+    Args:
+        path: the file.
+        kind: the file type with which it was written.
+        parts: the keys that the content must have, with the types of their values.
 
     Raises:
-        UserError: the file is absent, cut short, fails its checksums (torch.load doesn't compare them), lacks a part, or is something else.
+        UserError: the file is absent, truncated or of another kind, fails its checksums (torch.load doesn't compare them), or lacks a part.
     """
     content = None
     try:

@@ -1,4 +1,7 @@
-"""Bootstrapped targets: reward + gamma * discount * value, whoever the agent is. B batch, K critics, O observation, A action."""
+"""Bootstrapped targets of any agent: reward + gamma * discount * value.
+
+Letters: B batch, K critics.
+"""
 
 import torch
 
@@ -7,7 +10,7 @@ from mbkit.types import Backup, Targets, Transition
 
 @torch.no_grad()
 def one_step(agent: Backup, batch: Transition, gamma: float) -> Targets:
-    """y = r + gamma * discount * (min_k Q_k(s', a') + bonus), a' from the agent; one row per transition, [B]."""
+    """y = r + gamma * discount * (min_k Q_k(s', a') + bonus), a' chosen by the agent; one row per transition, [B]."""
     action, bonus = agent.backup_action(batch.next_obs)
     value = agent.backup_q(batch.next_obs, action).amin(0) + bonus
     return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value, torch.ones_like(batch.reward))

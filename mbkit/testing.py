@@ -1,4 +1,4 @@
-"""Contracts that tests hold parts against, a plug-in's included: `check_agent` is what every agent of mbkit passes.
+"""The contract of agents, for tests of mbkit and of plug-ins: every agent passes `check_agent`.
 
 Usage, in the test of a package that registers an agent::
 
@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from mbkit.errors import UserError
 from mbkit.types import EnvSpec, Learner, Metrics, State, Trajectory, TrajectoryLearner, Transition
 
-SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that wait for a device
+SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that synchronise with the device
 SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))
 
 Agent = Learner | TrajectoryLearner
@@ -26,7 +26,7 @@ Build = Callable[[EnvSpec], Agent]
 
 
 def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
-    """n transitions of noise [B], a tenth of which terminate."""
+    """n transitions [B] of random numbers, a tenth of which terminate."""
     draw = torch.Generator().manual_seed(seed)
     action = torch.rand(n, spec.action_dim, generator=draw) * 2 - 1
     if spec.discrete:
@@ -37,31 +37,32 @@ def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
 
 
 def random_trajectory(spec: EnvSpec, steps: int, num_envs: int, seed: int = 0) -> Trajectory:
-    """Consecutive steps of noise [T, M]: a tenth of them terminate, another tenth is cut; log-probabilities about those of chance."""
+    """Consecutive steps [T, M] of random numbers: a tenth of them terminate, another tenth is truncated; log_prob as of random actions."""
     draw = torch.Generator().manual_seed(seed)
     rows = random_batch(spec, steps * num_envs, seed)
     action, reward = (x.reshape(steps, num_envs, *x.shape[1:]) for x in (rows.action, rows.reward))
     path = torch.randn(steps + 1, num_envs, spec.obs_dim, generator=draw)
-    terminated, cut = torch.rand(2, steps, num_envs, generator=draw) < 0.1
-    ended = terminated | cut
+    terminated, truncated = torch.rand(2, steps, num_envs, generator=draw) < 0.1
+    ended = terminated | truncated
     next_obs = torch.where(ended[..., None], torch.randn(steps, num_envs, spec.obs_dim, generator=draw), path[1:])
     log_prob = -torch.rand(steps, num_envs, generator=draw) - 0.5
     return Trajectory(path[:-1], action, reward, next_obs, (~terminated).float(), ended, log_prob)
 
 
 def experience(agent: Agent, spec: EnvSpec, seed: int = 0) -> Any:
-    """What the agent's `update` takes: 32 transitions, or trajectories of 8 steps in 4 environments."""
+    """Random data for the agent's `update`: 32 transitions, or trajectories of 8 steps in 4 environments."""
     return random_trajectory(spec, 8, 4, seed) if isinstance(agent, TrajectoryLearner) else random_batch(spec, 32, seed)
 
 
 def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
-    """Whether a learner keeps its contract; `build` makes one for a specification, with fresh random weights each time.
+    """Check that a learner keeps its contract; `build` makes one for a specification, with new random weights each time.
 
     Checked: shapes, range and dtype of actions, values and samples; metrics (names, 0-d, finite, detached); that `update` learns without
-    waiting for the device; that `state_dict` goes round bit for bit, in place; and that unsupported action spaces raise `UserError`.
+    synchronising with the device; that `state_dict` can be saved and loaded bit for bit, in place; and that unsupported action spaces raise
+    `UserError`.
 
     Raises:
-        AssertionError: one sentence on what was expected and what came.
+        AssertionError: one sentence with the expectation and the result.
     """
     spaces = []
     for discrete in (False, True):
@@ -69,10 +70,10 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
         try:
             build(space)
         except UserError as error:
-            refused = error
+            refusal = error
         else:
             spaces.append(space)
-    expect(bool(spaces), f"neither continuous nor discrete actions are supported: {refused if not spaces else ''}")
+    expect(bool(spaces), f"neither continuous nor discrete actions are supported: {refusal if not spaces else ''}")
     for space in spaces:
         torch.manual_seed(0)
         check_acting(build(space), space)
@@ -82,18 +83,18 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
 
 
 def expect(condition: bool, message: str) -> None:
-    """AssertionError with the message where the condition does not hold."""
+    """Raise AssertionError with the message unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
 
 def cycle_of(agent: Agent) -> int:
-    """Calls of `update` after which it does the same work again; learners from trajectories do so each time."""
+    """Calls of `update` after which it repeats the same work; 1 for learners from trajectories."""
     return 1 if isinstance(agent, TrajectoryLearner) else agent.cycle
 
 
 def check_acting(agent: Agent, spec: EnvSpec) -> None:
-    """`act`, `sample` and `value` for one row and several; an episode's end for some of them; greedy actions repeat themselves."""
+    """Check `act`, `sample` and `value` for one row and several, after resets of some of them; greedy actions must be deterministic."""
     expect(isinstance(agent, Learner | TrajectoryLearner), f"{type(agent).__name__} lacks a method of mbkit.types.Learner")
     cycle = cycle_of(agent)
     expect(isinstance(cycle, int) and cycle >= 1, f"cycle={cycle!r}: expected a positive whole number")
@@ -112,7 +113,7 @@ def check_acting(agent: Agent, spec: EnvSpec) -> None:
 
 
 def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
-    """[M, A] float32 in [-1, 1], or int64 [M] below the number of actions; without gradient."""
+    """Check for [M, A] float32 in [-1, 1], or int64 [M] below the number of actions; without gradient."""
     shape = (m,) if spec.discrete else (m, spec.action_dim)
     dtype = torch.int64 if spec.discrete else torch.float32
     low, high = (0, spec.action_dim - 1) if spec.discrete else (-1, 1)
@@ -123,25 +124,25 @@ def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
 
 
 def check_update(agent: Agent, spec: EnvSpec) -> None:
-    """The same metrics every time, 0-d, finite and detached; parameters move; every tensor stays where it is."""
+    """Check for the same metrics every time, 0-d, finite and detached; parameters must change, every tensor in place."""
     before = deepcopy(list(tensors(agent.state_dict())))
-    names, held = None, None
+    names, places = None, None
     for seed in range(2 * cycle_of(agent) + 1):
         metrics = agent.update(experience(agent, spec, seed))
         names = tuple(metrics) if names is None else names
         expect(tuple(metrics) == names, f"update: expected the metrics {names} every time, came {tuple(metrics)}")
         check_metrics(metrics)
-        if seed >= cycle_of(agent):  # by then every optimizer has its slots
+        if seed >= cycle_of(agent):  # by then every optimizer has its state tensors
             now = addresses(agent)
-            expect(held is None or now == held, "update: expected every tensor to be changed in place, but some were replaced")
-            held = now
+            expect(places is None or now == places, "update: expected every tensor to be changed in place, but some were replaced")
+            places = now
     after = list(tensors(agent.state_dict()))
     same = len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     expect(not same, "update: expected learned parameters to change, but nothing did")
 
 
 def check_metrics(metrics: Metrics) -> None:
-    """Detached finite 0-d tensors."""
+    """Check for detached finite 0-d tensors."""
     expect(bool(metrics), "update: expected at least one metric")
     for name, value in metrics.items():
         expect(isinstance(value, Tensor) and value.ndim == 0, f"metric {name}: expected a 0-d tensor, came {value!r}")
@@ -150,15 +151,15 @@ def check_metrics(metrics: Metrics) -> None:
 
 
 def check_no_sync(agent: Agent, spec: EnvSpec) -> None:
-    """`update` calls no operator that would make the host wait for the device, in any place of its cycle."""
+    """Check that `update` calls no operator that makes the host wait for the device, anywhere in its cycle."""
     batch = experience(agent, spec)
-    for _ in range(cycle_of(agent)):  # optimizers make their slots in the first step
+    for _ in range(cycle_of(agent)):  # optimizers make their state tensors in the first step
         agent.update(batch)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
         for _ in range(cycle_of(agent)):
             agent.update(batch)
-    found = sorted({event.name for event in seen.events() or () if event.name in SYNC and not in_optimizer(event)})
-    expect(not found, f"update: expected no operator that waits for the device, came {', '.join(found)}")
+    names = sorted({event.name for event in recorded.events() or () if event.name in SYNC and not in_optimizer(event)})
+    expect(not names, f"update: expected no operator that synchronises with the device, came {', '.join(names)}")
 
 
 def in_optimizer(event: Any) -> bool:
@@ -171,7 +172,7 @@ def in_optimizer(event: Any) -> bool:
 
 
 def check_round_trip(build: Build, spec: EnvSpec) -> None:
-    """A saved agent, loaded in place into another that had learned something else, goes on bit for bit."""
+    """Check that a saved agent, loaded in place into one that had learned from other data, continues bit for bit."""
     first, second = build(spec), build(spec)
     for seed in range(cycle_of(first) + 1):  # ends in the middle of a cycle, if it has one
         first.update(experience(first, spec, seed))
@@ -180,11 +181,11 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    held = addresses(second)
+    places = addresses(second)
     second.load_state_dict(torch.load(file, weights_only=True))
-    expect(addresses(second) == held, "load_state_dict: expected every tensor to be written in place, but some were replaced")
+    expect(addresses(second) == places, "load_state_dict: expected every tensor to be written in place, but some were replaced")
     third = build(spec)
-    third.load_state_dict(first.state_dict())  # in the same process, where two agents could come to share a tensor
+    third.load_state_dict(first.state_dict())  # in the same process, where two agents could share a tensor by mistake
     for seed in range(2 * cycle_of(first) + 1):
         expected, values = step(first, spec, seed), list(tensors(first.state_dict()))
         for loaded in (second, third):
@@ -195,7 +196,7 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
 
 
 def step(agent: Agent, spec: EnvSpec, seed: int) -> dict[str, float]:
-    """One update and one exploring action on given random numbers; the metrics, and the action's sum."""
+    """One update and one exploring action from a seed; returns the metrics, and the action's sum."""
     torch.manual_seed(seed)
     metrics = {name: float(value) for name, value in agent.update(experience(agent, spec, seed)).items()}
     return metrics | {"action": float(agent.act(random_batch(spec, 2, seed).obs).sum())}
@@ -214,7 +215,7 @@ def tensors(state: State | Any) -> Iterator[Tensor]:
 
 
 def addresses(agent: Agent) -> list[int]:
-    """Where the tensors lie that a captured graph of `update` may hold: parameters, buffers and the optimizers' slots."""
+    """Addresses of the tensors that a captured graph of `update` may hold: parameters, buffers and the optimizers' state."""
     held = [*agent.parameters(), *agent.buffers()] if isinstance(agent, nn.Module) else []
     for optimizer in getattr(agent, "optimizers", {}).values():
         held += [slot for slots in optimizer.state.values() for slot in slots.values() if isinstance(slot, Tensor)]

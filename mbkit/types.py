@@ -1,4 +1,4 @@
-"""The vocabulary every layer speaks. No other mbkit import is allowed here.
+"""The vocabulary every layer speaks. Nothing else of mbkit is imported here but its error.
 
 Letters: M environments, N candidates, H horizon, P particles, B batch, T time, E members, O observation, A action, D prediction.
 """
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from mbkit.errors import UserError as UserError  # part of the vocabulary: users catch it
 
 Metrics = dict[str, Tensor]  # 0-d, detached, still on the device: floats are made when they are written
 State = dict[str, Any]  # what `state_dict` returns: tensors, numbers, strings and nested dicts of them, never pickled objects
@@ -54,24 +56,24 @@ class Targets(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Every member's Gaussian, kept apart: absolute next observation in raw units, then the reward if it is learned."""
+    """The Gaussian of every member: absolute next observation in raw units, then the reward if it is learned."""
 
     mean: Tensor  # [E, B, D]
     var: Tensor  # [E, B, D]
 
 
 class Step(NamedTuple):
-    """One imagined step."""
+    """One model step."""
 
     state: Any  # opaque carry
     obs: Tensor  # [B, O]
     reward: Tensor  # [B]
     terminated: Tensor  # bool [B]
-    prediction: Prediction | None = None  # for gating and penalties, so that nobody runs the ensemble twice
+    prediction: Prediction | None = None  # of every member, if asked for, so that gates and penalties need not run the ensemble again
 
 
 class Rollout(NamedTuple):
-    """H imagined steps of B control sequences; rows go on after they terminated, the evaluator masks them."""
+    """H model steps of B action sequences; rows go on after they terminated, the evaluator masks them."""
 
     obs: Tensor  # [B, H, O] observation after each action
     reward: Tensor  # [B, H]
@@ -79,15 +81,15 @@ class Rollout(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a search found, and all that the next search wants from it: a planner itself keeps no state.
+    """The result of a search, and all that the next search needs of it: a planner itself has no state.
 
-    `actions` is executed; iCEM executes its best sample but continues from its mean, so the two are kept apart.
+    `actions` is executed; iCEM executes its best sample but continues from its mean, so the two are separate.
     Discrete planners: actions int64 [M, H], mean are probabilities [M, H, n], elites int64 [M, K, H].
     """
 
     actions: Tensor  # [M, H, A] the sequence to execute
     mean: Tensor  # [M, H, A] where the next search starts, once shifted
-    elites: Tensor  # [M, K, H, A] candidates remembered for the next search; K = 0 for planners that remember none
+    elites: Tensor  # [M, K, H, A] elites reused by the next search; K = 0 for planners that reuse none
     score: Tensor  # [M] the best score any candidate reached; -inf where no candidate had a finite one
 
 
@@ -95,10 +97,21 @@ RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # (obs [B, O], action [B,
 TerminationFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # the same arguments -> bool [B]
 Objective = Callable[[Tensor], Tensor]  # action sequences [M, N, H, A] -> scores [M, N], higher is better; M problems at once
 ValueFn = Callable[[Tensor], Tensor]  # obs [B, O] -> [B]
+PolicyFn = Callable[[Tensor], Tensor]  # obs [B, O] -> actions [B, A], or int64 [B]
+ObsProcess = Callable[[Tensor], Tensor]  # obs [..., O] -> model inputs [..., I]
+
+
+class TaskKnowledge(NamedTuple):
+    """What is known of a task beyond its transitions: what a model need not learn, and how its paper feeds a model. Made by `envs`."""
+
+    reward: RewardFn | None = None  # None: the reward is learned
+    termination: TerminationFn | None = None  # None: termination is learned, or episodes never terminate
+    preprocess: ObsProcess | None = None  # model inputs of an observation; None: the observation itself
+    absolute: tuple[int, ...] = ()  # observation dimensions predicted as such, where others are predicted as changes
 
 
 class Backup(Protocol):
-    """What an agent lends to a target: its slow networks, without gradient."""
+    """What an agent offers to a target function: its target networks, without gradient."""
 
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]: ...  # action [B, A], bonus [B]: -alpha log pi, or 0
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor: ...  # [K, B], every critic
@@ -109,18 +122,27 @@ TargetFn = Callable[[Backup, Transition, float], Targets]  # (agent, batch, gamm
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Whatever a checkpoint holds. `load_state_dict` writes in place: a captured graph may hold the tensors."""
+    """What a checkpoint can hold. `load_state_dict` writes in place: a captured graph may hold the tensors."""
 
     def state_dict(self) -> State: ...
     def load_state_dict(self, state: State) -> Any: ...
+
+
+class Store(Stateful, Protocol):
+    """Where a loop puts what happened: a ReplayBuffer, or a TrajectoryBuffer for learners from trajectories."""
+
+    def extend(self, rows: Any, mask: Tensor | None = None) -> Any: ...  # rows: an Experience [M] or [M, ...]; mask bool [M]: rows to store
+    def cut(self) -> None: ...  # no later row continues those stored so far
 
 
 @runtime_checkable
 class Dynamics(Protocol):
     """A model of the environment, learned or true; rows are particle-major, so that every candidate meets every member."""
 
-    def init(self, obs: Tensor) -> Any: ...  # obs [B, O] -> carry
-    def step(self, carry: Any, action: Tensor) -> Step: ...  # action [B, A]
+    # obs [M, O] -> carry: tensors or arrays of one row for each row of obs (also in tuples and dicts), so that a plan can repeat its rows.
+    # What depends on the number of rows, such as the member that a row meets, is decided by the first `step` or `rollout`.
+    def init(self, obs: Tensor) -> Any: ...
+    def step(self, carry: Any, action: Tensor, predict: bool = False) -> Step: ...  # action [B, A]; predict: with every member's Gaussian
     def rollout(self, carry: Any, actions: Tensor) -> Rollout: ...  # actions [B, H, A]
 
 
@@ -138,6 +160,11 @@ class Learnable(Protocol):
     def fit(self, data: Transition) -> Metrics: ...
 
 
+@runtime_checkable
+class LearnedDynamics(Dynamics, Learnable, Stateful, Protocol):
+    """A learned model that can start from any state, and that a checkpoint holds."""
+
+
 class Planner(Protocol):
     """A search over action sequences in [-1, 1]^(H x A) that sees an objective and never a model."""
 
@@ -147,7 +174,7 @@ class Planner(Protocol):
 
 @runtime_checkable
 class Actor(Protocol):
-    """Whoever chooses actions."""
+    """Chooses actions."""
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # obs [M, O] -> [M, A] in [-1, 1], or int64 [M]
     def reset(self, mask: Tensor) -> None: ...  # bool [M]: these environments begin a new episode
@@ -161,8 +188,8 @@ class Learner(Protocol):
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # as Actor
     def reset(self, mask: Tensor) -> None: ...  # as Actor
-    def sample(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> exploratory actions [B, A], for imagined steps: remembers nothing
-    def value(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> [B], of the present policy under the slow networks: a ValueFn
+    def sample(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> exploratory actions [B, A], for model rollouts: changes nothing
+    def value(self, obs: Tensor) -> Tensor: ...  # obs [B, O] -> [B], of the present policy under the target networks: a ValueFn
     def update(self, batch: Transition) -> Metrics: ...
     def state_dict(self) -> State: ...
     def load_state_dict(self, state: State) -> Any: ...
@@ -171,8 +198,6 @@ class Learner(Protocol):
 @runtime_checkable
 class TrajectoryLearner(Protocol):
     """An actor that learns from consecutive steps; `update` as a Learner's: static shapes, no host sync, tensors changed in place."""
-
-    replays: bool  # whether trajectories of older policies may be learned from, by their log-probabilities
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # as Actor
     def reset(self, mask: Tensor) -> None: ...  # as Actor
@@ -187,6 +212,6 @@ class TrajectoryLearner(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """Whatever batches are drawn from."""
+    """Draws batches of transitions."""
 
     def sample(self, n: int) -> Transition: ...

@@ -1,8 +1,8 @@
-"""Environment steps a second of whole training beside Stable-Baselines3: `python scripts/bench_model_free.py`.
+"""Environment steps per second of whole training beside Stable-Baselines3: `python scripts/bench_model_free.py`.
 
-PPO, A2C and DQN learn CartPole-v1, each library with its own environments' wrappers, buffers and logging. Networks, batches,
+PPO, A2C and DQN learn CartPole-v1, each library with its own environment wrappers, buffers and logging. Networks, batches,
 epochs and the numbers of environments and updates are the same on both sides. DQN twice: an update of 32 rows every four steps, which is
-Stable-Baselines3's default and mostly overhead of acting and storing, and one of 64 rows at every step (dqn-often).
+Stable-Baselines3's default and mostly the cost of acting and storing, and one of 64 rows at every step (dqn-often).
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 from side_by_side import Run, contest, table, verdict, write
 
 ENV, HIDDEN = "CartPole-v1", (64, 64)
-STEPS = {"ppo": 4096, "a2c": 4000, "dqn": 4000, "dqn-often": 2000}  # a round
-PEER: dict[str, dict[str, Any]] = {  # of Stable-Baselines3, its own defaults where nothing stands here
+STEPS = {"ppo": 4096, "a2c": 4000, "dqn": 4000, "dqn-often": 2000}  # environment steps of a round
+PEER: dict[str, dict[str, Any]] = {  # arguments of Stable-Baselines3 that differ from its defaults
     "ppo": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
     "a2c": {"n_steps": 5},
     "dqn": {"train_freq": 4, "gradient_steps": 1, "batch_size": 32, "learning_starts": 100},
@@ -32,7 +32,7 @@ OURS: dict[str, tuple[str, ...]] = {
 
 
 def sb3(name: str, device: str) -> Run:
-    """Stable-Baselines3's algorithm, learning on from where the last round ended."""
+    """Stable-Baselines3's algorithm; each round goes on with the training of the last one."""
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.logger import configure
@@ -53,7 +53,7 @@ def sb3(name: str, device: str) -> Run:
 
 
 def ours(name: str, device: str, mode: str) -> Run:
-    """mbkit's, with the recorder that writes metrics.jsonl."""
+    """mbkit's algorithm, with the recorder that writes metrics.jsonl."""
     import torch
 
     from mbkit import recording
@@ -61,8 +61,8 @@ def ours(name: str, device: str, mode: str) -> Run:
     from mbkit.run import Run as Training
 
     hidden = f"agent.hidden={list(HIDDEN)}".replace(" ", "")
-    words = [f"env={ENV}", f"device={device}", f"loop.mode={mode}", f"loop.num_envs={ENVS[name]}", hidden, "steps=1000000000"]
-    training = Training(compose(name.split("-")[0], [*words, f"threads={torch.get_num_threads()}", *OURS[name]]))
+    options = [f"env={ENV}", f"device={device}", f"loop.mode={mode}", f"loop.num_envs={ENVS[name]}", hidden, "steps=1000000000"]
+    training = Training(compose(name.split("-")[0], [*options, f"threads={torch.get_num_threads()}", *OURS[name]]))
     training.loop.recorder = recording.Recorder(mkdtemp(), every=1000)
     training.loop.start()
 
@@ -75,7 +75,7 @@ def ours(name: str, device: str, mode: str) -> Run:
 
 
 def compare(names: list[str], rounds: int, threads: int, device: str) -> dict[str, dict[str, float]]:
-    """All sides that can be had here."""
+    """All sides whose library is installed."""
     sides: dict[str, tuple[Any, ...]] = {}
     for name in names:
         if find_spec("stable_baselines3"):
@@ -87,7 +87,7 @@ def compare(names: list[str], rounds: int, threads: int, device: str) -> dict[st
 
 
 def report(results: dict[str, dict[str, float]], device: str, threads: int) -> None:
-    """The table, and every target that is met or missed."""
+    """Prints the table, and whether each target is met."""
     rows = []
     for side, r in results.items():
         name = side.split()[0]
@@ -98,7 +98,7 @@ def report(results: dict[str, dict[str, float]], device: str, threads: int) -> N
     for side, r in results.items():
         peer = results.get(f"{side.split()[0]} SB3")
         if peer and "mbkit" in side:
-            print(verdict(f"{side}: steps a second / SB3", peer["seconds"] / r["seconds"], 1.2, at_least=True))
+            print(verdict(f"{side}: steps per second / SB3", peer["seconds"] / r["seconds"], 1.2, at_least=True))
 
 
 def main() -> None:
@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     if not find_spec("stable_baselines3"):
-        print("Stable-Baselines3 is left out: `pip install --no-deps stable-baselines3 cloudpickle` adds it and leaves torch alone.")
+        print(
+            "Stable-Baselines3 is not installed and left out: `pip install --no-deps stable-baselines3 cloudpickle` does not change torch."
+        )
     results = compare(args.only, args.rounds, args.threads, args.device)
     report(results, args.device, args.threads)
     write(args.json, {"device": args.device, "threads": args.threads, "rounds": args.rounds, "steps": STEPS, "results": results})

@@ -41,13 +41,13 @@ TASKS = {
 
 
 def flops(task: Task) -> float:
-    """Of the products of one plan: 2 per weight, row and step."""
+    """Floating-point operations of the matrix products of one plan: 2 per weight, row and step."""
     weights = (task.obs_dim + task.action_dim) * HIDDEN + (LAYERS - 1) * HIDDEN**2 + HIDDEN * 2 * task.obs_dim
     return 2.0 * weights * task.candidates * PARTICLES * task.horizon * ITERATIONS
 
 
 def prepare(task: Task, directory: str) -> None:
-    """Random weights in mbrl-lib's files, the last layer small, so that imagined states stay where floating point is ordinary."""
+    """Random weights in mbrl-lib's files; the last layer is small, so that predicted states stay in the range of the data."""
     import torch
 
     from mbkit.dynamics.mbrl.files import Network, Settings, Stats, write_network, write_settings, write_stats
@@ -65,7 +65,7 @@ def prepare(task: Task, directory: str) -> None:
 
 
 def timed(call: Callable[[], object], device: str, scale: float = 1) -> Run:
-    """Seconds of one call, the device idle before and after."""
+    """Seconds of one call, with the device idle before and after."""
     import torch
 
     def run() -> dict[str, float]:
@@ -135,7 +135,7 @@ def known(task: Task) -> tuple[Any, Any]:
 
 
 def cheetah(obs: Any) -> Any:
-    """What the halfcheetah's networks see."""
+    """Inputs of the halfcheetah's networks."""
     import torch
 
     return torch.cat([obs[..., 1:2], obs[..., 2:3].sin(), obs[..., 2:3].cos(), obs[..., 3:]], -1)
@@ -150,12 +150,11 @@ def ours(task: Task, directory: str, device: str, precision: str, mode: str, sma
     from mbkit.planning.cem import CEM, CEMConfig
     from mbkit.planning.icem import ICEM, ICEMConfig
     from mbkit.planning.mpc import MPC, MPCConfig
-    from mbkit.types import EnvSpec
+    from mbkit.types import EnvSpec, TaskKnowledge
 
     spec = EnvSpec(task.obs_dim, task.action_dim, torch.device(device))
-    reward, termination = known(task)
-    cfg = EnsembleConfig(precision=precision)
-    model = import_ensemble(directory, spec, reward, termination, cheetah if task.process else None, cfg=cfg)
+    knowledge = TaskKnowledge(*known(task), cheetah if task.process else None)
+    model = import_ensemble(directory, spec, knowledge, cfg=EnsembleConfig(precision=precision))
     cem = CEMConfig(candidates=task.candidates, elites=task.elites, iterations=ITERATIONS, momentum=task.momentum)
     planner = ICEM(spec, ICEMConfig()) if small else CEM(spec, cem)
     horizon, particles = (25, 5) if small else (task.horizon, PARTICLES)
@@ -165,7 +164,7 @@ def ours(task: Task, directory: str, device: str, precision: str, mode: str, sma
 
 
 def products(task: Task, device: str, precision: str) -> Run:
-    """One iteration's products, as many rows per member as the plan has, every member by itself; scaled to the whole plan."""
+    """Matrix products of one iteration, with as many rows per member as the plan, one member after the other; scaled to the whole plan."""
     import torch
 
     dtype, rows = getattr(torch, precision), task.candidates * PARTICLES // ELITES
@@ -205,7 +204,7 @@ def compare(name: str, rounds: int, threads: int, device: str) -> dict[str, dict
 
 
 def report(name: str, results: dict[str, dict[str, float]], device: str) -> None:
-    """The table, and every target that is met or missed."""
+    """Prints the table, and whether each target is met."""
     task, base = TASKS[name], results["mbrl-lib"]["seconds"]
     rows = []
     for side, r in results.items():

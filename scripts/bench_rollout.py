@@ -1,9 +1,9 @@
-"""Imagined steps beside the real mbrl-lib's: `python scripts/bench_rollout.py`.
+"""Model rollouts beside the real mbrl-lib's: `python scripts/bench_rollout.py`.
 
 MBPO's rollout, one step from each of 100 000 replayed states: an action of SAC's policy, a step of an ensemble of 7 (5 elites, 4 x 200,
-members dealt out afresh, learned reward, Hopper's termination), and the transitions stored. mbrl-lib: its own rollout function with its
+TS1, learned reward, Hopper's termination), and storing the transitions. mbrl-lib: its own rollout function with its
 ModelEnv, replay buffers and SAC. mbkit: `branch` with its Ensemble, SAC and ModelBuffer. Drawing the states is timed on both sides. Random
-weights, small in the last layer, so that most hoppers go on standing.
+weights, small in the last layer, so that few of the rollouts terminate.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from typing import Any
 from bench_update import ACTION, HIDDEN, OBS, mbrl_agent, spaces, timed
 from side_by_side import Run, contest, table, verdict, write
 
-ROWS, BATCH = 100_000, 100_000  # BATCH rows are imagined at once
+ROWS, BATCH = 100_000, 100_000  # replayed transitions, rollouts at once
 MEMBERS, ELITES, WIDTH, LAYERS = 7, 5, 200, 4
 TARGET = 0.45  # time over mbrl-lib's
 
 
 def replayed() -> tuple[Any, ...]:
-    """The same random transitions for both, as NumPy arrays: obs, action, next_obs, reward, terminated."""
+    """The same random transitions for both sides, as NumPy arrays: obs, action, next_obs, reward, terminated."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -52,8 +52,8 @@ def peer(steps: int, device: str) -> Run:
     model.update_normalizer(data.get_all())
     env = ModelEnv(spaces(), model, hopper, None, generator=torch.Generator(device).manual_seed(0))
     agent = SACAgent(mbrl_agent(device))
-    memory = ReplayBuffer(4 * BATCH * steps, (OBS,), (ACTION,))  # its MBPO keeps the rollouts of one epoch: four fits
-    return timed(lambda: rollout_model_and_populate_sac_buffer(env, data, agent, memory, True, steps, BATCH), device)
+    stored = ReplayBuffer(4 * BATCH * steps, (OBS,), (ACTION,))  # its MBPO stores the rollouts of one epoch: four fits
+    return timed(lambda: rollout_model_and_populate_sac_buffer(env, data, agent, stored, True, steps, BATCH), device)
 
 
 def ours(steps: int, device: str, precision: str, mode: str) -> Run:
@@ -64,28 +64,28 @@ def ours(steps: int, device: str, precision: str, mode: str) -> Run:
     from mbkit.agents.actor_critic.sac import SAC, SACConfig
     from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
     from mbkit.envs import known
-    from mbkit.imagination.branch import Imagined, branch
+    from mbkit.imagination.branch import BranchCounts, branch
     from mbkit.replay.buffer import Experience, ReplayBuffer
     from mbkit.replay.model_buffer import ModelBuffer
-    from mbkit.types import EnvSpec
+    from mbkit.types import EnvSpec, TaskKnowledge
 
     spec = EnvSpec(OBS, ACTION, torch.device(device))
     cfg = EnsembleConfig(members=MEMBERS, elites=ELITES, hidden=(WIDTH,) * LAYERS, propagation="ts1", reward="learned", precision=precision)
-    model = Ensemble(spec, cfg, None, known.termination_fn("Hopper-v5"))
+    model = Ensemble(spec, cfg, TaskKnowledge(termination=known.termination_fn("Hopper-v5")))
     obs, action, next_obs, reward, terminated = (torch.from_numpy(x).to(device) for x in replayed())
     with torch.no_grad():
-        model.net.weight[-1].mul_(0.01)
-        model.net.bias[-1][..., OBS + 1 :] = -8.0
-        model.inputs.fit(torch.cat((obs, action), -1))
+        model.network.net.weight[-1].mul_(0.01)
+        model.network.net.bias[-1][..., OBS + 1 :] = -8.0
+        model.network.inputs.fit(torch.cat((obs, action), -1))
         model.refresh()
     data = ReplayBuffer(ROWS, spec)
     data.extend(Experience(obs, action, reward, next_obs, terminated, terminated), column=0)
-    agent, memory = SAC(spec, SACConfig(hidden=HIDDEN)), ModelBuffer(4 * BATCH * steps, spec)
+    agent, buffer = SAC(spec, SACConfig(hidden=HIDDEN)), ModelBuffer(4 * BATCH * steps, spec)
 
-    def imagine() -> Imagined:
-        return branch(model, agent.sample, data.sample(BATCH).obs, steps, memory)
+    def roll_out() -> BranchCounts:
+        return branch(model, agent.sample, data.sample(BATCH).obs, steps, buffer)
 
-    return timed(accelerated(imagine, mode, spec.device), device)
+    return timed(accelerated(roll_out, mode, spec.device), device)
 
 
 def compare(steps: int, rounds: int, threads: int, device: str) -> dict[str, dict[str, float]]:
@@ -101,14 +101,14 @@ def compare(steps: int, rounds: int, threads: int, device: str) -> dict[str, dic
 
 
 def report(results: dict[str, dict[str, float]], steps: int, device: str, threads: int) -> None:
-    """The table, and every target that is met or missed."""
+    """Prints the table, and whether each target is met."""
     base = results["mbrl-lib"]
     keys = ("seconds", "fastest", "slowest", "cpu_seconds")
     rows = [
         (side, r["seconds"] / base["seconds"], *(1e3 * r[key] for key in keys), r["peak_mib"], r["growth_mib"])
         for side, r in results.items()
     ]
-    print(f"\n{BATCH} x {steps} imagined steps on {device}, {threads} threads: observation {OBS}, action {ACTION}")
+    print(f"\n{BATCH} x {steps} model steps on {device}, {threads} threads: observation {OBS}, action {ACTION}")
     print(table(("", "/ mbrl-lib", "median ms", "min", "max", "CPU ms", "peak MiB", "growth"), rows))
     for side in list(results)[1:]:
         print(verdict(f"{side}: time / mbrl-lib", results[side]["seconds"] / base["seconds"], TARGET))

@@ -1,8 +1,8 @@
-"""Gradient updates a second beside the real mbrl-lib and Stable-Baselines3: `python scripts/bench_update.py`.
+"""Gradient updates per second beside the real mbrl-lib and Stable-Baselines3: `python scripts/bench_update.py`.
 
-Batch 256 drawn from 100 000 rows in each library's own replay buffer, two hidden layers of 256, the sizes of Hopper; drawing is timed, for
-an update costs its user that too. SAC learns its temperature everywhere; TD3 updates its policy every second time. Products: those of one
-SAC update alone, member by member, which nobody can leave out.
+Batch 256 drawn from 100 000 rows in each library's own replay buffer, two hidden layers of 256, the sizes of Hopper; drawing is timed
+too. SAC learns its temperature everywhere; TD3 updates its policy every second time. Products: the matrix products of one SAC update
+alone, member by member, a lower bound of any implementation.
 """
 
 import argparse
@@ -15,15 +15,13 @@ from typing import Any
 from side_by_side import Run, contest, table, verdict, write
 
 OBS, ACTION, ROWS, BATCH, HIDDEN = 11, 3, 100_000, 256, (256, 256)
-UPDATES = 60  # a round
+UPDATES = 60  # gradient updates of a round
 AT_ONCE = 20  # updates in one captured graph, as in MBPO: 20 for each environment step
-INSTALL = (
-    "Stable-Baselines3 is not installed and left out: `pip install --no-deps stable-baselines3 cloudpickle` adds it and leaves torch alone."
-)
+INSTALL = "Stable-Baselines3 is not installed and left out: `pip install --no-deps stable-baselines3 cloudpickle` does not change torch."
 
 
 def rows() -> tuple[Any, ...]:
-    """The same random transitions for everyone, as NumPy arrays: obs, action, next_obs, reward, terminated."""
+    """The same random transitions for all sides, as NumPy arrays: obs, action, next_obs, reward, terminated."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -33,7 +31,7 @@ def rows() -> tuple[Any, ...]:
 
 
 def spaces() -> Any:
-    """An environment that nobody steps: libraries read its spaces."""
+    """An environment of which libraries only read the spaces."""
     import gymnasium
     import numpy as np
 
@@ -45,7 +43,7 @@ def spaces() -> Any:
 
 
 def timed(updates: Any, device: str) -> Run:
-    """One round: seconds for `UPDATES` updates, the device idle before and after."""
+    """One round: seconds of `UPDATES` updates, with the device idle before and after."""
     import torch
 
     def wait() -> None:
@@ -119,7 +117,6 @@ def ours(name: str, device: str, mode: str) -> Run:
     """mbkit: the agent of this name on batches of a `ReplayBuffer`; in mode cudagraph `AT_ONCE` updates are one graph, drawing included."""
     import torch
 
-    import mbkit.agents  # noqa: F401  # registers them
     from mbkit.accelerate import accelerated
     from mbkit.registry import agents
     from mbkit.replay.buffer import Experience, ReplayBuffer
@@ -147,12 +144,12 @@ def ours(name: str, device: str, mode: str) -> Run:
 
 
 def products(device: str) -> Run:
-    """The products of one SAC update with nothing between them, member by member."""
+    """The matrix products of one SAC update without anything else, member by member."""
     import torch
     from torch.nn.functional import linear
 
     policy, critic = (OBS, *HIDDEN, 2 * ACTION), (OBS + ACTION, *HIDDEN, 1)
-    forward = [*2 * [policy], *6 * [critic]]  # target: policy, 2 slow critics; critics' loss: 2; policy's loss: policy, 2 critics
+    forward = [*2 * [policy], *6 * [critic]]  # target: policy, 2 target critics; critics' loss: 2; policy's loss: policy, 2 critics
     inputs = [policy[1:], *2 * [critic[1:]], *2 * [critic]]  # of a first layer only the policy's loss needs them, for the actions
     weights = [policy, *2 * [critic]]
     x = {n: torch.randn(BATCH, n, device=device) for n in {*policy, *critic}}
@@ -175,7 +172,7 @@ def products(device: str) -> Run:
 
 
 def compare(rounds: int, threads: int, device: str) -> dict[str, dict[str, float]]:
-    """All sides that can be had here."""
+    """All sides whose library is installed."""
     names = ("sac", "td3")
     sides: dict[str, tuple[Any, ...]] = {"sac mbrl-lib": (mbrl_sac, device)}
     if find_spec("stable_baselines3"):
@@ -190,19 +187,19 @@ def compare(rounds: int, threads: int, device: str) -> dict[str, dict[str, float
 
 
 def report(results: dict[str, dict[str, float]], device: str, threads: int) -> None:
-    """The table, and every target that is met or missed."""
+    """Prints the table, and whether each target is met."""
     rows = []
     for side, r in results.items():
-        own = results.get(f"{side[:3]} mbkit", r)["seconds"]
+        reference = results.get(f"{side[:3]} mbkit", r)["seconds"]
         each = (1e3 * r[key] / UPDATES for key in ("seconds", "fastest", "slowest", "cpu_seconds"))
-        rows.append((side, UPDATES / r["seconds"], r["seconds"] / own, *each, r["peak_mib"], r["growth_mib"]))
+        rows.append((side, UPDATES / r["seconds"], r["seconds"] / reference, *each, r["peak_mib"], r["growth_mib"]))
     print(f"\nupdates on {device}, {threads} threads: batch {BATCH} of {ROWS} rows, hidden {HIDDEN}, observation {OBS}, action {ACTION}")
     print(table(("", "updates/s", "time / mbkit", "median ms", "min", "max", "CPU ms", "peak MiB", "growth"), rows))
     for peer in ("sac mbrl-lib", "sac SB3", "td3 SB3"):
-        for mine in (f"{peer[:3]} mbkit", f"{peer[:3]} mbkit graph"):
-            if peer in results and mine in results:
+        for side in (f"{peer[:3]} mbkit", f"{peer[:3]} mbkit graph"):
+            if peer in results and side in results:
                 print(
-                    verdict(f"{mine}: updates a second / {peer}", results[peer]["seconds"] / results[mine]["seconds"], 1.3, at_least=True)
+                    verdict(f"{side}: updates per second / {peer}", results[peer]["seconds"] / results[side]["seconds"], 1.3, at_least=True)
                 )
 
 

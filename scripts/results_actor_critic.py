@@ -2,10 +2,10 @@
 
     python scripts/results_actor_critic.py learning mbpo         # sections, one run after the other
     python scripts/results_actor_critic.py expansion --only steve --seeds 0
-    python scripts/results_actor_critic.py --table               # only tabulate what lies under --out
+    python scripts/results_actor_critic.py --table               # only tabulate the runs under --out
 
-Every row is a run of the command that stands in it. Scores are mean undiscounted returns of the final policy on fresh evaluation seeds,
-never a running maximum. Runs that are complete already are not run again; ones that were cut are resumed.
+Every row is a run of its command. Scores are mean undiscounted returns of the final policy on fresh evaluation seeds,
+never a running maximum. Complete runs are not run again; interrupted ones are resumed.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ SECTIONS = {
         Row("mve-balance", "mve", BALANCE),
         Row("steve-balance", "mve", BALANCE, ("preset=steve",)),
     ],
-    "imagined": [
+    "model-transitions": [
         Row("naf", "naf", PENDULUM, ("steps=4000", "eval.every=500", "eval.episodes=20")),
         Row("naf-5", "naf", PENDULUM, ("steps=4000", "eval.every=500", "eval.episodes=20", "loop.updates_per_step=5")),
         Row("mba-ensemble", "mba", PENDULUM),
@@ -44,7 +44,7 @@ SECTIONS = {
     ],
     "loop": [
         Row("loop", "loop", HOPPER),
-        Row("mpc-3", "loop", HOPPER, ("imagination.value=false", "imagination.proposals=0", "loop.updates_per_step=0")),
+        Row("mpc-3", "loop", HOPPER, ("imagination.terminal_value=false", "imagination.proposals=0", "loop.updates_per_step=0")),
         Row("mpc", "pets", HOPPER),
     ],
     "hopper": [Row("mbpo", "mbpo", HOPPER, seeds=(1,)), Row("sac", "sac", HOPPER, ("steps=15000", "eval.every=1000"))],

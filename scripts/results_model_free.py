@@ -2,9 +2,9 @@
 
     python scripts/results_model_free.py values gradients        # sections, one run after the other
     python scripts/results_model_free.py values --only fqi --seeds 1
-    python scripts/results_model_free.py --table                 # only tabulate what lies under --out
+    python scripts/results_model_free.py --table                 # only tabulate the runs under --out
 
-Every row is a run of the command that stands in it, with the preset of its task.
+Every row is a run of its command, with the preset of its task.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ CURVE = ("steps=5000", "eval.every=500", "eval.episodes=20")
 
 
 def rows(env: str, names: str, steps: int, seeds: tuple[int, ...] = THREE) -> list[Row]:
-    """Algorithms on one task for as many steps."""
+    """Rows of several algorithms on one task, with the same number of steps."""
     return [Row(name, name, env, (f"steps={steps}",), seeds) for name in names.split()]
 
 

@@ -1,7 +1,7 @@
-"""Rows of a results page: a command each, trained for its seeds, then tabulated as Markdown from the summaries that the runs left.
+"""Rows of a results page: commands, trained for several seeds, and their table as Markdown from the summaries of the runs.
 
-Scores are mean undiscounted returns of the final policy on fresh evaluation seeds, never a running maximum. Runs that are complete already
-are not run again; ones that were cut are resumed.
+Scores are mean undiscounted returns of the final policy on fresh evaluation seeds, never a running maximum. Complete runs are not run
+again; interrupted ones are resumed.
 """
 
 import argparse
@@ -22,28 +22,28 @@ class Row(NamedTuple):
     name: str
     algo: str
     env: str
-    words: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
 
     def command(self, seed: int | str) -> list[str]:
-        """What a person would type after `mbkit`."""
-        return ["train", self.algo, f"env={self.env}", *self.words, f"seed={seed}"]
+        """Arguments of `mbkit`."""
+        return ["train", self.algo, f"env={self.env}", *self.options, f"seed={seed}"]
 
 
 def run(row: Row, seed: int, folder: Path, extra: list[str]) -> None:
-    """Train unless it was done already."""
+    """Trains, unless the run is complete."""
     if (folder / "summary.json").exists():
         return
-    words = [*row.command(seed), *extra, f"run_dir={folder}"]
-    print("mbkit", *words, flush=True)
+    arguments = [*row.command(seed), *extra, f"run_dir={folder}"]
+    print("mbkit", *arguments, flush=True)
     unfinished = (folder / "config.yaml").exists()
-    subprocess.run([sys.executable, "-m", "mbkit", *(["resume", str(folder)] if unfinished else words)], check=True)
+    subprocess.run([sys.executable, "-m", "mbkit", *(["resume", str(folder)] if unfinished else arguments)], check=True)
 
 
 def cells(section: str, row: Row, out: Path, extra: list[str]) -> list[str] | None:
-    """One line of the table from the seeds that are there."""
-    found = sorted((out / section / row.name).glob("*/summary.json"), key=lambda path: int(path.parent.name))
-    runs = [json.loads(path.read_text()) for path in found]
+    """One line of the table from the seeds that were run; None where there is none."""
+    summaries = sorted((out / section / row.name).glob("*/summary.json"), key=lambda path: int(path.parent.name))
+    runs = [json.loads(path.read_text()) for path in summaries]
     if not runs:
         return None
     scores = [r["eval_return_mean"] for r in runs]
@@ -56,7 +56,7 @@ def cells(section: str, row: Row, out: Path, extra: list[str]) -> list[str] | No
 
 
 def table(sections: Sections, out: Path, extra: list[str]) -> str:
-    """Markdown, section by section."""
+    """The sections as tables of Markdown."""
     head = ["task", "algorithm", "median", "each seed (± over episodes)", "seeds", "steps", "episodes", "wall-clock, s", "command"]
     parts = []
     for section, rows in sections.items():
@@ -67,13 +67,13 @@ def table(sections: Sections, out: Path, extra: list[str]) -> str:
 
 
 def main(doc: str | None, sections: Sections, out: Path) -> None:
-    """The command line of a script that has such rows."""
+    """The command line of a script with such rows."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # the empty list is what argparse checks where no section is given
+    # argparse checks the empty list where no section is typed
     parser.add_argument("sections", nargs="*", choices=[[], *sections], default=[], metavar="SECTION", help=", ".join(sections))
     parser.add_argument("--only", help="rows whose name contains this")
     parser.add_argument("--seeds", type=int, nargs="+", help="other seeds than the row's own")
-    parser.add_argument("--words", nargs="*", default=["threads=1", "eval.video=false"], help="options of every run")
+    parser.add_argument("--options", nargs="*", default=["threads=1", "eval.video=false"], help="options of every run")
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--table", action="store_true", help="train nothing, only tabulate")
     args = parser.parse_args()
@@ -81,5 +81,5 @@ def main(doc: str | None, sections: Sections, out: Path) -> None:
         for row in sections[section]:
             for seed in args.seeds or row.seeds:
                 if not args.only or args.only in row.name:
-                    run(row, seed, args.out.resolve() / section / row.name / str(seed), args.words)
-    print(table(sections, args.out, args.words))
+                    run(row, seed, args.out.resolve() / section / row.name / str(seed), args.options)
+    print(table(sections, args.out, args.options))

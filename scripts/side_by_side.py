@@ -1,6 +1,6 @@
-"""Rounds of several contestants taken in turn, each alive in its own process: noise hits all alike, and peak memory is each one's own.
+"""Interleaved rounds of several sides, each in a process of its own: noise affects all alike, and peak memory is measured for each.
 
-This process imports no torch: a child's `ru_maxrss` begins at its parent's.
+This process does not import torch: a child's `ru_maxrss` begins at its parent's.
 """
 
 import json
@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[], Mapping[str, float]]  # one round; "seconds" is what was timed
+Run = Callable[[], Mapping[str, float]]  # one round; "seconds" is the measured time
 MIB = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
 
 
 def serve(pipe: Any, threads: int, build: Callable[..., Run], arguments: tuple[Any, ...]) -> None:
-    """A contestant's process: build, warm up, then one round whenever asked."""
+    """The process of one side: builds it, warms up, then runs one round per request."""
     import torch
 
     torch.set_num_threads(threads)
@@ -38,14 +38,14 @@ def contest(sides: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> 
     spawn = multiprocessing.get_context("spawn")
     pipes, processes, history = {}, [], {name: [] for name in sides}
     for name, (build, *arguments) in sides.items():
-        pipes[name], theirs = spawn.Pipe()
-        processes.append(spawn.Process(target=serve, args=(theirs, threads, build, tuple(arguments)), daemon=True))
+        pipes[name], remote = spawn.Pipe()
+        processes.append(spawn.Process(target=serve, args=(remote, threads, build, tuple(arguments)), daemon=True))
         processes[-1].start()
-        theirs.close()
+        remote.close()
         pipes[name].recv()  # warmed up
     for _ in range(rounds):
         for name, pipe in pipes.items():
-            time.sleep(0.05)  # the last side's idle threads stop spinning
+            time.sleep(0.05)  # until the idle threads of the last side stop spinning
             pipe.send(True)
             history[name].append(pipe.recv())
     results = {}
@@ -59,7 +59,7 @@ def contest(sides: Mapping[str, tuple[Any, ...]], rounds: int, threads: int) -> 
 
 
 def apart(build: Callable[..., None], *arguments: Any) -> None:
-    """Call in a process of its own, so that this one stays small."""
+    """Calls `build` in another process, so that this one stays small."""
     process = multiprocessing.get_context("spawn").Process(target=build, args=arguments)
     process.start()
     process.join()
@@ -82,13 +82,13 @@ def _plain(cell: Any) -> str:
 
 
 def verdict(what: str, value: float, target: float, at_least: bool = False) -> str:
-    """One line: measured against target."""
-    good = value >= target if at_least else value <= target
-    return f"{'ok  ' if good else 'MISS'} {what}: {value:.3g} (target {'>=' if at_least else '<='} {target:g})"
+    """One line: whether a measured value meets its target."""
+    met = value >= target if at_least else value <= target
+    return f"{'ok  ' if met else 'MISS'} {what}: {value:.3g} (target {'>=' if at_least else '<='} {target:g})"
 
 
 def write(path: Path | None, content: Mapping[str, Any]) -> None:
-    """JSON with the versions that were measured, if a path is given."""
+    """Writes JSON with the versions of the packages, unless `path` is None."""
     if path is None:
         return
     from importlib.metadata import version

@@ -1,10 +1,10 @@
-"""Plan with the true model: InvertedDoublePendulum-v5 kept up, HalfCheetah-v5 running.
+"""Plan with the true model: balance InvertedDoublePendulum-v5, run with HalfCheetah-v5.
 
     python scripts/true_model.py balance --steps 1000
     python scripts/true_model.py run --steps 1000
 
-`balance` looks 0.2 s ahead and lets a linear-quadratic regulator's cost-to-go, computed from the simulator's own derivatives, judge
-where that leads: a terminal value is what a short horizon needs where episodes terminate. `run` is plain iCEM at 97 trajectories a step.
+`balance` plans 0.2 s ahead, with a terminal value: the cost-to-go of a linear-quadratic regulator, computed from the simulator's
+derivatives. Short horizons need one where episodes terminate. `run` is plain iCEM at 97 trajectories per plan.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbkit import accelerate, envs, planning, registry
 from mbkit.dynamics.mujoco.dynamics import MujocoDynamics
+from mbkit.types import ValueFn
 
 
 def linearised(env: envs.Environment) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +39,7 @@ def linearised(env: envs.Environment) -> tuple[np.ndarray, np.ndarray]:
     return jacobian[:, : 2 * model.nv], jacobian[:, 2 * model.nv :]
 
 
-def regulator_value(env: envs.Environment) -> planning.objective.ValueFn:
+def regulator_value(env: envs.Environment) -> ValueFn:
     """V(s) = -s' P s with P the solution of the discrete algebraic Riccati equation; [B, O] -> [B]."""
     a, b = linearised(env)
     cost = np.diag([1.0, 10, 10, 0.1, 0.1, 0.1])  # x, both angles, their rates
@@ -70,9 +71,8 @@ def main() -> None:
     planner = entry.target(env.spec, entry.config(**(usual | json.loads(args.planner))))
     horizon = args.horizon or (4 if balance else 30)
     model = MujocoDynamics(env)
-    mpc = planning.MPC(
-        env.spec, planner, model, planning.MPCConfig(horizon, particles=1), terminal_value=regulator_value(env) if balance else None
-    )
+    guide = planning.Guide(terminal_value=regulator_value(env) if balance else None)
+    mpc = planning.MPC(env.spec, planner, model, planning.MPCConfig(horizon, particles=1), guide=guide)
     print(f"{env.name}: {sum(planner.populations)} trajectories of {horizon} steps per plan")
     obs, total, fastest, began = env.reset(), 0.0, 0.0, time.perf_counter()
     mpc.reset(torch.ones(1, dtype=torch.bool))

@@ -24,13 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def broken_after_its_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ensembles whose weights are no numbers any more as soon as they are fitted."""
+    """Ensembles whose weights become NaN as soon as they are fitted."""
     fit = Ensemble.fit
 
     def breaking(model, data):
         metrics = fit(model, data)
         with torch.no_grad():
-            model.net.bias[0].fill_(torch.nan)
+            model.network.net.bias[0].fill_(torch.nan)
         model.refresh()
         return metrics
 

@@ -1,4 +1,4 @@
-"""Threads, precision, gears, seeds: what is set is what is in force, and what was saved comes back."""
+"""Threads, precision, modes and seeds take effect, and saved random states are restored."""
 
 import io
 import random
@@ -32,7 +32,7 @@ def threads():
 
 
 @pytest.mark.usefixtures("threads")
-def test_threads():
+def test_set_threads_sets_them_and_refuses_impossible_numbers():
     assert set_threads(1) == 1
     assert torch.get_num_threads() == 1
     assert set_threads(0) >= 1
@@ -44,7 +44,7 @@ def test_threads():
         set_threads(4 * cores + 1)
 
 
-def test_matmul_precision_is_put_back_even_after_an_error():
+def test_matmul_precision_is_restored_even_after_an_error():
     before = torch.get_float32_matmul_precision()
     with matmul_precision("medium"):
         assert torch.get_float32_matmul_precision() == "medium"
@@ -53,17 +53,17 @@ def test_matmul_precision_is_put_back_even_after_an_error():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_eager_is_the_function_itself():
+def test_accelerated_eager_is_the_function_itself():
     assert accelerated(swap, "eager", CPU) is swap
 
 
-def test_cudagraph_on_the_cpu_is_refused():
+def test_accelerated_cudagraph_on_the_cpu_is_refused():
     with pytest.raises(UserError, match="needs device=cuda, got device=cpu"):
         accelerated(swap, "cudagraph", CPU)
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager():
+def test_accelerated_compile_equals_eager():
     def fn(x: Tensor) -> Pair:
         return Pair(x.sin() + 1, x.square().sum(-1))
 
@@ -72,7 +72,7 @@ def test_compiled_equals_eager():
 
 
 @pytest.mark.gpu
-def test_graph_draws_the_random_numbers_of_eager_and_captures_per_shape():
+def test_accelerated_cudagraph_draws_the_random_numbers_of_eager_per_shape():
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     graphed = accelerated(swap, "cudagraph", torch.device("cuda"))
@@ -80,18 +80,18 @@ def test_graph_draws_the_random_numbers_of_eager_and_captures_per_shape():
         x = torch.randn(rows, device="cuda")
         pair = Pair(x + 1, x * 2)
         state = torch.cuda.get_rng_state()
-        want = swap(x, pair), swap(x, pair)
+        expected = swap(x, pair), swap(x, pair)
         torch.cuda.set_rng_state(state)
-        got = graphed(x, pair, None), graphed(x, pair, None)
-        torch.testing.assert_close(got, want)
-        assert not torch.equal(got[0].right, got[1].right)
+        actual = graphed(x, pair, None), graphed(x, pair, None)
+        torch.testing.assert_close(actual, expected)
+        assert not torch.equal(actual[0].right, actual[1].right)
 
 
 def draw():
     return random.random(), np.random.rand(), np.random.randn(), random.gauss(0, 1), torch.rand(2).tolist()
 
 
-def test_a_seed_fixes_everything():
+def test_seed_everything_fixes_all_random_numbers():
     seed_everything(7)
     first = draw()
     seed_everything(7)
@@ -101,17 +101,17 @@ def test_a_seed_fixes_everything():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_refuses_a_seed_out_of_range(seed):
+def test_seed_everything_out_of_range_is_refused(seed):
     with pytest.raises(UserError, match=f"seed={seed}"):
         seed_everything(seed)
 
 
-def test_random_states_survive_a_file_read_without_pickle():
+def test_rng_state_survives_a_file_read_without_pickle():
     seed_everything(3)
     draw()  # leaves half a pair of normals in Python's and NumPy's state
     file = io.BytesIO()
     torch.save(rng_state(), file)
-    want = draw()
+    expected = draw()
     file.seek(0)
     set_rng_state(torch.load(file, weights_only=True))
-    assert draw() == want
+    assert draw() == expected

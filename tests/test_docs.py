@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mbkit import cli, recipes, theory  # noqa: F401  # recipes register when they are imported
+from mbkit import cli, theory
 from mbkit.config import compose, parse_overrides
 
 ROOT = Path(__file__).parent.parent
@@ -30,13 +30,13 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words behind `mbkit` of every line that a person may copy."""
+    """The arguments behind `mbkit` of every line that a person may copy."""
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mbkit ")]
 
 
-COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
-BUILT_IN = [(page, words) for page, words in COMMANDS if not OF_A_PLUGIN.search(" ".join(words))]
+COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
+BUILT_IN = [(page, arguments) for page, arguments in COMMANDS if not OF_A_PLUGIN.search(" ".join(arguments))]
 
 
 def text_only(page: Path) -> str:
@@ -50,26 +50,26 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_there_are_commands():
+def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
-    assert {words[0] for _, words in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config", "theory"}
+    assert {arguments[0] for _, arguments in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config", "theory"}
 
 
-@pytest.mark.parametrize(("page", "words"), BUILT_IN, ids=[f"{page}: {' '.join(words)}" for page, words in BUILT_IN])
-def test_commands_parse(page, words):
+@pytest.mark.parametrize(("page", "arguments"), BUILT_IN, ids=[f"{page}: {' '.join(arguments)}" for page, arguments in BUILT_IN])
+def test_commands_parse(page, arguments):
     """Options by the command line's own parser, then what stands behind them."""
-    name, *rest = words
-    given = typer.main.get_command(cli.app).commands[name].make_context(name, list(rest)).params
+    name, *rest = arguments
+    parsed = typer.main.get_command(cli.app).commands[name].make_context(name, list(rest)).params
     if name in ("train", "config"):
-        experiment = compose(given["algo"], given["words"] or [])
-        for key in parse_overrides(given["words"] or []):
+        experiment = compose(parsed["algo"], parsed["options"] or [])
+        for key in parse_overrides(parsed["options"] or []):
             assert hasattr(experiment, key)
     if name == "list":
-        assert given["what"] in [*cli.LISTED, "envs", "experiments"]
+        assert parsed["what"] in [*cli.listing.LISTED, "envs", "experiments"]
     if name == "theory":
-        assert theory.find(given["name"])
+        assert theory.find(parsed["name"])
     if name == "resume":
-        assert set(parse_overrides(given["words"] or [])) <= {"steps"}
+        assert set(parse_overrides(parsed["options"] or [])) <= {"steps"}
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +91,16 @@ def package(tmp_path_factory) -> Path:
 
 
 def python(package: Path, where: Path, *arguments: str) -> str:
-    """What a Python that can import the package says."""
+    """What a Python that can import the package prints."""
     environment = {**os.environ, "PYTHONPATH": str(package)}
-    words = [sys.executable, *arguments]
-    result = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=where, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def test_the_code_of_extending_runs(package, tmp_path):
+def test_extending_code_runs(package, tmp_path):
     scripts = [block for block in blocks(EXTENDING, "python") if not block.startswith("# my_package/")]
     assert len(scripts) == 3
     python(package, tmp_path, "-c", "\n".join(scripts))
@@ -107,20 +108,20 @@ def test_the_code_of_extending_runs(package, tmp_path):
     assert (tmp_path / "runs/picked/dynamics.pt").is_file()
 
 
-def test_the_plugins_of_extending_are_found_by_entry_point(package, tmp_path):
-    typed = [words for page, words in COMMANDS if OF_A_PLUGIN.search(" ".join(words))]
-    assert {words[0] for words in typed} == {"train", "config"}
-    code = "from mbkit import recipes; from mbkit.config import compose; import json, sys; "
-    code += "experiments = [compose(*words) for words in json.loads(sys.argv[1])]; "
+def test_extending_plugins_register_by_entry_point(package, tmp_path):
+    typed = [arguments for page, arguments in COMMANDS if OF_A_PLUGIN.search(" ".join(arguments))]
+    assert {arguments[0] for arguments in typed} == {"train", "config"}
+    code = "from mbkit.config import compose; import json, sys; "
+    code += "experiments = [compose(*arguments) for arguments in json.loads(sys.argv[1])]; "
     code += "print([(e.agent, e.dynamics, e.planner) for e in experiments])"
-    said = python(package, tmp_path, "-c", code, json.dumps([(algo, words) for _, algo, *words in typed]))
-    named = [name for words in typed for name in OF_A_PLUGIN.findall(" ".join(words))]
-    assert set(named) == set(PLUGINS)
-    assert all(said.count(f"config={config}(") == named.count(name) for name, config in PLUGINS.items())
+    printed = python(package, tmp_path, "-c", code, json.dumps([(algo, options) for _, algo, *options in typed]))
+    names = [name for arguments in typed for name in OF_A_PLUGIN.findall(" ".join(arguments))]
+    assert set(names) == set(PLUGINS)
+    assert all(printed.count(f"config={config}(") == names.count(name) for name, config in PLUGINS.items())
     assert "changes tried per round" in python(package, tmp_path, "-m", "mbkit", "config", "pets", "planner=climb")
 
 
-def test_the_functions_of_environments_can_be_planned_with(tmp_path, monkeypatch):
+def test_environments_functions_are_rewards_and_terminations(tmp_path, monkeypatch):
     import torch
 
     from mbkit.envs.known import load_fn
@@ -134,13 +135,13 @@ def test_the_functions_of_environments_can_be_planned_with(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_python_blocks_compile(page):
+def test_pages_python_blocks_compile(page):
     for block in blocks(page, "python"):
         compile(block, str(page), "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_links_lead_somewhere(page):
+def test_pages_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", text_only(page)):
         if re.match(r"\w+:", target):
             continue
@@ -151,11 +152,11 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_nothing_of_one_machine(page):
+def test_pages_name_no_path_of_one_machine(page):
     assert not re.search(r"(?<![\w.:/])/(home|root|Users|work|tmp|mnt|opt|usr|var)/", page.read_text())
 
 
-def test_every_page_is_in_the_table_of_contents():
+def test_index_lists_every_page():
     listed = re.search(r"```\{toctree\}\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)
     assert listed is not None
     names = set(listed[1].split())

@@ -1,4 +1,4 @@
-"""Returns against the sums they are defined by, written as loops; and the identities that tie them to each other."""
+"""Returns against the sums that define them, written as loops, and the identities between them."""
 
 from collections.abc import Callable
 from itertools import product
@@ -13,6 +13,7 @@ from torch import Tensor
 from mbkit.errors import UserError
 from mbkit.returns import (
     discounted_return,
+    ends_in_window,
     exclude_own_kl,
     expected_value,
     gae,
@@ -21,6 +22,8 @@ from mbkit.returns import (
     lambda_return,
     n_step_return,
     retrace,
+    starts_in_window,
+    steps_since_start,
     v_trace,
 )
 
@@ -30,7 +33,7 @@ few = settings(max_examples=30)
 
 
 class Window(NamedTuple):
-    """Everything a return may ask for, [T, B] float64; values agree along an episode, as one value function's do."""
+    """All arguments of a return, [T, B] float64; values agree along an episode, as those of one value function."""
 
     reward: Tensor
     discount: Tensor
@@ -55,10 +58,10 @@ def windows(draw: st.DrawFn) -> Window:
     t, b = draw(st.integers(1, 9)), draw(st.integers(1, 3))
     ends = torch.tensor(draw(st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=t * b, max_size=t * b))).reshape(t, b)
     rng = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    reward, value, fresh, q, kl, log_ratio = torch.randn(6, t, b, generator=rng, dtype=torch.float64)
+    reward, value, other, q, kl, log_ratio = torch.randn(6, t, b, generator=rng, dtype=torch.float64)
     cut = ends > 0
     cut[-1] = True
-    next_value = torch.where(cut, fresh, value.roll(-1, 0))
+    next_value = torch.where(cut, other, value.roll(-1, 0))
     discount = (ends != 2).double()  # 2: terminated, 1: truncated
     return Window(reward, discount, ends > 0, value, next_value, q, kl.abs(), log_ratio, draw(st.floats(0, 1)))
 
@@ -83,7 +86,7 @@ def listed_n_step(w: Window, t: int, b: int, n: int, reward: Tensor | None = Non
 
 
 def listed_lambda(w: Window, t: int, b: int, reward: Tensor | None = None) -> float:
-    """(1 - lam) sum_{n>=1} lam^{n-1} G^(n), all the weight left over on the longest."""
+    """(1 - lam) sum_{n>=1} lam^{n-1} G^(n), with all remaining weight on the longest."""
     longest = len(steps(w, t, b))
     weights = [(1 - w.lam) * w.lam ** (n - 1) for n in range(1, longest)] + [w.lam ** (longest - 1)]
     return sum(x * listed_n_step(w, t, b, n, reward) for n, x in enumerate(weights, 1))
@@ -101,7 +104,7 @@ def listed_trace(w: Window, t: int, b: int, deltas: Tensor, factor: Callable[[in
 
 @few
 @given(windows(), st.integers(1, 12))
-def test_n_step_and_discounted_returns_are_their_sums(w: Window, n: int) -> None:
+def test_n_step_and_discounted_return_equal_their_sums(w: Window, n: int) -> None:
     out = n_step_return(*w.head, w.next_value, GAMMA, n)
     assert torch.allclose(out, each(w, lambda t, b: listed_n_step(w, t, b, n)), atol=TOL)
     whole = discounted_return(*w.head, w.next_value, GAMMA)
@@ -119,7 +122,7 @@ def test_lambda_return_and_gae_are_mixtures_of_n_step_returns(w: Window) -> None
 
 @few
 @given(windows())
-def test_limits_of_gae(w: Window) -> None:
+def test_gae_lambda_0_and_1_are_td_and_monte_carlo(w: Window) -> None:
     ends = [gae(*w.head, w.value, w.next_value, GAMMA, lam) for lam in (0.0, 1.0)]
     assert torch.allclose(ends[0], w.reward + GAMMA * w.discount * w.next_value - w.value, atol=TOL)
     assert torch.allclose(ends[1], discounted_return(*w.head, w.next_value, GAMMA) - w.value, atol=TOL)
@@ -127,7 +130,7 @@ def test_limits_of_gae(w: Window) -> None:
 
 @few
 @given(windows(), st.floats(0, 3), st.integers(1, 9))
-def test_kl_gae_is_the_mixture_from_n_1_and_gives_its_own_kl_back(w: Window, alpha: float, n: int) -> None:
+def test_kl_gae_is_the_mixture_from_n_1_without_its_own_kl(w: Window, alpha: float, n: int) -> None:
     out = kl_gae(w.reward, w.kl, *w.head[1:], w.value, w.next_value, GAMMA, w.lam, alpha)
     soft = w.reward - alpha * w.kl
     mixture = each(w, lambda t, b: listed_lambda(w, t, b, soft)) + alpha * w.kl - w.value
@@ -136,13 +139,13 @@ def test_kl_gae_is_the_mixture_from_n_1_and_gives_its_own_kl_back(w: Window, alp
     assert torch.equal(plain, gae(*w.head, w.value, w.next_value, GAMMA, w.lam))
     backup = kl_n_step_return(w.reward, w.kl, *w.head[1:], w.next_value, GAMMA, n, alpha)
     assert torch.allclose(backup, each(w, lambda t, b: listed_n_step(w, t, b, n, soft)) + alpha * w.kl, atol=TOL)
-    if n == 1:  # no KL at all is left of a single step
+    if n == 1:  # a single step contains no KL
         assert torch.allclose(backup, w.reward + GAMMA * w.discount * w.next_value, atol=TOL)
 
 
 @few
 @given(windows())
-def test_retrace_is_its_sum(w: Window) -> None:
+def test_retrace_equals_its_sum(w: Window) -> None:
     deltas = w.reward + GAMMA * w.discount * w.next_value - w.q
     c = w.lam * w.log_ratio.exp().clamp(max=1)
     out = retrace(*w.head, w.q, w.next_value, w.log_ratio, GAMMA, w.lam)
@@ -162,7 +165,7 @@ def test_retrace_on_policy_with_a_deterministic_policy_is_the_return(w: Window) 
 
 @few
 @given(windows(), st.floats(0.1, 3), st.floats(0.1, 3))
-def test_v_trace_is_its_sum(w: Window, rho_bar: float, c_bar: float) -> None:
+def test_v_trace_equals_its_sum(w: Window, rho_bar: float, c_bar: float) -> None:
     rho, c = w.log_ratio.exp().clamp(max=rho_bar), w.lam * w.log_ratio.exp().clamp(max=c_bar)
     deltas = rho * (w.reward + GAMMA * w.discount * w.next_value - w.value)
     out = v_trace(*w.head, w.value, w.next_value, w.log_ratio, GAMMA, w.lam, rho_bar, c_bar)
@@ -186,7 +189,7 @@ def test_v_trace_on_policy_is_the_longest_n_step_return(w: Window) -> None:
 
 @few
 @given(windows())
-def test_what_follows_a_cut_does_not_leak_back(w: Window) -> None:
+def test_returns_after_a_cut_do_not_leak_back(w: Window) -> None:
     """Everything before the last `ended` is as if the window stopped there."""
     stops = w.ended.any(1).nonzero()
     if not len(stops):
@@ -204,19 +207,43 @@ def test_what_follows_a_cut_does_not_leak_back(w: Window) -> None:
         assert torch.allclose(of(w)[:t, columns], of(short)[:, columns], atol=TOL)
 
 
-def test_a_truncated_episode_of_one_step_bootstraps_and_a_terminated_one_does_not() -> None:
-    """r = 1, V(s') = 10, gamma = 0.9, V(s) = 4; the next episode's 1000s are not seen."""
+def test_returns_of_one_step_bootstrap_when_truncated_not_when_terminated() -> None:
+    """r = 1, V(s') = 10, gamma = 0.9, V(s) = 4; the next episode's 1000s do not matter."""
     reward = torch.tensor([[1.0, 1.0], [1000.0, 1000.0]])
     discount, ended = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[True, True], [False, False]])
     value, next_value = torch.tensor([[4.0, 4.0], [1000.0, 1000.0]]), torch.tensor([[10.0, 10.0], [1000.0, 1000.0]])
-    wanted = torch.tensor([10.0, 1.0])
+    expected = torch.tensor([10.0, 1.0])
     zero = torch.zeros_like(reward)
-    assert torch.allclose(discounted_return(reward, discount, ended, next_value, GAMMA)[0], wanted)
-    assert torch.allclose(n_step_return(reward, discount, ended, next_value, GAMMA, 5)[0], wanted)
-    assert torch.allclose(lambda_return(reward, discount, ended, next_value, GAMMA, 0.5)[0], wanted)
-    assert torch.allclose(gae(reward, discount, ended, value, next_value, GAMMA, 0.95)[0], wanted - 4)
-    assert torch.allclose(retrace(reward, discount, ended, value, next_value, zero, GAMMA)[0], wanted)
-    assert torch.allclose(v_trace(reward, discount, ended, value, next_value, zero, GAMMA).value[0], wanted)
+    assert torch.allclose(discounted_return(reward, discount, ended, next_value, GAMMA)[0], expected)
+    assert torch.allclose(n_step_return(reward, discount, ended, next_value, GAMMA, 5)[0], expected)
+    assert torch.allclose(lambda_return(reward, discount, ended, next_value, GAMMA, 0.5)[0], expected)
+    assert torch.allclose(gae(reward, discount, ended, value, next_value, GAMMA, 0.95)[0], expected - 4)
+    assert torch.allclose(retrace(reward, discount, ended, value, next_value, zero, GAMMA)[0], expected)
+    assert torch.allclose(v_trace(reward, discount, ended, value, next_value, zero, GAMMA).value[0], expected)
+
+
+ENDED = torch.tensor([[0, 0], [1, 0], [0, 0], [0, 0], [1, 0], [0, 0]], dtype=torch.bool)  # [T, B]
+
+
+def positions(ended: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Step by step: whether the episode ends within the window, whether it started there, and the step within it."""
+    steps, envs = ended.shape
+    ends, starts, count = torch.zeros(steps, envs, dtype=torch.bool), torch.zeros(steps, envs, dtype=torch.bool), []
+    for i in range(envs):
+        t, started = 0, False
+        for k in range(steps):
+            ends[k, i], starts[k, i] = bool(ended[k:, i].any()), started
+            count.append(t)
+            t, started = (0, True) if ended[k, i] else (t + 1, started)
+    return ends, starts, torch.tensor(count).reshape(envs, steps).T
+
+
+@pytest.mark.parametrize("ended", [ENDED, torch.rand(40, 5, generator=torch.Generator().manual_seed(0)) < 0.15], ids=["hand", "random"])
+def test_ends_in_window_starts_in_window_and_steps_since_start_positions(ended: Tensor) -> None:
+    ends, starts, count = positions(ended)
+    assert torch.equal(ends_in_window(ended), ends)
+    assert torch.equal(starts_in_window(ended), starts)
+    assert torch.equal(steps_since_start(ended), count)
 
 
 class Chain(NamedTuple):
@@ -257,7 +284,7 @@ def every_path(c: Chain, policy: Tensor, start: int, length: int) -> tuple[Tenso
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7])
 @pytest.mark.parametrize("lam", [0.4, 1.0])
-def test_the_values_of_the_target_policy_are_fixed_points_off_policy(alpha: float, lam: float) -> None:
+def test_retrace_and_v_trace_off_policy_have_the_target_policys_values_as_fixed_points(alpha: float, lam: float) -> None:
     """Expected Retrace at Q^pi is Q^pi, soft or not, and V-trace at V^pi with rho unclipped V^pi: every path of three steps, weighted."""
     c = chain(alpha)
     v, q = soft_values(c, c.pi)
@@ -275,7 +302,7 @@ def test_the_values_of_the_target_policy_are_fixed_points_off_policy(alpha: floa
         assert float((p * traced.value[0]).sum()) == pytest.approx(float(v[start]), abs=1e-12)
 
 
-def test_the_expected_kl_gae_is_the_soft_advantage_for_either_kl() -> None:
+def test_kl_gae_in_expectation_is_the_soft_advantage_for_either_kl() -> None:
     """Q - V with the KL of the step itself left out, whether KL_t is D_KL(s) or the action's log-ratio: C13, by enumeration."""
     c = chain(0.7)
     v, q = soft_values(c, c.pi)
@@ -293,7 +320,7 @@ def test_the_expected_kl_gae_is_the_soft_advantage_for_either_kl() -> None:
 
 @few
 @given(windows(), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_the_dtype_stays(w: Window, dtype: torch.dtype) -> None:
+def test_returns_keep_the_dtype(w: Window, dtype: torch.dtype) -> None:
     low = Window(*(x if x.dtype == torch.bool else x.to(dtype) for x in w[:-1]), w.lam)
     assert discounted_return(*low.head, low.next_value, GAMMA).dtype == dtype
     assert n_step_return(*low.head, low.next_value, GAMMA, 3).dtype == dtype
@@ -302,7 +329,7 @@ def test_the_dtype_stays(w: Window, dtype: torch.dtype) -> None:
     assert exclude_own_kl(gae(*low.head, low.value, low.next_value, GAMMA, w.lam), low.kl, 0.5).dtype == dtype
 
 
-def test_a_long_window_in_float32_agrees_with_a_recursion_in_float64() -> None:
+def test_gae_long_window_in_float32_agrees_with_a_recursion_in_float64() -> None:
     """2048 steps: products of 2048 factors underflow, sums must not suffer."""
     rng = torch.Generator().manual_seed(0)
     reward, value = torch.randn(2, 2048, 4, generator=rng)
@@ -317,8 +344,8 @@ def test_a_long_window_in_float32_agrees_with_a_recursion_in_float64() -> None:
     assert torch.allclose(out.double(), torch.stack(expected[::-1]), atol=1e-5)
 
 
-def test_nothing_waits_for_the_device() -> None:
-    """Meta tensors have no contents: whoever looked at one, or let a shape depend on one, would fail."""
+def test_returns_do_not_synchronise() -> None:
+    """Meta tensors have no contents: reading one, or a shape that depends on one, would fail."""
     x = torch.zeros(6, 3, device="meta")
     head, cut = (x, x), x.bool()
     shapes = {
@@ -335,7 +362,7 @@ def test_nothing_waits_for_the_device() -> None:
 
 
 @pytest.mark.parametrize("column", [torch.zeros(3, 2, 1), torch.zeros(2, 2)])
-def test_shapes_that_would_broadcast_are_refused(column: Tensor) -> None:
+def test_returns_of_unequal_shapes_are_refused(column: Tensor) -> None:
     x = torch.zeros(3, 2)
     with pytest.raises(UserError, match="next_value"):
         discounted_return(x, x, x.bool(), column, GAMMA)

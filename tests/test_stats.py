@@ -1,4 +1,4 @@
-"""Closed forms, and coverage of the bootstrap interval."""
+"""Statistics against closed forms, and the coverage of the bootstrap interval."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_iqm_is_the_mean_of_the_middle_half() -> None:
     assert iqm(scores) == pytest.approx(np.sort(scores.ravel())[10:30].mean())
 
 
-def test_the_bootstrap_is_stratified_and_seeded() -> None:
+def test_bootstrap_is_stratified_and_seeded() -> None:
     scores = np.array([[0.0, 100.0], [1.0, 101.0], [2.0, 102.0], [3.0, 103.0]])
 
     def mean(*tasks: np.ndarray, axis: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def test_the_bootstrap_is_stratified_and_seeded() -> None:
     assert bootstrap(noisy, seed=1) == bootstrap(noisy, seed=1) != bootstrap(noisy, seed=2)
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
+def test_bootstrap_interval_has_its_coverage() -> None:
     generator = np.random.default_rng(1)
     inside = 0
     for trial in range(200):
@@ -39,7 +39,7 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     assert 0.82 <= inside / 200 <= 0.96
 
 
-def test_one_run_and_equal_runs() -> None:
+def test_bootstrap_of_one_run_and_of_equal_runs() -> None:
     alone = bootstrap([3.0])
     assert alone.point == 3.0
     assert np.isnan([alone.low, alone.high]).all()
@@ -61,11 +61,11 @@ def test_probability_of_improvement_is_the_u_statistic() -> None:
 
 
 @pytest.mark.parametrize("scores", [[], np.zeros((2, 2, 2)), np.zeros((0, 3))])
-def test_what_is_no_table_of_scores_is_refused(scores: object) -> None:
+def test_iqm_of_other_shapes_is_refused(scores: object) -> None:
     with pytest.raises(ValueError, match="runs x tasks"):
         iqm(scores)  # type: ignore[arg-type]
 
 
-def test_other_tasks_cannot_be_compared() -> None:
+def test_probability_of_improvement_with_other_tasks_is_refused() -> None:
     with pytest.raises(ValueError, match="same tasks, not on 2 and 3"):
         probability_of_improvement(np.zeros((4, 2)), np.zeros((4, 3)))

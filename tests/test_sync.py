@@ -1,4 +1,4 @@
-"""Hot paths never wait for the device: no operator that copies a number to the host, and on a GPU a captured graph equals eager steps."""
+"""Hot paths do not synchronise with the device: no operator copies a number to the host; on a GPU a captured graph equals eager steps."""
 
 from collections.abc import Callable
 
@@ -21,41 +21,41 @@ from mbkit.replay.n_step import NStep
 from mbkit.testing import random_trajectory
 from mbkit.types import EnvSpec, Learner, Trajectory, TrajectoryLearner, Transition
 
-WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select"}
-WAITS |= {"aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::repeat_interleave", "aten::allclose"}
+SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select"}
+SYNC |= {"aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::repeat_interleave", "aten::allclose"}
 NAMES = [entry.name for entry in agents if entry.target.__module__.startswith("mbkit.agents")]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OBS, ACTION, BATCH, ROWS = 4, 2, 16, 64
 
 
-def waiting(call: Callable[[], object]) -> set[str]:
-    """Operators of a call, after one to warm up, that would wait for a GPU."""
+def synchronising(call: Callable[[], object]) -> set[str]:
+    """Operators of a call, after one to warm up, that would synchronise with a GPU."""
     call()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
         call()
-    return {event.name for event in seen.events() if event.name in WAITS and not in_adam(event)}
+    return {event.name for event in recorded.events() if event.name in SYNC and not in_adam(event)}
 
 
 def in_adam(event: FunctionEvent | None) -> bool:
-    """Whether an operator was called by fused Adam, which on a CPU, and only there, reads its step counter."""
+    """Whether an operator was called by fused Adam, which reads its step count on a CPU, and only there."""
     return event is not None and (event.name == "aten::_fused_adam_" or in_adam(event.cpu_parent))
 
 
 def learner(name: str, device: torch.device) -> tuple[Learner, EnvSpec]:
-    """A registered agent with its default settings, for continuous actions if it has them."""
+    """A registered agent with its default settings, for continuous actions if it supports them."""
     entry = agents[name]
     for discrete in (False, True):
         spec = EnvSpec(OBS, ACTION, device, discrete)
         try:
-            made = entry.target(spec, entry.config())
+            agent = entry.target(spec, entry.config())
         except UserError:
             continue
-        return made, spec
+        return agent, spec
     pytest.fail(f"{name} supports neither kind of actions")
 
 
-def drawn(agent: Learner | TrajectoryLearner, buffer: ReplayBuffer, spec: EnvSpec) -> Transition | Trajectory:
-    """What `update` takes: a batch from the replay, or always the same trajectory."""
+def experience(agent: Learner | TrajectoryLearner, buffer: ReplayBuffer, spec: EnvSpec) -> Transition | Trajectory:
+    """Data for `update`: a batch from the replay, or always the same trajectory."""
     if not isinstance(agent, TrajectoryLearner):
         return buffer.sample(BATCH)
     return Trajectory(*(x.to(spec.device) for x in random_trajectory(spec, BATCH, 2)))
@@ -64,15 +64,17 @@ def drawn(agent: Learner | TrajectoryLearner, buffer: ReplayBuffer, spec: EnvSpe
 def replay(spec: EnvSpec, generator_seed: int = 0) -> ReplayBuffer:
     g = torch.Generator().manual_seed(generator_seed)
     obs, next_obs = torch.randn(2, ROWS, OBS, generator=g)
-    box, choice = torch.rand(ROWS, ACTION, generator=g) * 2 - 1, torch.randint(ACTION, (ROWS,), generator=g)
+    continuous, discrete = torch.rand(ROWS, ACTION, generator=g) * 2 - 1, torch.randint(ACTION, (ROWS,), generator=g)
     ended = torch.rand(ROWS, generator=g) < 0.1
     buffer = ReplayBuffer(ROWS, spec)
-    buffer.extend(Experience(obs, choice if spec.discrete else box, torch.randn(ROWS, generator=g), next_obs, ended, ended), column=0)
+    buffer.extend(
+        Experience(obs, discrete if spec.discrete else continuous, torch.randn(ROWS, generator=g), next_obs, ended, ended), column=0
+    )
     return buffer
 
 
-def dreams(device: torch.device) -> tuple[Ensemble, ModelBuffer, Tensor]:
-    """A small ensemble with a learned reward and termination, an empty model buffer, states to begin with."""
+def model_and_buffer(device: torch.device) -> tuple[Ensemble, ModelBuffer, Tensor]:
+    """A small ensemble with a learned reward and termination, an empty model buffer, initial states."""
     spec = EnvSpec(OBS, ACTION, device)
     cfg = EnsembleConfig(members=3, elites=2, hidden=(8,), propagation="ts1", reward="learned", termination="learned")
     return Ensemble(spec, cfg), ModelBuffer(3 * ROWS, spec), torch.randn(ROWS, OBS, device=device)
@@ -81,13 +83,13 @@ def dreams(device: torch.device) -> tuple[Ensemble, ModelBuffer, Tensor]:
 def calls_of(name: str, device: torch.device) -> list[Callable[[], object]]:
     agent, spec = learner(name, device)
     buffer, obs = replay(spec), torch.randn(BATCH, OBS, device=device)
-    once = [lambda: agent.update(drawn(agent, buffer, spec))] * agent.cycle
+    once = [lambda: agent.update(experience(agent, buffer, spec))] * agent.cycle
     return [*once, lambda: agent.act(obs), lambda: agent.act(obs, explore=False), lambda: agent.sample(obs), lambda: agent.value(obs)]
 
 
 def data_calls(device: torch.device) -> list[Callable[[], object]]:
-    """Drawing from every source, storing, imagining."""
-    model, memory, obs = dreams(device)
+    """Sampling from every source, storing, model rollouts."""
+    model, memory, obs = model_and_buffer(device)
     buffer = replay(EnvSpec(OBS, ACTION, device))
     batch, mask = buffer.sample(BATCH), torch.arange(BATCH, device=device) % 2 == 0
     mixture, three_step = Mixture([buffer, memory], [0.25, 0.75]), NStep(buffer, 3, 0.99)
@@ -101,26 +103,26 @@ def data_calls(device: torch.device) -> list[Callable[[], object]]:
     ]
 
 
-def test_waiting_operators_are_found():
+def test_synchronising_operators_are_detected():
     x = torch.ones(3)
-    assert waiting(lambda: float(x.sum())) >= {"aten::item", "aten::_local_scalar_dense"}
-    assert "aten::nonzero" in waiting(lambda: x[x > 0])
-    assert not waiting(lambda: x + 1)
+    assert synchronising(lambda: float(x.sum())) >= {"aten::item", "aten::_local_scalar_dense"}
+    assert "aten::nonzero" in synchronising(lambda: x[x > 0])
+    assert not synchronising(lambda: x + 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_agents_do_not_wait(name):
+def test_agent_does_not_synchronise(name):
     for call in calls_of(name, CPU):
-        assert not waiting(call)
+        assert not synchronising(call)
 
 
-def test_drawing_storing_and_imagining_do_not_wait():
+def test_replay_and_branch_do_not_synchronise():
     for call in data_calls(CPU):
-        assert not waiting(call)
+        assert not synchronising(call)
 
 
-def raises_when_it_waits(call: Callable[[], object]) -> None:
-    for _ in range(2):  # lazy initialisations may wait, once
+def raise_on_synchronisation(call: Callable[[], object]) -> None:
+    for _ in range(2):  # lazy initialisations may synchronise, once
         call()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -132,28 +134,28 @@ def raises_when_it_waits(call: Callable[[], object]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_agents_do_not_wait_for_a_gpu(name):
+def test_agent_does_not_synchronise_with_a_gpu(name):
     for call in calls_of(name, CUDA):
-        raises_when_it_waits(call)
+        raise_on_synchronisation(call)
 
 
 @pytest.mark.gpu
-def test_drawing_storing_and_imagining_do_not_wait_for_a_gpu():
+def test_replay_and_branch_do_not_synchronise_with_a_gpu():
     for call in data_calls(CUDA):
-        raises_when_it_waits(call)
+        raise_on_synchronisation(call)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_captured_updates_equal_eager_ones(name):
-    """K updates in one graph, replayed three times, drawing included, against as many eager ones from the same seed."""
+def test_update_captured_equals_eager(name):
+    """K updates in one graph, replayed three times, sampling included, against as many eager ones from the same seed."""
     (eager, spec), (graphed, _) = learner(name, CUDA), learner(name, CUDA)
     graphed.load_state_dict(eager.state_dict())
     buffer = replay(spec)
 
     def updates(agent: Learner) -> tuple[Tensor, ...]:
         for _ in range(2 * agent.cycle):
-            metrics = agent.update(drawn(agent, buffer, spec))
+            metrics = agent.update(experience(agent, buffer, spec))
         return tuple(metrics.values())
 
     call = accelerated(lambda: updates(graphed), "cudagraph", CUDA, changes=graphed)
@@ -168,8 +170,8 @@ def test_captured_updates_equal_eager_ones(name):
 
 
 @pytest.mark.gpu
-def test_captured_rollouts_store_what_eager_ones_do():
-    model, eager, obs = dreams(CUDA)
+def test_branch_captured_stores_the_rows_of_eager():
+    model, eager, obs = model_and_buffer(CUDA)
     graphed = ModelBuffer(eager.capacity, eager.spec)
 
     def policy(o: Tensor) -> Tensor:

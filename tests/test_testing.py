@@ -1,4 +1,4 @@
-"""The contract of agents catches what it is there for: one broken agent for each clause."""
+"""The contract of agents is violated by one broken agent for each clause."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ class WrongShape(Sound):
         return super().act(obs, explore)[:, 0]
 
 
-class OutOfTheBox(Sound):
+class OutsideTheBox(Sound):
     def act(self, obs, explore=True):
         return super().act(obs, explore) * 3 + 2 * explore
 
@@ -29,7 +29,7 @@ class WrongType(Sound):
         return super().act(obs, explore).double()
 
 
-class RestlessGreed(Sound):
+class RandomGreedyAction(Sound):
     def act(self, obs, explore=True):
         return super().act(obs, True)
 
@@ -70,7 +70,7 @@ class Idle(Sound):
         return {"critic/loss": batch.reward.mean()}
 
 
-class Waiting(Sound):
+class Synchronising(Sound):
     def update(self, batch):
         metrics = super().update(batch)
         if metrics["critic/loss"] < 0:
@@ -82,12 +82,12 @@ class Replacing(Sound):
     def update(self, batch):
         metrics = super().update(batch)
         self.critics.net.weight[0].data = self.critics.net.weight[0].data.clone()
-        self.kept = [*getattr(self, "kept", []), self.critics.net.weight[0].data]  # or an old address could come round again
+        self.replaced = [*getattr(self, "replaced", []), self.critics.net.weight[0].data]  # or an old address could be used again
         return metrics
 
 
-class Forgetful(Sound):
-    """Does not save where its cycle stands."""
+class UnsavedCount(Sound):
+    """Does not restore the position in its cycle."""
 
     def set_extra_state(self, state):
         super().set_extra_state(state | {"count": 0})
@@ -104,7 +104,7 @@ class FreshMoments(Sound):
 
 
 class Sharing(Sound):
-    """Takes the saved tensors for its own."""
+    """Uses the saved tensors themselves."""
 
     def set_extra_state(self, state):
         for name, optimizer in self.optimizers.items():
@@ -115,7 +115,7 @@ class Sharing(Sound):
         self.count = state["count"]
 
 
-def test_a_sound_agent_passes():
+def test_check_agent_passes_a_sound_agent():
     check_agent(Sound)
 
 
@@ -123,9 +123,9 @@ def test_a_sound_agent_passes():
     ("broken", "message"),
     [
         (WrongShape, "shape"),
-        (OutOfTheBox, r"actions in \[-1, 1\]"),
+        (OutsideTheBox, r"actions in \[-1, 1\]"),
         (WrongType, "float64"),
-        (RestlessGreed, "two different actions"),
+        (RandomGreedyAction, "two different actions"),
         (WithGradient, "sample: expected actions without gradient"),
         (WideValue, "value: expected the shape"),
         (ChangingMetrics, "the metrics"),
@@ -133,30 +133,30 @@ def test_a_sound_agent_passes():
         (VectorMetric, "0-d"),
         (Diverging, "finite"),
         (Idle, "nothing did"),
-        (Waiting, "waits for the device"),
+        (Synchronising, "synchronises with the device"),
         (Replacing, "in place"),
-        (Forgetful, "after load_state_dict"),
+        (UnsavedCount, "after load_state_dict"),
         (Sharing, "after load_state_dict"),
         (FreshMoments, "load_state_dict: expected every tensor"),
     ],
 )
-def test_a_broken_agent_is_caught(broken, message):
+def test_check_agent_names_what_is_broken(broken, message):
     with pytest.raises(AssertionError, match=message):
         check_agent(broken)
 
 
-def test_an_agent_for_discrete_actions_is_checked_in_their_space():
-    class Lazy(Sound):
-        """Takes any specification, but answers discrete ones with a vector."""
+def test_check_agent_checks_discrete_actions_where_supported():
+    class IgnoresDiscrete(Sound):
+        """Accepts any specification, but returns a vector for discrete actions."""
 
         def __init__(self, spec):
             super().__init__(spec._replace(discrete=False))
 
     with pytest.raises(AssertionError, match=r"expected actions of the shape \(1,\)"):
-        check_agent(Lazy)
+        check_agent(IgnoresDiscrete)
 
 
-def test_only_a_user_error_says_that_a_space_is_not_supported():
+def test_check_agent_takes_no_other_error_than_a_user_error_for_an_unsupported_space():
     def build(spec):
         if spec.discrete:
             raise TypeError("no idea")

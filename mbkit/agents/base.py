@@ -1,4 +1,4 @@
-"""What every gradient-based agent shares: owned optimizers, and state that goes round with `state_dict`, in place."""
+"""What every gradient-based agent shares: optimizers, and a state that `load_state_dict` restores in place."""
 
 from copy import deepcopy
 
@@ -7,70 +7,68 @@ from torch import Tensor, nn
 
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
-from mbkit.types import State, Targets
+from mbkit.types import EnvSpec, State, Targets
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float | None = None) -> Tensor:
-    """One step on exactly the parameters this optimizer owns; no other gets a gradient. Returns the detached loss.
+def descend(optimizer: FusedAdam, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
+    """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss.
 
-    `max_norm`: a longer gradient, over all parameters, is shortened to it.
+    `max_grad_norm`: a gradient whose norm, over all these parameters, is larger is scaled down to it.
     """
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    grads = torch.autograd.grad(loss, params)
-    if max_norm is not None:
+    grads = torch.autograd.grad(loss, optimizer.param_groups[0]["params"])
+    if max_grad_norm is not None:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
-    if isinstance(optimizer, FusedAdam):
-        optimizer.descend(grads)
-        return loss.detach()
-    for p, grad in zip(params, grads, strict=True):
-        p.grad = grad
-    optimizer.step()
+        torch._foreach_mul_(grads, (max_grad_norm / (norm + 1e-6)).clamp(max=1))
+    optimizer.descend(grads)
     return loss.detach()
 
 
 def regression_loss(q: Tensor, y: Targets) -> Tensor:
     """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics.
 
-    The sum keeps a critic's step independent of how many others there are.
+    Because of the sum, a critic's gradient does not depend on the number of critics.
     """
     return 0.5 * (y.weight * (q - y.target).square()).mean(1).sum()
 
 
 class LearningAgent(nn.Module):
-    """An agent whose optimizers travel in its `state_dict`; `load_state_dict` keeps every tensor that a captured graph may hold."""
+    """An agent whose optimizers are part of its `state_dict`."""
 
-    cycle = 1  # `update` does the same work on every call
-    on_policy = False  # whether it learns from its newest transitions only, each of them once
-    optimizers: dict[str, FusedAdam]
+    cycle = 1  # calls of `update` after which it does the same work again
+    count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
 
-    def add_optimizers(self, lr: float, **owned: nn.Module | nn.Parameter) -> None:
-        """One Adam for each named owner of parameters. `update` goes through `descend` with them."""
-        self.optimizers = {} if not hasattr(self, "optimizers") else self.optimizers
-        for name, owner in owned.items():
-            params = list(owner.parameters()) if isinstance(owner, nn.Module) else [owner]
-            self.optimizers[name] = FusedAdam(params, lr)
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizers: dict[str, FusedAdam] = {}
+
+    def add_optimizers(self, lr: float, **owners: nn.Module | nn.Parameter) -> None:
+        """One Adam under each name, for a module's parameters or one parameter; none where all are constants."""
+        for name, owner in owners.items():
+            params = [p for p in (owner.parameters() if isinstance(owner, nn.Module) else [owner]) if p.requires_grad]
+            if params:
+                self.optimizers[name] = FusedAdam(params, lr)
 
     def reset(self, mask: Tensor) -> None:
-        """Environments bool [M] begin a new episode; most agents remember nothing."""
+        """Environments bool [M] begin a new episode; most agents store nothing of the last one."""
 
     def get_extra_state(self) -> State:
-        """What `state_dict` holds besides the module's tensors: the optimizers."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        """What `state_dict` holds besides the module's tensors: the optimizers, and the place in the cycle."""
+        return {"count": self.count, **{name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}}
 
     def set_extra_state(self, state: State) -> None:
-        """Inverse of `get_extra_state`, in place."""
+        """Inverse of `get_extra_state`, in place: a captured graph may hold the tensors."""
+        self.count = state["count"]
         for name, optimizer in self.optimizers.items():
-            restore_optimizer_(optimizer, deepcopy(state[name]))  # an optimizer without slots yet would take the given ones for its own
+            restore_optimizer_(optimizer, deepcopy(state[name]))  # a copy: an optimizer without moments yet adopts these tensors
 
 
-def needs_continuous(name: str, discrete: bool, actions: int) -> None:
-    """UserError where an algorithm for boxes meets discrete actions."""
-    if discrete:
-        raise UserError(f"{name} needs continuous actions, but the environment has {actions} discrete ones")
+def needs_continuous(name: str, spec: EnvSpec) -> None:
+    """UserError where the environment's actions are discrete."""
+    if spec.discrete:
+        raise UserError(f"{name} needs continuous actions, but the environment has {spec.action_dim} discrete ones")
 
 
-def needs_discrete(name: str, discrete: bool, dimensions: int) -> None:
-    """UserError where an algorithm for choices meets continuous actions."""
-    if not discrete:
-        raise UserError(f"{name} needs discrete actions, but the environment has continuous ones, of {dimensions} dimensions")
+def needs_discrete(name: str, spec: EnvSpec) -> None:
+    """UserError where the environment's actions are continuous."""
+    if not spec.discrete:
+        raise UserError(f"{name} needs discrete actions, but the environment has continuous ones, of {spec.action_dim} dimensions")

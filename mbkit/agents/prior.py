@@ -1,40 +1,54 @@
-"""Priors pi0 of KL-regularised learners: uniform, a user's function, or a policy that learned before and is held fixed.
+"""Priors pi0 of KL-regularised learners: uniform, a user's function, or the policy of another agent, held fixed.
 
-A prior of discrete actions offers log_probs(obs [B, O]) -> log pi0 of all choices [B, A]; one of continuous actions offers
-log_prob(obs [B, O], action [B, A]) -> log-density on the box [-1, 1]^A [B], differentiable in the action. Letters: B batch,
-O observation, A dimensions of an action, or number of choices.
+Letters: B batch, O observation, A dimensions of an action, or number of discrete actions.
 """
 
 import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.policy_gradient.on_policy import OnPolicyAgent
 from mbkit.envs.known import load_fn
 from mbkit.errors import UserError
 from mbkit.fields import between
 from mbkit.networks.policy import TanhGaussian
 from mbkit.types import EnvSpec
 
-INSIDE = 1 - 1e-6  # the largest action a prior is asked about: at 1 the density of a squashed one is not finite
-ROWS = 64  # observations and actions on which a prior is tried once
+INSIDE = 1 - 1e-6  # largest action at which a prior is evaluated: at 1 the density of a squashed one is not finite
+ROWS = 64  # observations and actions on which a prior is checked
 
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Which prior; fields that every learner with one has."""
+    """The prior of a KL-regularised learner."""
 
-    prior: str = "uniform"  # or module:function of your own, or the directory of a run, whose policy is then held fixed
-    prior_uniform: float = between(0.0, 0, 1)  # share of the uniform distribution that is mixed in, so that nothing is ruled out
+    prior: str = "uniform"  # prior policy: uniform, module:function, or the directory of a run, whose policy is held fixed
+    prior_uniform: float = between(0.0, 0, 1, when="prior!=uniform")  # share of the uniform distribution in the prior
+
+
+@runtime_checkable
+class DiscretePrior(Protocol):
+    """A policy of discrete actions that has log-probabilities: agents such as SoftQ or PPO, or an object of the user's."""
+
+    def log_probs(self, obs: Tensor) -> Tensor: ...  # noqa: D102 - obs [B, O] -> log pi0 of all actions [B, A]
+
+
+@runtime_checkable
+class ContinuousPrior(Protocol):
+    """A policy of continuous actions that has a density on the box [-1, 1]^A."""
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor: ...  # noqa: D102 - log-density [B], differentiable in action [B, A]
+
+
+PriorPolicy = DiscretePrior | ContinuousPrior | TanhGaussian  # policies that a learner accepts as its prior
 
 
 class Uniform(nn.Module):
-    """Every choice, or every point of the box, alike: log pi0 = -log A, or -A log 2."""
+    """The uniform distribution over discrete actions or over the box: log pi0 = -log A, or -A log 2."""
 
     def __init__(self, actions: int) -> None:
         super().__init__()
@@ -49,24 +63,8 @@ class Uniform(nn.Module):
         return obs.new_full((len(obs),), -self.actions * math.log(2))
 
 
-class Function(nn.Module):
-    """A function of the user's: (obs) -> [B, A] for choices, (obs, action) -> [B] for boxes."""
-
-    def __init__(self, fn: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def log_probs(self, obs: Tensor) -> Tensor:
-        """[B, A]."""
-        return self.fn(obs)
-
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[B]."""
-        return self.fn(obs, action)
-
-
 class Squashed(nn.Module):
-    """A squashed Gaussian policy as it stands now."""
+    """A copy of a squashed Gaussian policy, held fixed."""
 
     def __init__(self, policy: TanhGaussian) -> None:
         super().__init__()
@@ -80,108 +78,115 @@ class Squashed(nn.Module):
         return each.sum(-1)
 
 
-class Choices(nn.Module):
-    """A frozen agent of discrete actions, by its own account of log pi."""
-
-    def __init__(self, agent: nn.Module, log_probs: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.agent, self._log_probs = agent.requires_grad_(False), log_probs
-
-    def log_probs(self, obs: Tensor) -> Tensor:
-        """[B, A]."""
-        return self._log_probs(obs)
-
-
-class Mixed(nn.Module):
-    """(1 - share) pi0 + share uniform: full support, and a log-ratio that is bounded from above."""
-
-    def __init__(self, prior: nn.Module, actions: int, share: float) -> None:
-        super().__init__()
-        self.prior, self.uniform = prior, Uniform(actions)
-        self.shares = math.log1p(-share) if share < 1 else -math.inf, math.log(share)
-
-    def log_probs(self, obs: Tensor) -> Tensor:
-        """[B, A]."""
-        return torch.logaddexp(self.prior.log_probs(obs) + self.shares[0], self.uniform.log_probs(obs) + self.shares[1])  # type: ignore[operator]
-
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """[B]."""
-        return torch.logaddexp(self.prior.log_prob(obs, action) + self.shares[0], self.uniform.log_prob(obs, action) + self.shares[1])  # type: ignore[operator]
-
-
-def make_prior(cfg: PriorConfig, spec: EnvSpec, given: Any = None) -> Any:
-    """The prior that `cfg` names, or a policy that is `given`; checked once on random rows.
+class Prior(nn.Module):
+    """The prior of a learner: (1 - share) pi0 + share uniform. With a share it has full support, and log(pi / pi0) has a bound.
 
     Args:
-        cfg: the agent's configuration.
-        spec: dimensions of the environment.
-        given: an object with log_probs(obs), or log_prob(obs, action) for continuous actions, or a TanhGaussian; None: as `cfg` says.
+        log_density: log pi0 [B, A] of obs [B, O], or log pi0 [B] of obs and action [B, A].
+        policy: the object whose method `log_density` is; a module's parameters are held fixed.
+        actions: A.
+        share: of the uniform distribution.
+    """
+
+    def __init__(self, log_density: Callable[..., Tensor], policy: object, actions: int, share: float) -> None:
+        super().__init__()
+        self.log_density, self.uniform, self.share = log_density, Uniform(actions), share
+        self.policy = policy.requires_grad_(False) if isinstance(policy, nn.Module) else None
+
+    def log_probs(self, obs: Tensor) -> Tensor:
+        """log pi0 of all discrete actions, [B, A]."""
+        log_pi0 = self.log_density(obs)
+        return mixed(log_pi0, self.uniform.log_probs(obs), self.share) if self.share else log_pi0
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        """log pi0 of continuous actions [B, A], [B]."""
+        log_pi0 = self.log_density(obs, action)
+        return mixed(log_pi0, self.uniform.log_prob(obs, action), self.share) if self.share else log_pi0
+
+
+def mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """log((1 - share) p + share q), of any shape."""
+    return torch.logaddexp(log_p + (math.log1p(-share) if share < 1 else -math.inf), log_q + math.log(share))
+
+
+def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = None) -> Prior:
+    """The prior of a learner: `policy`, or the one that `cfg` names; checked once on random rows.
 
     Raises:
         UserError: neither a function nor a policy, or one that fails `check_prior`.
     """
-    name, method = f"agent.prior={cfg.prior}", "log_probs" if spec.discrete else "log_prob"
-    if given is not None:
-        given = Squashed(given) if isinstance(given, TanhGaussian) else given
-        if not hasattr(given, method):
-            expected = f"a policy with {method}({'obs' if spec.discrete else 'obs, action'})"
-            raise UserError(f"{name}: expected {expected}, came a {type(given).__name__}")
-        prior = given.requires_grad_(False) if isinstance(given, nn.Module) else Function(getattr(given, method))
-    elif cfg.prior == "uniform":
-        prior = Uniform(spec.action_dim)
+    name = f"agent.prior={cfg.prior}"
+    if policy is None and cfg.prior == "uniform":
+        policy = Uniform(spec.action_dim)
+    elif isinstance(policy, TanhGaussian):
+        policy = Squashed(policy)
+    if policy is not None:
+        log_density = log_density_of(policy, spec.discrete, name)
     elif ":" in cfg.prior:
-        prior = Function(load_fn(cfg.prior))
+        log_density = load_fn(cfg.prior)
     else:
         raise UserError(f"{name}: expected uniform, module:function, or the directory of a run; there is no such directory")
-    prior.to(spec.device)
-    check_prior(prior, spec, name)
-    return Mixed(prior, spec.action_dim, cfg.prior_uniform) if cfg.prior_uniform else prior
+    prior = Prior(log_density, policy, spec.action_dim, cfg.prior_uniform).to(spec.device)
+    check_prior(log_density, spec, name)
+    return prior
 
 
-@torch.no_grad()
-def check_prior(prior: Any, spec: EnvSpec, name: str) -> None:
-    """UserError naming the prior where it has another shape, is not finite, does not sum to 1 (choices) or has no gradient (boxes)."""
-    draw = torch.Generator().manual_seed(0)  # its own: the run's random numbers are not spent
+def log_density_of(policy: DiscretePrior | ContinuousPrior, discrete: bool, name: str) -> Callable[..., Tensor]:
+    """The method of a policy that returns log pi0; UserError where it lacks the one for this kind of actions."""
+    if discrete and isinstance(policy, DiscretePrior):
+        return policy.log_probs
+    if not discrete and isinstance(policy, ContinuousPrior):
+        return policy.log_prob
+    method = "log_probs(obs)" if discrete else "log_prob(obs, action)"
+    raise UserError(f"{name}: expected a policy with {method}, came a {type(policy).__name__}")
+
+
+def check_prior(log_density: Callable[..., Tensor], spec: EnvSpec, name: str) -> None:
+    """UserError where log pi0 of random rows has another shape, is not finite, does not sum to 1 (discrete), or has no gradient (boxes)."""
+    draw = torch.Generator().manual_seed(0)  # not the run's generator, whose numbers must not be spent
     obs = torch.randn(ROWS, spec.obs_dim, generator=draw).to(spec.device)
     action = torch.rand(ROWS, spec.action_dim, generator=draw).to(spec.device) * 2 - 1
-    action[: ROWS // 4] = action[: ROWS // 4].sign() * INSIDE  # corners
-    shape = (ROWS, spec.action_dim) if spec.discrete else (ROWS,)
-    asked = f"obs {[ROWS, spec.obs_dim]}" + ("" if spec.discrete else f", action {[ROWS, spec.action_dim]}")
-    expected = f"{name} of {asked}: expected log-{'probabilities' if spec.discrete else 'densities'} of shape {list(shape)}"
+    action[: ROWS // 4] = action[: ROWS // 4].sign() * INSIDE  # corners of the box
+    arguments = (obs,) if spec.discrete else (obs, action)
+    shape = [ROWS, spec.action_dim] if spec.discrete else [ROWS]
+    of = ", ".join(f"{label} {list(x.shape)}" for label, x in zip(("obs", "action"), arguments, strict=False))
+    expected = f"{name} of {of}: expected log-{'probabilities' if spec.discrete else 'densities'} of shape {shape}"
     try:
-        found = prior.log_probs(obs) if spec.discrete else prior.log_prob(obs, action)
-        shown = list(found.shape)
+        with torch.no_grad():
+            log_pi0 = log_density(*arguments)
+        shown = list(log_pi0.shape)
     except Exception as error:  # whatever the user's function raises
         raise UserError(f"{expected}, got {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
-    if not isinstance(found, Tensor):
-        raise UserError(f"{expected} as a torch.Tensor, got a {type(found).__module__}.{type(found).__name__}")
-    if shown != list(shape) or not found.is_floating_point():
-        raise UserError(f"{expected}, got {found.dtype} {shown}")
-    if not found.isfinite().all():
-        bad = int((~found.isfinite()).flatten(1).any(1).sum()) if spec.discrete else int((~found.isfinite()).sum())
-        where = "choices" if spec.discrete else "points of the box [-1, 1]"
-        raise UserError(f"{expected}, finite at all {where}, which its support must cover; in {bad} of {ROWS} rows it is not")
-    if spec.discrete and not torch.allclose(total := found.exp().sum(-1), torch.ones_like(found[:, 0]), atol=1e-3):
+    if not isinstance(log_pi0, Tensor):
+        raise UserError(f"{expected} as a torch.Tensor, got a {type(log_pi0).__module__}.{type(log_pi0).__name__}")
+    if shown != shape or not log_pi0.is_floating_point():
+        raise UserError(f"{expected}, got {log_pi0.dtype} {shown}")
+    if infinite := int((~log_pi0.isfinite()).reshape(ROWS, -1).any(1).sum()):
+        where = "actions" if spec.discrete else "points of the box [-1, 1]"
+        raise UserError(f"{expected}, finite at all {where}, which its support must cover; in {infinite} of {ROWS} rows it is not")
+    if spec.discrete and not torch.allclose(total := log_pi0.exp().sum(-1), torch.ones_like(log_pi0[:, 0]), atol=1e-3):
         raise UserError(f"{expected} whose probabilities sum to 1, got a sum of {float(total[0]):.3g}")
-    if not spec.discrete:
-        with torch.enable_grad():  # type: ignore[no-untyped-call]
-            followed = prior.log_prob(obs, action.requires_grad_()).requires_grad
-        if not followed and not torch.equal(found, prior.log_prob(obs, action.detach().flip(0))):  # a constant needs no gradient
-            raise UserError(f"{expected} that are differentiable in the action, got no gradient (detach, numpy or no_grad inside?)")
+    if not spec.discrete and not has_gradient(log_density, obs, action):
+        raise UserError(f"{expected} that are differentiable in the action, got no gradient (detach, numpy or no_grad inside?)")
 
 
-def policy_of(agent: nn.Module, discrete: bool) -> nn.Module:
-    """What a learned agent would do, as a prior: its policy held fixed.
+def has_gradient(log_density: Callable[..., Tensor], obs: Tensor, action: Tensor) -> bool:
+    """Whether a gradient reaches the action; a density that is constant in it needs none."""
+    log_pi0 = log_density(obs, action.clone().requires_grad_())
+    return log_pi0.requires_grad or torch.equal(log_pi0, log_density(obs, action.flip(0)))
+
+
+def policy_of(agent: nn.Module, discrete: bool) -> DiscretePrior | ContinuousPrior:
+    """The policy of a trained agent, held fixed, for use as a prior.
 
     Raises:
         UserError: an agent without probabilities (DQN, DDPG, ...), or whose policy has atoms at the sides of the box (PPO, ...).
     """
-    policy = getattr(agent, "policy", None)
-    if isinstance(policy, TanhGaussian):
+    policy = dict(agent.named_children()).get("policy")
+    if not discrete and isinstance(policy, TanhGaussian):
         return Squashed(policy)
-    if discrete and isinstance(agent, OnPolicyAgent):
-        return Choices(agent, lambda obs: agent.distribution(obs).log_probs())  # type: ignore[attr-defined]
-    if discrete and hasattr(agent, "log_probs"):
-        return Choices(agent, lambda obs: agent.log_probs(obs))  # type: ignore[operator]
-    wanted = "choice probabilities (soft_q, munchausen_dqn, sac_discrete, kl_sac, ppo)" if discrete else "a squashed Gaussian (sac, kl_sac)"
-    raise UserError(f"a prior's policy needs {wanted}; came a run of {type(agent).__name__}")
+    if discrete and isinstance(agent, DiscretePrior):
+        return agent.requires_grad_(False)
+    probabilities = "probabilities of discrete actions (soft_q, munchausen_dqn, sac_discrete, kl_sac, ppo)"
+    kind = probabilities if discrete else "a squashed Gaussian (sac, kl_sac)"
+    raise UserError(f"a prior's policy needs {kind}; came a run of {type(agent).__name__}")

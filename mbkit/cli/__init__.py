@@ -1,5 +1,6 @@
-"""The `mbkit` command."""
+"""The `mbkit` command: a file per group of commands, all registered with one app."""
 
-from mbkit.cli.app import LISTED, app, main
+from mbkit.cli import listing, reporting, runs, theory
+from mbkit.cli.app import app, main
 
-__all__ = ["LISTED", "app", "main"]
+__all__ = ["app", "listing", "main", "reporting", "runs", "theory"]

@@ -1,14 +1,12 @@
-"""YAML preset + command-line overrides -> one typed, validated, frozen `Experiment`.
+"""Defaults <- preset <- the user's options, composed to one typed, validated, frozen `Experiment`.
 
-An algorithm's registry entry says which groups it has and which part stands in each by default (`planner="icem"`); a preset in
-`configs/ALGO/ENV.yaml` and the user's `key=value` words go on top, in that order. Every mistake is a `UserError` that names the key.
+An algorithm's registry entry says which groups it has, which part stands in each by default and which class of loop options it uses. Every
+mistake is a `UserError` that names the option; an option without a meaning in the experiment is a mistake too.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
@@ -16,93 +14,33 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbkit import registry
-from mbkit.config.schema import GROUPS, CheckpointConfig, EvalConfig, Experiment, LoopConfig, Options, Part
+from mbkit.config.conditions import UNKNOWN, counting, default_of, meaningless
+from mbkit.config.identity import flatten
+from mbkit.config.reading import is_own_file, parse_overrides, read_preset
+from mbkit.config.schema import (
+    GROUPS,
+    LOOPS,
+    CheckpointConfig,
+    EvalConfig,
+    Experiment,
+    FreshLoop,
+    OldTrajectoryLoop,
+    OnlineLoop,
+    Options,
+    Part,
+    ReplayLoop,
+    TrajectoryLoop,
+)
 from mbkit.errors import UserError
 from mbkit.registry import Entry, nearest
 
 REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
-
-
-REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
-
-# --- reading
-
-
-def config_root() -> Path:
-    """Where the presets live: inside the installed package, or at the top of the source tree."""
-    installed = Path(__file__).parent.parent / "configs"
-    return installed if installed.is_dir() else installed.parent.parent / "configs"
-
-
-ODD = {
-    r"[+-]?0[0-9_]+(\.[0-9_]*)?([eE][+-]?[0-9]+)?": "has a leading zero, which YAML may read as octal; write the number without it",
-    r"[+-]?[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?": "is a number to the base of sixty in YAML; write it in seconds, or in quotes",
-}
-
-
-def refuse_odd_numbers(text: str, where: str) -> None:
-    """YAML reads `lr: 00143` as octal 99 and `steps: 1:30` as 90; nobody means that."""
-    numbers = (token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken) and token.plain)
-    for number in numbers:
-        for pattern, why in ODD.items():
-            if re.fullmatch(pattern, number):
-                raise UserError(f"{where}: {number} {why}")
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML the way OmegaConf does (1e-3 is a number); a syntax error names its source."""
-    try:
-        refuse_odd_numbers(text, where)
-        return OmegaConf.to_container(OmegaConf.create({"value": OmegaConf.create(text)}))["value"]  # type: ignore[index,call-overload]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
-
-
-def preset_path(algo: str, env: str, preset: str | None) -> Path | None:
-    """File of the preset, None where the environment has no default one; an unknown named preset is an error."""
-    stem = env.replace("/", "-") + (f".{preset}" if preset else "")
-    path = config_root() / algo / f"{stem}.yaml"
-    if path.is_file():
-        return path
-    if preset is None:
-        return None
-    have = [p.stem.removeprefix(env + ".") for p in (config_root() / algo).glob(f"{env.replace('/', '-')}.*.yaml")]
-    raise UserError(f"there is no preset {preset!r} for {algo} on {env}; {nearest(preset, have)}")
-
-
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """["agent.lr=1e-3", "planner=cem"] -> {"agent": {"lr": 0.001}, "planner": {"name": "cem"}}; later words win."""
-    tree: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-            raise UserError(f"cannot read {word!r}: options are written key=value, for example steps=3000 or planner.iterations=5")
-        value = _scalar(text, word)
-        *path, last = key.split(".")
-        if not path and last in REGISTRIES and not isinstance(value, Mapping):
-            path, last = [last], "name"
-        node = tree
-        for name in path:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise UserError(f"{word!r} sets a part of {name!r}, which an earlier option set to {node!r}")
-        node[last] = value
-    return tree
-
-
-def _scalar(text: str, word: str) -> Any:
-    try:
-        refuse_odd_numbers(text, word)
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text else "value: ''"))["value"]  # type: ignore[call-overload,index]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"cannot read the value of {word!r}: {str(error).splitlines()[0]}") from error
-
-
-# ------------------------------------------------------------------------------------------------------------------- composing
+# the loop of an agent alone, by the first kind of experience that it learns from
+LOOP_OF = {"old_trajectories": OldTrajectoryLoop, "trajectories": TrajectoryLoop, "replay": ReplayLoop, "fresh": FreshLoop}
 
 
 def algorithm(algo: str) -> Entry:
-    """Recipes and agents share one namespace."""
+    """The entry of a recipe or of an agent alone, which share one namespace."""
     if algo in registry.recipes:
         return registry.recipes[algo]
     if algo in registry.agents:
@@ -111,29 +49,44 @@ def algorithm(algo: str) -> Entry:
     raise UserError(f"unknown algorithm {algo!r}; {nearest(algo, known)}")
 
 
+def loop_class(entry: Entry) -> type:
+    """The class of an algorithm's loop options: the recipe's, or by what an agent alone learns from."""
+    if entry.loop is not None:
+        return entry.loop
+    return next((LOOP_OF[kind] for kind in LOOP_OF if kind in entry.learns_from), OnlineLoop)
+
+
+def own_group(entry: Entry) -> str:
+    """The group that an algorithm's own configuration fills: of a recipe round an exchangeable agent it is `imagination`."""
+    return "imagination" if "agent" in entry.defaults else "agent"
+
+
 def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Defaults <- preset <- `key=value` words. Raises UserError naming the first key that is unknown, mistyped or out of range."""
-    entry = algorithm(algo)
-    words = parse_overrides(overrides)
-    chosen = words.get("agent")
-    for key, given in (("algo", "algo" in words), ("agent", isinstance(chosen, Mapping) and "name" in chosen)):
-        if given and (key == "algo" or "agent" not in entry.defaults):
+    """The experiment of an algorithm, its preset and `key=value` options.
+
+    Raises:
+        UserError: an option that is unknown, mistyped, out of range, or without a meaning here.
+    """
+    entry, options = algorithm(algo), parse_overrides(overrides)
+    agent = options.get("agent")
+    for key, typed in (("algo", "algo" in options), ("agent", isinstance(agent, Mapping) and "name" in agent)):
+        if typed and (key == "algo" or "agent" not in entry.defaults):
             raise UserError(f"{key}= is not an option: the algorithm is the word after `train`, here {algo!r}")
-    env = words.get("env", entry.defaults.get("env"))
+    env = options.get("env", entry.defaults.get("env"))
     if not isinstance(env, str):
         raise UserError(f"env must be the name of an environment, e.g. env=cartpole or env=HalfCheetah-v5; came {env!r}")
-    layers = [dict(entry.defaults)]
-    path = preset_path(algo, env, words.get("preset"))
-    if path is not None:
-        layers.append(read_yaml(path.read_text(), path.name) or {})
-    tree: dict[str, Any] = {}
-    for layer in [*layers, words]:
-        tree = _merge(tree, layer)
-    return from_dict({**tree, "algo": algo, "env": env})
+    preset = read_preset(algo, env, options.get("preset"))
+    typed_tree = merge(preset, options) if is_own_file(options.get("preset")) else options
+    tree = {**merge(merge(entry.defaults, preset), options), "algo": algo, "env": env}
+    experiment = from_dict(tree, frozenset(flatten(typed_tree)))
+    without = meaningless(experiment, entry)
+    refuse_meaningless(experiment, entry, without)
+    counted = without_keys(tree, without)  # without what a preset sets beside a condition that an option removed
+    return experiment if counted == tree else from_dict(counted, experiment.typed)
 
 
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` wins; a group whose part is swapped forgets the fields of the old part."""
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` wins; a group whose part is exchanged forgets the options of the old part."""
     out = dict(low)
     for key, value in high.items():
         if key in REGISTRIES and isinstance(value, str):
@@ -141,54 +94,102 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         old = out.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             swapped = key in REGISTRIES and value.get("name", old.get("name")) != old.get("name")
-            value = dict(value) if swapped else _merge(old, value)
+            value = dict(value) if swapped else merge(old, value)
         out[key] = value
     return out
 
 
-def from_dict(tree: Mapping[str, Any]) -> Experiment:
-    """The tree of a config.yaml, checked field by field."""
+def without_keys(tree: Mapping[str, Any], keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The tree without the leaves named in `keys`, "agent.tau"."""
+    pruned = {k: without_keys(v, keys, f"{prefix}{k}.") if isinstance(v, Mapping) else v for k, v in tree.items()}
+    return {k: v for k, v in pruned.items() if f"{prefix}{k}" not in keys}
+
+
+def refuse_meaningless(experiment: Experiment, entry: Entry, without: Mapping[str, str]) -> None:
+    """UserError where the user typed options that mean nothing, naming them, what they need, and what counts instead."""
+    typed = [key for key in without if key in experiment.typed]
+    if not typed:
+        return
+    needs = "; ".join(f"{key} counts only where {without[key]}" for key in typed)
+    group = typed[0].rpartition(".")[0]
+    names = counting(experiment, group, dict(without))
+    raise UserError(f"{', '.join(typed)} {have(typed)} no meaning here: {needs}; of {group}.* these have one: {', '.join(names) or 'none'}")
+
+
+def have(names: Sequence[str]) -> str:
+    """ "has" or "have"."""
+    return "have" if len(names) > 1 else "has"
+
+
+def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> Experiment:
+    """The tree of a config.yaml, checked option by option; `typed` are the keys that the user set himself."""
     if not isinstance(tree, Mapping):
         raise UserError(f"a configuration is a mapping of options to values; came a {type(tree).__name__}")
     entry = algorithm(str(tree.get("algo")))
     top = {k: v for k, v in tree.items() if k not in GROUPS}
-    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": LoopConfig}
-    known = {f.name for f in fields(Experiment)}
+    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry)}
+    known = {f.name for f in fields(Experiment)} - {"typed"}
     for key in tree:
         if key not in known:
             raise UserError(f"unknown option {key!r}; {nearest(key, known)}")
-    values: dict[str, Any] = {k: _fill(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
+    refuse_foreign(entry, top.get("loop", {}))
+    values: dict[str, Any] = {k: filled(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
     for group in GROUPS:
         values[group] = _part(entry, group, tree.get(group))
-    options = _fill(Options, top, "")
-    return Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values)
+    options = filled(Options, top, "")
+    check_agent(entry, values["agent"])
+    if options.gamma == 1 and not (entry.loop is not None and own_group(entry) == "agent"):
+        raise UserError("gamma=1 is out of range: expected in [0, 1), since values of an endless future are learned")
+    return Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)
 
 
-def own_group(entry: Entry) -> str:
-    """The group that the algorithm's own configuration fills: a recipe round an exchangeable agent says how it imagines."""
-    return "imagination" if "agent" in entry.defaults else "agent"
+def refuse_foreign(entry: Entry, loop: Any) -> None:
+    """UserError where the loop is set an option of another way of learning."""
+    mine = {f.name for f in fields(loop_class(entry))}
+    others = {f.name for cls in LOOPS for f in fields(cls)} - mine
+    foreign = [f"loop.{key}" for key in loop if key in others] if isinstance(loop, Mapping) else []
+    if foreign:
+        regime = "plans with a model" if entry.loop is not None else f"learns from {' and '.join(entry.learns_from)}".replace("_", " ")
+        regime = regime if own_group(entry) == "agent" else f"updates its agent on {' and '.join(entry.learns_from)} data"
+        names = ", ".join(sorted(mine))
+        raise UserError(
+            f"{', '.join(foreign)} {have(foreign)} no meaning for {entry.name}, which {regime}; of loop.* these have one: {names}"
+        )
 
 
-def _part(entry: Entry, group: str, given: Any) -> Part | None:
-    given = {"name": given} if isinstance(given, str) else dict(given or {})
+def check_agent(entry: Entry, agent: Part | None) -> None:
+    """UserError where the chosen agent cannot learn from what the recipe offers it."""
+    if agent is None or own_group(entry) == "agent":
+        return
+    can = registry.agents[agent.name].learns_from
+    if not set(entry.learns_from) & set(can):
+        suited = [e.name for e in registry.agents if set(entry.learns_from) & set(e.learns_from)]
+        raise UserError(
+            f"agent {agent.name!r} learns from {' and '.join(can)}, but {entry.name} offers {' and '.join(entry.learns_from)} data; "
+            f"expected one of {', '.join(suited)}".replace("_", " ")
+        )
+
+
+def _part(entry: Entry, group: str, options: Any) -> Part | None:
+    options = {"name": options} if isinstance(options, str) else dict(options or {})
     if group == own_group(entry):
-        given.pop("name", None)
-        return Part(entry.name, _fill(entry.config, given, f"{group}."))
+        options.pop("name", None)
+        return Part(entry.name, filled(entry.config, options, f"{group}."))
     if group not in entry.defaults:
-        if given:
-            raise UserError(f"{entry.name} has no {group}: the option {group}={given!r} does not apply")
+        if options:
+            raise UserError(f"{entry.name} has no {group}: the option {group}={options!r} does not apply")
         return None
-    name = given.pop("name", entry.defaults[group]["name"])
-    return Part(name, _fill(REGISTRIES[group][str(name)].config, given, f"{group}."))
+    name = options.pop("name", entry.defaults[group]["name"])
+    return Part(name, filled(REGISTRIES[group][str(name)].config, options, f"{group}."))
 
 
-def _fill(cls: type, given: Any, prefix: str) -> Any:
-    """`cls` with the given fields set, one at a time so that the culprit can be named."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{prefix.rstrip('.')} is a group of options ({', '.join(f.name for f in fields(cls))}); came {given!r}")
+def filled(cls: type, options: Any, prefix: str) -> Any:
+    """`cls` with these options set, one at a time so that the culprit can be named."""
+    if not isinstance(options, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} is a group of options ({', '.join(f.name for f in fields(cls))}); came {options!r}")
     known = {f.name: f for f in fields(cls)}
     plain = OmegaConf.structured(cls)
-    for key, value in given.items():
+    for key, value in options.items():
         if key not in known:
             raise UserError(f"unknown option {prefix}{key!s}; {nearest(f'{prefix}{key}', [prefix + name for name in known])}")
         if isinstance(value, float) and value.is_integer() and get_type_hints(cls)[key] is int:
@@ -196,7 +197,7 @@ def _fill(cls: type, given: Any, prefix: str) -> Any:
         try:
             plain = OmegaConf.merge(plain, {key: value})
         except OmegaConfBaseException:
-            raise UserError(f"{prefix}{key}={value!r} does not fit: expected {type_words(cls, key)}") from None
+            raise UserError(f"{prefix}{key}={value!r} does not fit: expected {type_text(cls, key)}") from None
     config = OmegaConf.to_object(plain)
     for name, f in known.items():
         check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
@@ -208,16 +209,13 @@ def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             continue
-        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
-        above, below = limits.get("above", -math.inf), limits.get("below", math.inf)
-        if not math.isfinite(number) or not (low <= number <= high and above < number < below):
-            raise UserError(f"{name}={value!r} is out of range: expected {range_words(limits) or 'a number'}")
+        low, high, above = limits.get("low", -math.inf), limits.get("high", math.inf), limits.get("above", -math.inf)
+        if not math.isfinite(number) or not (low <= number <= high and number > above):
+            raise UserError(f"{name}={value!r} is out of range: expected {range_text(limits) or 'a number'}")
 
 
-def range_words(limits: Mapping[str, Any]) -> str:
-    """'> 0', '>= 1', 'in [0, 1]', 'in [0, 1)' or ''."""
-    if "below" in limits:
-        return f"in [{limits['low']}, {limits['below']})"
+def range_text(limits: Mapping[str, Any]) -> str:
+    """'> 0', '>= 1', '<= 0', 'in [0, 1]' or ''."""
     if "above" in limits:
         return f"> {limits['above']}"
     if "low" in limits and "high" in limits:
@@ -225,13 +223,31 @@ def range_words(limits: Mapping[str, Any]) -> str:
     return f">= {limits['low']}" if "low" in limits else f"<= {limits['high']}" if "high" in limits else ""
 
 
-def type_words(cls: type, key: str) -> str:
+def type_text(cls: type, key: str) -> str:
     """A field's type as a user reads it."""
     hint = get_type_hints(cls)[key]
-    words = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    return words.replace("typing.", "").replace("Literal", "one of ")
+    text = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    return text.replace("typing.", "").replace("Literal", "one of ")
 
 
-def to_yaml(experiment: Experiment) -> str:
-    """The experiment as a config.yaml that `from_dict` takes back."""
-    return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None)
+def check_actions(experiment: Experiment, actions: str) -> None:
+    """UserError where the user typed an option that means nothing with the environment's "continuous" or "discrete" actions."""
+    entry = algorithm(experiment.algo)
+    refuse_meaningless(experiment, entry, meaningless(experiment, entry, actions))
+
+
+def to_yaml(experiment: Experiment, actions: str | None = None) -> str:
+    """The experiment as a config.yaml that `from_dict` takes back; options without a meaning are left out at their defaults.
+
+    `actions` is "continuous" or "discrete" where the environment's are known.
+    """
+    without = meaningless(experiment, algorithm(experiment.algo), actions)
+    at_default = {key: None for key in without if _is_default(experiment, key)}
+    return yaml.safe_dump(without_keys(experiment.to_dict(), at_default), sort_keys=False, default_flow_style=None)
+
+
+def _is_default(experiment: Experiment, key: str) -> bool:
+    group, _, name = key.rpartition(".")
+    options = experiment.group(group)
+    default = next(default_of(f) for f in fields(options) if f.name == name)
+    return default is not UNKNOWN and getattr(options, name) == default

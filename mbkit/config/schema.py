@@ -1,19 +1,19 @@
-"""What an experiment consists of: the options that hold for every algorithm, and the parts that stand in its groups."""
+"""What an experiment consists of: options that hold for every algorithm, the loop's options by regime, and the parts in its groups."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple
 
-from mbkit.fields import at_least, between, fraction
+from mbkit.fields import at_least, between, option
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """When and how the policy is scored: deterministic actions on seeds that training never sees."""
+    """When and how the policy is scored: deterministic actions on seeds that training never uses."""
 
     every: int = at_least(0, 0)  # environment steps between evaluations; 0: only when training ends
-    episodes: int = at_least(10, 1)  # episodes per evaluation, all run at once
-    video: bool = True  # film one episode when training ends
+    episodes: int = at_least(10, 1)  # episodes per evaluation, run side by side
+    video: bool = True  # one filmed episode when training ends
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,85 @@ class CheckpointConfig:
     """What a killed run can come back to."""
 
     every: int = at_least(1000, 0)  # environment steps between checkpoints; 0: only when training ends
-    keep: Literal["last", "best", "all"] = "last"  # best: the highest evaluation, beside the newest
+    keep: Literal["last", "best", "all"] = "last"  # stored checkpoints; best: the highest evaluation, beside the newest
+
+
+# --- loops: a class of options for each way of learning ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class LoopConfig:
-    """The online loop: act, store, learn."""
+class OnlineLoop:
+    """Environments stepped side by side."""
 
-    warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions first. PETS: one trial
-    fit: bool = True  # train the model; False keeps what dynamics.load brought
-    fit_every: int = at_least(0, 0)  # environment steps between model fits; 0: whenever an episode ends, as in PETS
-    updates_per_step: float = between(1.0, 0, 10_000)  # an agent's gradient updates per environment step; 0.1: one every ten steps
-    batch_size: int = at_least(256, 1)  # transitions per gradient update of an agent
-    n_step: int = between(1, 1, 1000)  # steps of real reward in an agent's targets
-    mode: Literal["eager", "cudagraph"] = "eager"  # "cudagraph": all updates of a step are one CUDA graph, sampling included
     num_envs: int = at_least(1, 1)  # environments stepped side by side
-    buffer_size: int = at_least(1_000_000, 1)  # transitions remembered
-    rollout_steps: int = at_least(128, 1)  # of each environment between two updates of an agent that learns from trajectories
-    rollouts_kept: int = at_least(0, 0)  # trajectories remembered for `replays`
-    replays: int = at_least(0, 0)  # updates on remembered trajectories after each fresh one, for agents that correct for their age
     log_every: int = at_least(100, 1)  # environment steps between lines of training metrics
+
+
+@dataclass(frozen=True)
+class StoringLoop(OnlineLoop):
+    """The same, with a replay buffer."""
+
+    buffer_size: int = at_least(1_000_000, 1)  # replay capacity, transitions
+
+
+@dataclass(frozen=True)
+class ReplayLoop(StoringLoop):
+    """An agent's updates on batches of replayed transitions."""
+
+    warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions at the beginning
+    updates_per_step: float = between(1.0, 0, 10_000)  # replay ratio, gradient updates per environment step; 0.1: one every ten steps
+    batch_size: int = at_least(256, 1)  # transitions per gradient update
+    n_step: int = between(1, 1, 1000)  # real rewards summed in an agent's targets
+    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: all updates of a step are one CUDA graph, sampling included
+
+
+@dataclass(frozen=True)
+class FreshLoop(OnlineLoop):
+    """On-policy updates on the newest transitions, each of them used once."""
+
+    updates_per_step: float = between(1.0, 0, 10_000)  # gradient updates per environment step; 0.125: one every eight steps
+    batch_size: int = at_least(256, 1)  # newest transitions per gradient update
+    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: all updates of a step are one CUDA graph, sampling included
+
+
+@dataclass(frozen=True)
+class TrajectoryLoop(OnlineLoop):
+    """One update on the consecutive steps since the last one."""
+
+    rollout_steps: int = at_least(128, 1)  # environment steps of each environment between two updates
+    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: an update, all its epochs included, is one CUDA graph
+
+
+@dataclass(frozen=True)
+class OldTrajectoryLoop(TrajectoryLoop):
+    """The same, with off-policy updates on trajectories of earlier policies."""
+
+    stored_rollouts: int = at_least(0, 0)  # trajectories stored for off-policy updates
+    off_policy_updates: int = at_least(0, 0)  # updates on stored trajectories after each on-policy update
+
+
+@dataclass(frozen=True)
+class PlanLoop(StoringLoop):
+    """Planning with a model that is fitted as data arrives."""
+
+    warmup_steps: int = at_least(200, 0)  # environment steps of uniformly random actions at the beginning. PETS: one trial
+    fit: bool = option(True, when="dynamics!=mujoco")  # training of the model; false uses what dynamics.load brought
+    fit_every: int = at_least(
+        0, 0, when="dynamics!=mujoco, fit=true"
+    )  # environment steps between fits; 0: when an episode ends, as in PETS
+
+
+@dataclass(frozen=True)
+class ModelLoop(ReplayLoop):
+    """An agent's updates, and a model that is fitted to the replay."""
+
+    fit: bool = True  # training of the model; false uses what dynamics.load brought
+    fit_every: int = at_least(0, 0)  # environment steps between fits of the model; 0: whenever an episode ends
+
+
+LOOPS = (StoringLoop, ReplayLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop)
+
+# --- parts and the experiment -----------------------------------------------------------------------------------------------------------
 
 
 class Part(NamedTuple):
@@ -58,17 +117,17 @@ class Options:
     """The options that hold for every algorithm."""
 
     algo: str
-    env: str  # a Gymnasium name, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
+    env: str  # environment name: Gymnasium's, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
     steps: int = at_least(1000, 1)  # environment steps, warm-up included
-    seed: int = between(0, 0, 2**32 - 1)  # of weights, planner, warm-up and environments; evaluation has seeds of its own
-    gamma: float = fraction(0.99)  # discount, also of loop's plans; those of pets have their own, agent.gamma
-    device: Literal["cpu", "cuda"] = "cpu"  # where models live and plans are made; environments are on the CPU
+    seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
+    gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
+    device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU
     threads: int = at_least(0, 0)  # CPU threads; 0: all cores
-    precision: Literal["highest", "high", "medium"] = "highest"  # float32 matmul: high allows TF32 on CUDA
-    run_dir: str | None = None  # default runs/ALGO/ENV/SEED-TIME
-    preset: str | None = None  # configs/ALGO/ENV.PRESET.yaml instead of configs/ALGO/ENV.yaml
-    tensorboard: bool = False  # also write TensorBoard files
-    env_kwargs: dict[str, Any] = field(default_factory=dict)  # handed to the environment's constructor
+    precision: Literal["highest", "high", "medium"] = option("highest", when="algo!=random")  # float32 products; high allows TF32 on CUDA
+    run_dir: str | None = None  # run directory, by default runs/ALGO/ENV/SEED-TIME
+    preset: str | None = None  # preset name, for configs/ALGO/ENV.PRESET.yaml, or a YAML file of your own
+    tensorboard: bool = False  # TensorBoard files beside metrics.jsonl
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the environment's constructor
 
 
 @dataclass(frozen=True)
@@ -77,20 +136,26 @@ class Experiment(Options):
 
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: Any = field(default_factory=OnlineLoop)  # an instance of the class in LOOPS that the algorithm uses
     agent: Part | None = None
     dynamics: Part | None = None
     planner: Part | None = None
     imagination: Part | None = None
+    typed: frozenset[str] = field(default=frozenset(), compare=False, repr=False)  # keys that the user set himself, "agent.lr"
+
+    def group(self, name: str) -> Any:
+        """The options of `loop`, `eval`, `agent`, ..., or those without a group (""); None where the experiment has no such group."""
+        options = self if name == "" else getattr(self, name)
+        return options.config if isinstance(options, Part) else options
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary; `from_dict` takes it back."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in GROUPS}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*GROUPS, "typed")}
         plain = {key: asdict(value) if is_dataclass(value) else value for key, value in plain.items()}  # type: ignore[arg-type]
-        for group in GROUPS:
-            part = getattr(self, group)
+        for name in GROUPS:
+            part = getattr(self, name)
             if part is not None:
-                plain[group] = {"name": part.name, **asdict(part.config)}
+                plain[name] = {"name": part.name, **asdict(part.config)}
         return _plain(plain)  # type: ignore[no-any-return]
 
 

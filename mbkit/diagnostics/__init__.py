@@ -1,1 +1,5 @@
-"""How far a model can be trusted, on held-out episodes."""
+"""Diagnostics of a dynamics model on held-out episodes."""
+
+from mbkit.diagnostics.summary import diagnose_model, headline
+
+__all__ = ["diagnose_model", "headline"]

@@ -1,4 +1,4 @@
-"""How far to trust a model: error, calibration and error against horizon on data it was not fitted to; arrays for the report, never a plot.
+"""Measures of a dynamics model on data that it was not fitted to: one-step error, calibration, error against horizon, return gap.
 
 Letters: E members, B rows, W windows, H steps, P particles, O observation, A action, D prediction, Q levels.
 """
@@ -14,12 +14,12 @@ from mbkit.types import Dynamics, Prediction, Predictive, Trajectory, Transition
 
 Act = Callable[[int, Tensor], Tensor]  # (step, obs [B, O]) -> action [B, A], or int64 [B]
 
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # probability of a central interval
-SMALLEST_VARIANCE = 1e-30  # so that members without a variance have a distribution, if a needle
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # probabilities of central intervals
+SMALLEST_VARIANCE = 1e-30  # instead of 0, so that deterministic members have a density too
 
 
-class Imagined(NamedTuple):
-    """H imagined steps of B rows."""
+class ModelPath(NamedTuple):
+    """H model steps of B rows."""
 
     obs: Tensor  # [H, B, O] before each action
     action: Tensor  # [H, B, A] or [H, B]
@@ -28,7 +28,7 @@ class Imagined(NamedTuple):
 
 
 def observed(prediction: Prediction, data: Transition) -> Tensor:
-    """What was to be predicted, [B, D]: the next observation, then the reward where it is learned."""
+    """The outcomes that were to be predicted, [B, D]: the next observation, then the reward where it is learned."""
     learned = prediction.mean.shape[-1] > data.next_obs.shape[-1]
     return torch.cat((data.next_obs, data.reward[:, None]), -1) if learned else data.next_obs
 
@@ -39,9 +39,9 @@ def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
     p = model.predict(data.obs, data.action)
     y = observed(p, data)
     rmse = (p.mean.mean(0) - y).square().mean(0).sqrt()
-    still = torch.nn.functional.pad(data.obs, (0, y.shape[-1] - data.obs.shape[-1]))
-    change = (y - still).std(0, correction=0).clamp(min=torch.finfo(y.dtype).tiny)
-    nll = mixture_nll(_needle(p), y).sum(-1).mean()
+    unchanged = torch.nn.functional.pad(data.obs, (0, y.shape[-1] - data.obs.shape[-1]))
+    change = (y - unchanged).std(0, correction=0).clamp(min=torch.finfo(y.dtype).tiny)
+    nll = mixture_nll(_with_density(p), y).sum(-1).mean()
     return {"rmse": rmse.tolist(), "relative": (rmse / change).tolist(), "nll": float(nll), "rows": len(y)}
 
 
@@ -49,13 +49,13 @@ def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
 def calibration(model: Predictive, data: Transition, levels: tuple[float, ...] = LEVELS) -> dict[str, Any]:
     """Coverage of central intervals of the mixture of members: a calibrated model covers a share p of the outcomes at level p.
 
-    Exact for a mixture: u = mean_e Phi((y - mu_e) / sigma_e) is uniform, and y lies in the central interval of level p where |2 u - 1| <=
-    p.
+    Exact for a mixture: u = mean_e Phi((y - mu_e) / sigma_e) is uniform, and y lies in the central interval of level p where
+    |2 u - 1| <= p.
 
     Returns:
         `level` [Q], `coverage` [Q] over rows and dimensions, `coverage_by_dim` [Q][D], `error`: the mean of |coverage - level|.
     """
-    p = _needle(model.predict(data.obs, data.action))
+    p = _with_density(model.predict(data.obs, data.action))
     u = torch.special.ndtr((observed(p, data) - p.mean) / p.var.sqrt()).mean(0)
     inside = torch.stack([((2 * u - 1).abs() <= level).float().mean(0) for level in levels])  # [Q, D]
     coverage = inside.mean(1)
@@ -68,27 +68,27 @@ def error_vs_horizon(model: Dynamics, windows: Trajectory, particles: int = 20) 
     """Open-loop error after 1..H steps of held-out windows [H, W], without an episode's end inside.
 
     Returns, for each step: `rmse` of the particles' mean in units of each dimension's standard deviation over the windows, `rmse_by_dim`
-    [H][O] in raw units, `spread`, the particles' standard deviation in the units of `rmse` (it equals `rmse` where the model knows what
-    it does not know), and `reward_rmse` in raw units; `median`, `low` and `high` are the same error's median and 10 % and 90 % quantiles
-    over windows, and `baseline` the median error of predicting no change at all.
+    [H][O] in raw units, `spread`, the particles' standard deviation in the units of `rmse` (equal to `rmse` if the model is calibrated),
+    and `reward_rmse` in raw units; `median`, `low` and `high` are the same error's median and 10 % and 90 % quantiles over windows, and
+    `baseline` the median error of predicting no change at all.
     """
     obs, actions = windows.obs[0], windows.action.transpose(0, 1)
     repeat = (particles,) + (1,) * (actions.dim() - 1)
     out = model.rollout(model.init(obs.repeat(particles, 1)), actions.repeat(repeat))
-    imagined = out.obs.view(particles, *actions.shape[:2], -1)  # [P, W, H, O]
+    predicted = out.obs.view(particles, *actions.shape[:2], -1)  # [P, W, H, O]
     truth = windows.next_obs.transpose(0, 1)
     scale = spread(truth.flatten(0, 1))
-    error = (imagined.mean(0) - truth).square().mean(0).sqrt()  # [H, O]
-    doubt = imagined.var(0, correction=0).mean(0).sqrt()
-    each = ((imagined.mean(0) - truth) / scale).square().mean(2).sqrt()  # [W, H]
-    low, median, high = each.quantile(each.new_tensor([0.1, 0.5, 0.9]), 0)
+    error = (predicted.mean(0) - truth).square().mean(0).sqrt()  # [H, O]
+    deviation = predicted.var(0, correction=0).mean(0).sqrt()
+    by_window = ((predicted.mean(0) - truth) / scale).square().mean(2).sqrt()  # [W, H]
+    low, median, high = by_window.quantile(by_window.new_tensor([0.1, 0.5, 0.9]), 0)
     baseline = ((obs[:, None] - truth) / scale).square().mean(2).sqrt().quantile(0.5, 0)
     reward = out.reward.view(particles, *actions.shape[:2]).mean(0) - windows.reward.T
     return {
         "horizon": list(range(1, len(error) + 1)),
         "rmse": (error / scale).square().mean(1).sqrt().tolist(),
         "rmse_by_dim": error.tolist(),
-        "spread": (doubt / scale).square().mean(1).sqrt().tolist(),
+        "spread": (deviation / scale).square().mean(1).sqrt().tolist(),
         "reward_rmse": reward.square().mean(0).sqrt().tolist(),
         "windows": len(obs),
         **{name: x.tolist() for name, x in {"low": low, "median": median, "high": high, "baseline": baseline}.items()},
@@ -96,15 +96,15 @@ def error_vs_horizon(model: Dynamics, windows: Trajectory, particles: int = 20) 
 
 
 @torch.no_grad()
-def imagine(model: Dynamics, obs: Tensor, act: Act, steps: int) -> Imagined:
-    """`steps` steps of the model from obs [B, O] under actions that may depend on what was imagined."""
+def model_path(model: Dynamics, obs: Tensor, act: Act, steps: int) -> ModelPath:
+    """`steps` model steps from obs [B, O]; actions may depend on the predicted observations."""
     carry, alive, path = model.init(obs), torch.ones(len(obs), dtype=torch.bool, device=obs.device), []
     for t in range(steps):
         action = act(t, obs)
         out = model.step(carry, action)
         path.append((obs, action, out.reward, alive))
         carry, obs, alive = out.state, out.obs, alive & ~out.terminated
-    return Imagined(*(torch.stack(column) for column in zip(*path, strict=True)))
+    return ModelPath(*(torch.stack(column) for column in zip(*path, strict=True)))
 
 
 def running_return(reward: Tensor, counted: Tensor, gamma: float) -> Tensor:
@@ -113,34 +113,33 @@ def running_return(reward: Tensor, counted: Tensor, gamma: float) -> Tensor:
     return (weight[:, None] * torch.where(counted, reward, 0)).cumsum(0)
 
 
-def return_gap(path: Imagined, reward: Tensor, counted: Tensor | None, gamma: float) -> dict[str, Any]:
-    """Imagined minus real discounted return after 1..H steps from the same states: above zero where the model is too hopeful.
+def return_gap(path: ModelPath, reward: Tensor, counted: Tensor | None, gamma: float) -> dict[str, Any]:
+    """Predicted minus real discounted return after 1..H steps from the same states: above zero where the model overestimates.
 
     Args:
-        path: what was imagined from the first states of W windows, P times over, particle-major (B = P W).
-        reward: [H, W] what the windows really brought, 0 after an episode terminated.
-        counted: bool [H, W], steps at which the imagined reward counts; None: all that imagination itself lives to see.
+        path: the model's path from the first states of W windows, P times over, particle-major (B = P W).
+        reward: [H, W] real rewards of the windows, 0 after an episode terminated.
+        counted: bool [H, W], steps whose predicted reward counts; None: all until the model's own termination.
         gamma: discount.
 
     Returns:
         For each step: `mean` and `abs`, the mean over windows of the gap and of its absolute value, particles averaged first;
-        `imagined` and `real`, the mean returns themselves.
+        `predicted` and `real`, the mean returns themselves.
     """
     steps, windows = reward.shape
     alive = path.alive.view(steps, -1, windows)
     if counted is not None:
         alive = alive & counted[:, None]
-    imagined = running_return(path.reward, alive.flatten(1), gamma).view(alive.shape).mean(1)  # [H, W]
+    predicted = running_return(path.reward, alive.flatten(1), gamma).view(alive.shape).mean(1)  # [H, W]
     real = running_return(reward, torch.ones_like(reward, dtype=torch.bool), gamma)
-    gap = imagined - real
-    columns = {"mean": gap, "abs": gap.abs(), "imagined": imagined, "real": real}
-    found = {name: x.mean(1).tolist() for name, x in columns.items()}
-    return {"steps": list(range(1, steps + 1)), **found, "windows": windows}
+    gap = predicted - real
+    columns = {"mean": gap, "abs": gap.abs(), "predicted": predicted, "real": real}
+    return {"steps": list(range(1, steps + 1)), **{name: x.mean(1).tolist() for name, x in columns.items()}, "windows": windows}
 
 
 @torch.no_grad()
-def epistemic_along(model: Predictive, path: Imagined, data: Transition) -> dict[str, Any]:
-    """How much the members disagree at the 1st..H-th imagined step, in standard deviations of the outcomes in `data`.
+def epistemic_along(model: Predictive, path: ModelPath, data: Transition) -> dict[str, Any]:
+    """Disagreement of the members at the 1st..H-th step of a model path, in standard deviations of the outcomes in `data`.
 
     The variance over members of their means is divided by each dimension's variance over the data and averaged over dimensions; `mean` is
     the mean of its root over rows that have not terminated, null where there are none.
@@ -160,5 +159,6 @@ def spread(x: Tensor) -> Tensor:
     return torch.where(std <= 1e-6 * x.abs().amax(0), 1.0, std)
 
 
-def _needle(p: Prediction) -> Prediction:
+def _with_density(p: Prediction) -> Prediction:
+    """The prediction with a variance above zero everywhere."""
     return Prediction(p.mean, p.var.clamp(min=SMALLEST_VARIANCE))

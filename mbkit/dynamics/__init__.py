@@ -1,7 +1,5 @@
 """Models of the environment: learned ensemble, local linear, true MuJoCo, mbrl-lib's. Importing this package registers them."""
 
-from mbkit.dynamics import ensemble, local_linear
-from mbkit.dynamics.mbrl import dynamics as mbrl
-from mbkit.dynamics.mujoco import dynamics as mujoco
+from mbkit.dynamics import ensemble, local_linear, mbrl, mujoco
 
 __all__ = ["ensemble", "local_linear", "mbrl", "mujoco"]

@@ -1,39 +1,30 @@
 """`dynamics.pt`: a trained ensemble on disk, readable without pickle, and refused where it does not fit."""
 
-from __future__ import annotations
-
-import os
+import hashlib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.errors import UserError
-from mbkit.storage import read_tensors
-
-if TYPE_CHECKING:
-    from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.storage import read_tensors, write_tensors
+from mbkit.types import State, Transition
 
 FORMAT = "mbkit.dynamics/1"
 STRUCTURE = ("members", "elites", "hidden", "probabilistic", "delta", "scale_targets")  # settings that the weights depend on
 PARTS = {"fits": dict, "cfg": dict, "state": dict, "fitted": dict, "meta": dict}
 
 
-def save(model: Ensemble, path: Path, meta: dict[str, Any]) -> None:
-    """Write under a temporary name, then rename: an interrupted write leaves the former file."""
-    state = {k: v.detach().cpu() for k, v in model.state_dict().items() if isinstance(v, Tensor)}  # without the optimizer
-    content = {"format": FORMAT, "fits": fits(model), "cfg": asdict(model.cfg), "state": state, "fitted": model.fitted, "meta": meta}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch reports a missing directory as RuntimeError
-        raise UserError(f"the dynamics file {str(path)!r} cannot be written: {error}") from error
+def save(network: EnsembleNetwork, path: Path, fitted: State, meta: State) -> None:
+    """Write the network with facts of its fit and the user's own, whole or not at all; UserError where the disk refuses."""
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    content = {"fits": fits(network), "cfg": asdict(network.cfg), "state": state, "fitted": fitted, "meta": meta}
+    write_tensors(path, FORMAT, content)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> State:
     """The content of a `dynamics.pt`: `fits`, `cfg`, `state`, `fitted` (hold-out metrics, fingerprint, rows) and `meta`.
 
     Raises:
@@ -50,61 +41,61 @@ def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
     """`cfg` with the settings that the file's weights depend on (widths, members, ...) taken from the file."""
     stored = read(Path(path))["cfg"]
     known = {f.name for f in fields(cfg)}
-    taken: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in STRUCTURE and k in known}
-    return replace(cfg, **taken)
+    structure: State = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in STRUCTURE and k in known}
+    return replace(cfg, **structure)
 
 
-def load(model: Ensemble, path: Path) -> dict[str, Any]:
-    """Fill `model` in place and return the file's `meta`; the optimizer starts afresh. See `Ensemble.load` for the errors."""
-    content = read(path)
-    ours, theirs = fits(model), content["fits"]
-    for key, expected in ours.items():
-        if theirs.get(key) != expected:
-            raise UserError(f"dynamics file {str(path)!r} does not fit: {key} must be {expected}, the file has {theirs.get(key)}")
-    own = model.state_dict()
-    _check(model, content["state"], own, path)
-    own.update({k: v for k, v in content["state"].items() if k in own})
-    model.optimizer.state.clear()
-    own["_extra_state"] = {"optimizer": model.optimizer.state_dict(), "fitted": content["fitted"]}
-    model.load_state_dict(own)
-    meta: dict[str, Any] = content["meta"]
-    return meta
+def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
+    """Fill the network in place and return the file's `fitted` and `meta`. See `Ensemble.load` for the errors."""
+    content, state = read(path), network.state_dict()
+    for key, expected in fits(network).items():
+        if content["fits"].get(key) != expected:
+            raise UserError(f"dynamics file {str(path)!r} does not fit: {key} must be {expected}, the file has {content['fits'].get(key)}")
+    check(content["state"], state, network.cfg, path)
+    network.load_state_dict({name: content["state"][name] for name in state})
+    return dict(content["fitted"]), content["meta"]
 
 
-def _check(model: Ensemble, state: dict[str, Any], own: dict[str, Any], path: Path) -> None:
-    """Raise UserError unless `state` has a finite tensor of the right shape for each of the model's own, and elites that exist."""
-    for key, mine in own.items():
-        if isinstance(mine, Tensor) and not (isinstance(state.get(key), Tensor) and state[key].shape == mine.shape):
-            came = tuple(state[key].shape) if isinstance(state.get(key), Tensor) else "none"
-            raise UserError(
-                f"dynamics file {str(path)!r} does not fit: {key} must be a tensor of shape {tuple(mine.shape)}, the file has {came}"
-            )
-        if isinstance(mine, Tensor) and not state[key].isfinite().all():
-            raise UserError(f"dynamics file {str(path)!r} holds a model that diverged: {key} has numbers that are not finite")
-    elites, members, wanted = state["elites"].tolist(), range(model.cfg.members), model.cfg.elites
-    if len(set(elites) & set(members)) < wanted:
-        expected = f"{wanted} different members of 0..{members[-1]}"
+def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:
+    """Raise UserError unless `stored` has a finite tensor of the right shape for each in the network's `state`, and elites that exist."""
+    for name, expected in state.items():
+        tensor, shape = stored.get(name), tuple(expected.shape)
+        if not (isinstance(tensor, Tensor) and tensor.shape == shape):
+            came = tuple(tensor.shape) if isinstance(tensor, Tensor) else "none"
+            raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be a tensor of shape {shape}, the file has {came}")
+        if not tensor.isfinite().all():
+            raise UserError(f"dynamics file {str(path)!r} holds a model that diverged: {name} has numbers that are not finite")
+    elites, members = stored["elites"].tolist(), range(cfg.members)
+    if len(set(elites) & set(members)) < cfg.elites:
+        expected = f"{cfg.elites} different members of 0..{members[-1]}"
         raise UserError(f"dynamics file {str(path)!r} does not fit: elites must be {expected}, the file has {elites}")
 
 
-def fits(model: Ensemble) -> dict[str, Any]:
-    """What a file and a model must agree on, in words the user knows."""
-    spec, cfg = model.spec, model.cfg
+def fits(network: EnsembleNetwork) -> State:
+    """Properties in which a file and a model must agree, by names that a user knows."""
+    spec, cfg, task = network.spec, network.cfg, network.task
     return {
         "observation dimensions": spec.obs_dim,
         "action dimensions": spec.action_dim,
         "discrete actions": spec.discrete,
-        "model input dimensions": model.input_dim,
-        "observation processing": _probe(model),
-        "absolute dimensions": [d for d in range(spec.obs_dim) if d in model.absolute],
-        "reward": "learned" if model.reward is None else "known",
-        "termination": "learned" if model.learns_termination else "known",
+        "model input dimensions": network.input_dim,
+        "observation processing": probe(network),
+        "absolute dimensions": [d for d in range(spec.obs_dim) if d in task.absolute],
+        "reward": "learned" if task.reward is None else "known",
+        "termination": "learned" if network.learns_termination else "known",
         **{f"dynamics.{name}": list(v) if isinstance(v := getattr(cfg, name), tuple) else v for name in STRUCTURE},
     }
 
 
-def _probe(model: Ensemble) -> list[float]:
-    """What the networks see of one fixed observation, rounded: tells two ways of processing apart."""
-    obs = torch.linspace(-0.7, 0.9, model.spec.obs_dim, device=model.spec.device)[None]
-    seen = obs if model.preprocess is None else model.preprocess(obs)
-    return [round(v, 3) for v in seen[0].tolist()]
+def probe(network: EnsembleNetwork) -> list[float]:
+    """The model inputs of one fixed observation, rounded: they differ between two ways of processing."""
+    obs = torch.linspace(-0.7, 0.9, network.spec.obs_dim, device=network.spec.device)[None]
+    return [round(value, 3) for value in network.encode_obs(obs)[0].tolist()]
+
+
+def fingerprint(data: Transition) -> str:
+    """sha256 of the rows, by which two ensembles can be compared for the same data."""
+    digest = hashlib.sha256()
+    for value in data:
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

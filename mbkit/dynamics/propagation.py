@@ -1,73 +1,47 @@
-"""How rows of imagined states meet the members of an ensemble (PETS, Chua et al. 2018, arXiv:1805.12114, section 5).
+"""Model rollouts of an ensemble: which elite predicts which row (PETS, Chua et al. 2018, arXiv:1805.12114, section 5).
 
-Letters: E members that are used, B rows, R rows per member, I input, D prediction. `ts_inf` keeps a row with one member for good, `ts1`
-deals the rows out afresh every step in equal shares, `expectation` averages the members' means, `moment_matching` samples the Gaussian
-that has the mixture's moments (Paper: the moments of one candidate's particles; here: of the members for each row, since a model knows no
-particles).
+Letters: K elites, B rows, H horizon, O observation, A action, I input, D prediction. Randomness comes from torch's global generator.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mbkit.types import RewardFn, TerminationFn
-
-Propagation = Literal["ts_inf", "ts1", "expectation", "moment_matching"]
-
-
-class Gaussian(NamedTuple):
-    """What one row may become: mean [B, D]; std [B, D] or None where nothing is random; logit [B] of termination or None."""
-
-    mean: Tensor
-    std: Tensor | None
-    logit: Tensor | None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Gaussian":
-        """The same change of layout for every part."""
-        return Gaussian(
-            change(self.mean), None if self.std is None else change(self.std), None if self.logit is None else change(self.logit)
-        )
-
-    def sample(self) -> Tensor:
-        """[B, D], from the global generator."""
-        return self.mean if self.std is None else torch.addcmul(self.mean, self.std, torch.randn_like(self.mean))
+from mbkit.dynamics.frozen import FrozenElites, deal
+from mbkit.dynamics.network import Gaussian
+from mbkit.types import Rollout, TaskKnowledge
 
 
-class Blocks(NamedTuple):
-    """B rows in E contiguous blocks whose sizes differ by at most one, padded to R = ceil(B / E) rows each."""
-
-    source: Tensor  # [E R] which row fills a place; padding repeats a neighbour
-    place: Tensor  # [B] where a row is found
+def ts_infinity(elites: FrozenElites, x: Tensor) -> Gaussian:
+    """TS-infinity: row r of x [B, I] belongs to elite floor(r K / B) for good; B must be a multiple of K."""
+    return elites.gaussian(elites(x.view(elites.count, -1, x.shape[-1])).flatten(0, 1))
 
 
-def blocks(rows: int, members: int, device: torch.device) -> Blocks | None:
-    """The places of B rows, row r with member floor(r E / B); None where E divides B and nothing needs to move."""
-    if rows % members == 0:
-        return None
-    size = -(-rows // members)
-    first = -(-torch.arange(members, device=device) * rows // members)  # ceil(e B / E), the first row of each block
-    source = (first[:, None] + torch.arange(size, device=device)).clamp(max=rows - 1).flatten()
-    row = torch.arange(rows, device=device)
-    member = row * members // rows
-    return Blocks(source, member * size + row - first[member])
+def ts1(elites: FrozenElites, x: Tensor) -> Gaussian:
+    """TS1: the rows of x [B, I] are dealt out to the elites at random, afresh at every step, in equal shares."""
+    hand = deal(len(x), elites.count, x.device)
+    return elites.gaussian(elites(x[hand.source].view(elites.count, -1, x.shape[-1])).flatten(0, 1)[hand.place])
 
 
-def deal(rows: int, members: int, device: torch.device) -> Blocks:
-    """`blocks` of a random order of the rows: equal shares, drawn from the global generator."""
-    # sorting random numbers can be captured in a CUDA graph; randperm is 4 times faster on a CPU
-    order = torch.rand(rows, device=device).argsort() if device.type == "cuda" else torch.randperm(rows, device=device)
-    place = torch.empty_like(order)
-    fixed = blocks(rows, members, device)
-    if fixed is None:
-        return Blocks(order, place.index_copy_(0, order, torch.arange(rows, device=device)))
-    return Blocks(order[fixed.source], place.index_copy_(0, order, fixed.place))
+def expectation(elites: FrozenElites, x: Tensor) -> Gaussian:
+    """The mean of all elites' means, without noise: x [B, I]."""
+    return mixture(elites.gaussian(elites(x.expand(elites.count, *x.shape))), sampled=False)
+
+
+def moment_matching(elites: FrozenElites, x: Tensor) -> Gaussian:
+    """The Gaussian with the moments of the elites' mixture: x [B, I].
+
+    Paper: the moments of one candidate's particles; here: of the elites for each row, since a model knows no particles.
+    """
+    return mixture(elites.gaussian(elites(x.expand(elites.count, *x.shape))), sampled=True)
+
+
+PROPAGATION = {"ts_inf": ts_infinity, "ts1": ts1, "expectation": expectation, "moment_matching": moment_matching}
 
 
 def mixture(each: Gaussian, sampled: bool) -> Gaussian:
-    """Collapse members [E, B, D] to one Gaussian [B, D] with the mixture's moments, or, if not `sampled`, to its mean alone."""
+    """Collapse members [K, B, D] to one Gaussian [B, D] with the mixture's moments, or, if not `sampled`, to its mean alone."""
     mean = each.mean.mean(0)
     logit = None if each.logit is None else each.logit.sigmoid().mean(0).logit()
     if not sampled:
@@ -78,22 +52,29 @@ def mixture(each: Gaussian, sampled: bool) -> Gaussian:
     return Gaussian(mean, var.sqrt_(), logit)
 
 
-def soft_bounded_logvar(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Log-variance kept softly between two bounds: high - softplus(high - raw), then low + softplus(. - low) (PETS, appendix A.1)."""
-    raw = high - F.softplus(high - raw)
-    return low + F.softplus(raw - low)
+Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]  # obs, action -> outcome [B, D] and termination, bool [B] or None
 
 
-def soft_bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
-    """The square root of exp(`soft_bounded_logvar`) in closed form: the variance is var_low + 1 / (1 / var_high + exp(-raw))."""
-    return raw.neg().exp_().add_(var_high.reciprocal()).reciprocal_().add_(var_low).sqrt_()
+def unroll(draw: Draw, obs: Tensor, actions: Tensor, relative: Tensor, task: TaskKnowledge) -> Rollout:
+    """H model steps from obs [B, O] under actions [H, B, A], all time-major; known rewards and terminations of all steps at once.
 
-
-def judge(path: Tensor, action: Tensor, reward: RewardFn | Tensor, termination: TerminationFn | Tensor) -> tuple[Tensor, Tensor]:
-    """Reward and termination [H, B] of a path [H + 1, B, O] under actions [H, B, A]: known functions of all steps at once, or as given."""
-    before, after, taken, shape = path[:-1].flatten(0, 1), path[1:].flatten(0, 1), action.flatten(0, 1), action.shape[:2]
-    if not isinstance(reward, Tensor):
-        reward = reward(before, taken, after).view(shape)
-    if not isinstance(termination, Tensor):
-        termination = termination(before, taken, after).view(shape)
-    return reward, termination
+    An outcome of `draw` is the next observation, less the present one where `relative` [O] is 1, then the reward if it is learned.
+    """
+    (horizon, rows), o = actions.shape[:2], obs.shape[-1]
+    path = obs.new_empty(horizon + 1, *obs.shape)  # [H + 1, B, O]
+    reward = obs.new_empty(horizon, rows)
+    ended = torch.zeros(horizon, rows, dtype=torch.bool, device=obs.device)
+    path[0] = obs
+    for t in range(horizon):
+        outcome, terminated = draw(path[t], actions[t])
+        torch.addcmul(outcome[:, :o], path[t], relative, out=path[t + 1])
+        if task.reward is None:
+            reward[t] = outcome[:, o]
+        if terminated is not None:
+            ended[t] = terminated
+    steps = path[:-1].flatten(0, 1), actions.flatten(0, 1), path[1:].flatten(0, 1)
+    if task.reward is not None:
+        reward = task.reward(*steps).view(horizon, rows)
+    if task.termination is not None:
+        ended = task.termination(*steps).view(horizon, rows)
+    return Rollout(path[1:], reward, ended)

@@ -1,54 +1,52 @@
 """Fitting an ensemble: bootstrap, hold-out, per-member early stopping (PETS, arXiv:1805.12114; MBPO, arXiv:1906.08253, appendix).
 
-Letters: E members, N training rows, V held-out rows, b batch, I input, D prediction. Rows are packed once, [inputs | targets | terminated].
+Letters: E members, K elites, N training rows, b batch, I input, D prediction.
 """
 
-from __future__ import annotations
-
-import hashlib
 import itertools
 from copy import deepcopy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Adam
 from tqdm.auto import tqdm
 
-from mbkit.dynamics.propagation import soft_bounded_logvar
+from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import restore_optimizer_
 from mbkit.types import Metrics, Transition
-
-if TYPE_CHECKING:
-    from mbkit.dynamics.ensemble import Ensemble
 
 BOUND_PENALTY = 0.01  # weight of the distance between the log-variance bounds
 
 
-class Rows(NamedTuple):
-    """Rows of the training problem."""
+class TrainingRows(NamedTuple):
+    """Inputs, targets and terminations of the regression."""
 
     x: Tensor  # [..., I]
     y: Tensor  # [..., D]
     ended: Tensor  # [...] 1 where the episode terminated
 
-
-def rows(model: Ensemble, data: Transition) -> Rows:
-    """Raw inputs [N, I] and raw targets [N, D] (changes where changes are predicted, then the reward if it is learned)."""
-    y = data.next_obs - data.obs * model.relative
-    if model.reward is None:
-        y = torch.cat((y, data.reward[:, None]), -1)
-    return Rows(model.encode(data.obs, data.action), y, (data.discount == 0).float())
+    def at(self, index: Tensor) -> "TrainingRows":
+        """The rows at these indices, int64 [...]."""
+        return TrainingRows(*(part[index] for part in self))
 
 
-def optimizer(model: Ensemble) -> torch.optim.Adam:
+@torch.no_grad()
+def rows(network: EnsembleNetwork, data: Transition) -> TrainingRows:
+    """Raw inputs [N, I] and raw targets [N, D] of one-step transitions."""
+    targets = network.outcome(data.obs, data.next_obs, data.reward)
+    return TrainingRows(network.encode(data.obs, data.action), targets, (data.discount == 0).float())
+
+
+def optimizer(network: EnsembleNetwork) -> Adam:
     """Adam whose weight decay is the gradient of 0.5 wd ||W||^2 for each layer's weights; biases and bounds have none."""
-    decay = model.cfg.weight_decay
-    groups = [{"params": [w], "weight_decay": decay[min(n, len(decay) - 1)]} for n, w in enumerate(model.net.weight)]
-    free = [*model.net.bias, *([model.logvar_bounds] if model.logvar_bounds.requires_grad else [])]
-    on_gpu = model.logvar_bounds.is_cuda
-    return torch.optim.Adam([*groups, {"params": free, "weight_decay": 0.0}], lr=model.cfg.lr, fused=True, capturable=on_gpu)
+    decay, bounds = network.cfg.weight_decay, network.logvar_bounds
+    groups = [{"params": [w], "weight_decay": decay[min(n, len(decay) - 1)]} for n, w in enumerate(network.net.weight)]
+    free = [*network.net.bias, *([bounds] if bounds.requires_grad else [])]
+    return Adam([*groups, {"params": free, "weight_decay": 0.0}], lr=network.cfg.lr, fused=True, capturable=bounds.is_cuda)
 
 
 def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor) -> Tensor:
@@ -56,13 +54,13 @@ def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor) -> Tensor:
     return ((mean - y).square() * (-logvar).exp() + logvar).mean((1, 2)).sum()
 
 
-def loss(model: Ensemble, batch: Rows) -> Tensor:
-    """What is minimised on normalised rows [E, b, ...]; squared error where members are deterministic."""
-    mean, raw, logit = model.split(model.net(batch.x))
+def loss(network: EnsembleNetwork, batch: TrainingRows) -> Tensor:
+    """The training loss on normalised rows [E, b, ...]: likelihood, or squared error where members are deterministic; termination."""
+    mean, raw, logit = network.split(network.net(batch.x))
     if raw is None:
         total = (mean - batch.y).square().mean((1, 2)).sum()  # mbrl-lib sums over rows and dimensions
     else:
-        low, high = model.logvar_bounds
+        low, high = network.logvar_bounds
         total = gaussian_loss(mean, soft_bounded_logvar(raw, low, high), batch.y) + BOUND_PENALTY * (high.sum() - low.sum())
     if logit is not None:
         total = total + F.binary_cross_entropy_with_logits(logit, batch.ended, reduction="none").mean(1).sum()
@@ -70,9 +68,9 @@ def loss(model: Ensemble, batch: Rows) -> Tensor:
 
 
 @torch.no_grad()
-def holdout_error(model: Ensemble, held: Rows) -> Tensor:
+def holdout_error(network: EnsembleNetwork, holdout: TrainingRows) -> Tensor:
     """Mean squared error of each member [E] on normalised rows, in the units the targets were trained in."""
-    return (model.split(model.net(held.x))[0] - held.y).square().mean((1, 2))
+    return (network.split(network.net(holdout.x))[0] - holdout.y).square().mean((1, 2))
 
 
 def draw_bootstrap(members: int, n: int, with_replacement: bool, device: torch.device) -> Tensor:
@@ -96,23 +94,23 @@ def shuffled(index: Tensor, batch: int) -> Tensor:
 
 
 class Best:
-    """Every member's best weights so far, kept in place, and whether any member still improves."""
+    """Every member's best weights so far, updated in place, and whether any member still improves."""
 
     def __init__(self, net: EnsembleMLP, threshold: float) -> None:
         self.net, self.threshold, self.stale = net, threshold, 0
-        self.kept = [p.detach().clone() for p in net.parameters()]
-        self.error = torch.full((net.members,), torch.inf, device=self.kept[0].device)
+        self.weights = [p.detach().clone() for p in net.parameters()]
+        self.error = torch.full((net.members,), torch.inf, device=self.weights[0].device)
         self.mark = self.error.clone()  # error at the last improvement beyond the threshold
 
     @torch.no_grad()
     def update(self, error: Tensor) -> Tensor:
-        """Keep the weights of members whose error [E] fell, by however little; returns whether one fell beyond the threshold, bool 0-d.
+        """Store the weights of members whose error [E] fell, by however little; returns whether one fell beyond the threshold, bool 0-d.
 
-        Paper: gains below the threshold are neither kept nor counted; here they are kept, but do not prolong training.
+        Paper: gains below the threshold are neither stored nor counted; here they are stored, but do not prolong training.
         """
         better = error < self.error
-        for kept, p in zip(self.kept, self.net.parameters(), strict=True):
-            torch.where(better[:, None, None], p, kept, out=kept)
+        for best, p in zip(self.weights, self.net.parameters(), strict=True):
+            torch.where(better[:, None, None], p, best, out=best)
         self.error = torch.where(better, error, self.error)
         improved = error < self.mark * (1 - self.threshold)
         self.mark = torch.where(improved, error, self.mark)
@@ -121,51 +119,49 @@ class Best:
     @torch.no_grad()
     def restore(self) -> None:
         """Put every member's best weights back."""
-        for kept, p in zip(self.kept, self.net.parameters(), strict=True):
-            p.copy_(kept)
+        for best, p in zip(self.weights, self.net.parameters(), strict=True):
+            p.copy_(best)
 
 
-def fit(model: Ensemble, data: Transition) -> Metrics:
-    """Train `model` from its present weights and optimizer state; ends with each member's best weights, new elites and a new normaliser.
+def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
+    """Train from the present weights and optimizer state; ends with each member's best weights, new elites and new normalisers.
 
-    Returns, besides the number of epochs: the last epoch's mean loss, and the mean squared error and twice the NLL of the elites on
-    held-out rows (on up to `holdout_max` training rows where nothing is held out), in the units of the targets. Bounds and optimizer
-    state are not turned back.
+    Returns the number of epochs, the last one's mean loss, and the errors of `choose_elites`, in the units of the targets; where nothing is
+    held out, they are those of up to `holdout_max` training rows. Bounds and optimizer state are not turned back.
 
     Raises:
         UserError: fewer than two rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
     """
-    with torch.no_grad():
-        raw = rows(model, data)
-    _check(model, raw)
-    before = deepcopy(model.state_dict())
-    train, held = _split(model, raw)
-    best = Best(model.net, model.cfg.improvement)
-    index = draw_bootstrap(model.cfg.members, len(train), model.cfg.bootstrap, train.device)
-    bar = tqdm(total=model.cfg.max_epochs, desc="fit dynamics", unit="epoch", leave=False, disable=not model.cfg.progress)
-    for epoch in itertools.count(1):
-        mean_loss = _epoch(model, train, index)
-        improved = best.update(holdout_error(model, held)) if model.cfg.holdout else mean_loss.new_ones((), dtype=torch.bool)
-        finite = torch.stack([x.isfinite().all() for x in (mean_loss, *model.net.parameters())]).all()
-        finite_now, improved_now = torch.stack((finite, improved)).tolist()  # the one wait for the device in an epoch
-        if not finite_now:
-            bar.close()
-            model.load_state_dict(before)
-            raise UserError(
-                f"training the dynamics diverged: the loss is {float(mean_loss)} in epoch {epoch}, expected finite weights; "
-                f"the model keeps its former weights (dynamics.lr is {model.cfg.lr}; smaller is safer)"
-            )
-        best.stale = 0 if improved_now else best.stale + 1
-        bar.update()
-        if epoch == model.cfg.max_epochs or best.stale >= model.cfg.patience:
-            break
-    bar.close()
-    if model.cfg.holdout:
+    cfg, raw = network.cfg, rows(network, data)
+    check_rows(raw)
+    before = deepcopy((network.state_dict(), adam.state_dict()))
+    train, holdout = hold_out(network, raw)
+    best = Best(network.net, cfg.improvement)
+    index = draw_bootstrap(cfg.members, len(train.x), cfg.bootstrap, train.x.device)
+    with tqdm(total=cfg.max_epochs, desc="fit dynamics", unit="epoch", leave=False, disable=not cfg.progress) as bar:
+        for epoch in itertools.count(1):
+            mean_loss = run_epoch(network, adam, train, index)
+            improved = best.update(holdout_error(network, holdout)) if cfg.holdout else mean_loss.new_ones((), dtype=torch.bool)
+            finite = torch.stack([x.isfinite().all() for x in (mean_loss, *network.net.parameters())]).all()
+            finite_now, improved_now = torch.stack((finite, improved)).tolist()  # the only synchronisation with the device in an epoch
+            if not finite_now:
+                network.load_state_dict(before[0])
+                restore_optimizer_(adam, before[1])
+                raise UserError(
+                    f"training the dynamics diverged: the loss is {float(mean_loss)} in epoch {epoch}, expected finite weights; "
+                    f"the model returns to its previous weights (dynamics.lr is {cfg.lr}; smaller is safer)"
+                )
+            best.stale = 0 if improved_now else best.stale + 1
+            bar.update()
+            if epoch == cfg.max_epochs or best.stale >= cfg.patience:
+                break
+    if cfg.holdout:
         best.restore()
-    return _finish(model, data, held, mean_loss, epoch)
+    return {"model/loss": mean_loss, "model/epochs": mean_loss.new_tensor(float(epoch)), **choose_elites(network, holdout)}
 
 
-def _check(model: Ensemble, raw: Rows) -> None:
+def check_rows(raw: TrainingRows) -> None:
+    """UserError for fewer than two rows, and for the first row that is not finite."""
     if len(raw.x) < 2:
         raise UserError(f"fitting the dynamics needs at least 2 transitions, got {len(raw.x)}")
     for what, value in (("inputs (observations and actions)", raw.x), ("targets (next observations and rewards)", raw.y)):
@@ -176,60 +172,41 @@ def _check(model: Ensemble, raw: Rows) -> None:
 
 
 @torch.no_grad()
-def _split(model: Ensemble, raw: Rows) -> tuple[Tensor, Rows]:
-    """Hold out rows at random and refit the normalisers to the others; returns packed training rows [N, I + D + 1] and held-out rows."""
-    n, cfg = len(raw.x), model.cfg
-    out = min(round(cfg.holdout * n), cfg.holdout_max, n - 1)
+def hold_out(network: EnsembleNetwork, raw: TrainingRows) -> tuple[TrainingRows, TrainingRows]:
+    """Hold out rows at random and refit the normalisers to the others; returns normalised training rows [N] and hold-out rows."""
+    n, cfg = len(raw.x), network.cfg
+    count = min(round(cfg.holdout * n), cfg.holdout_max, n - 1)
     order = torch.randperm(n, device=raw.x.device)
-    model.inputs.fit(raw.x[order[out:]])
+    train = order[count:]
+    network.inputs.fit(raw.x[train])
     if cfg.scale_targets:
-        model.targets.fit(raw.y[order[out:]])
-    packed = torch.cat((model.inputs(raw.x), model.targets(raw.y), raw.ended[:, None]), 1)
-    held = packed[order[:out] if out else order[: cfg.holdout_max]]
-    return packed[order[out:]], _unpack(model, held)
+        network.targets.fit(raw.y[train])
+    normalised = TrainingRows(network.inputs(raw.x), network.targets(raw.y), raw.ended)
+    return normalised.at(train), normalised.at(order[:count] if count else order[: cfg.holdout_max])
 
 
-def _unpack(model: Ensemble, packed: Tensor) -> Rows:
-    i, d = model.input_dim, model.output_dim
-    return Rows(packed[..., :i], packed[..., i : i + d], packed[..., -1])
-
-
-def _epoch(model: Ensemble, train: Tensor, index: Tensor) -> Tensor:
+def run_epoch(network: EnsembleNetwork, adam: Adam, train: TrainingRows, index: Tensor) -> Tensor:
     """One pass over every member's rows; returns the mean loss, 0-d."""
-    batches = shuffled(index, model.cfg.batch)
-    total = train.new_zeros(())
-    for where in batches:
-        batch = train.index_select(0, where.flatten()).view(*where.shape, -1)
-        value = loss(model, _unpack(model, batch))
-        model.optimizer.zero_grad(set_to_none=True)
+    batches = shuffled(index, network.cfg.batch)
+    total = train.x.new_zeros(())
+    for batch in batches:
+        value = loss(network, train.at(batch))
+        adam.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        model.optimizer.step()
+        adam.step()
         total += value.detach()
     return total / len(batches)
 
 
 @torch.no_grad()
-def _finish(model: Ensemble, data: Transition, held: Rows, mean_loss: Tensor, epochs: int) -> Metrics:
-    """Choose the elites, refresh the inference copy, remember what `dynamics.pt` tells of the training."""
-    mean, raw, _ = model.split(model.net(held.x))
-    error = (mean - held.y).square().mean((1, 2))
-    model.elites.copy_(error.argsort()[: model.cfg.elites].sort().values)
-    metrics = {
-        "model/loss": mean_loss,
-        "model/holdout_mse": error[model.elites].mean(),
-        "model/epochs": mean_loss.new_tensor(float(epochs)),
-    }
+def choose_elites(network: EnsembleNetwork, holdout: TrainingRows) -> Metrics:
+    """Make the K members of least hold-out error the elites; returns mean squared errors, and twice the elites' NLL less log 2 pi."""
+    mean, raw, _ = network.split(network.net(holdout.x))
+    error = (mean - holdout.y).square().mean((1, 2))
+    network.elites.copy_(error.argsort()[: network.cfg.elites].sort().values)
+    metrics = {"model/holdout_mse": error[network.elites].mean()}
+    metrics |= {f"model/holdout_mse/{e}": member for e, member in enumerate(error)}
     if raw is not None:
-        nll = gaussian_loss(mean[model.elites], soft_bounded_logvar(raw, *model.logvar_bounds)[model.elites], held.y)
-        metrics["model/holdout_nll"] = nll / model.cfg.elites
-    model.refresh()
-    model.fitted = {"fingerprint": fingerprint(data), "rows": len(data.obs), **{k: float(v) for k, v in metrics.items()}}
+        nll = gaussian_loss(mean[network.elites], soft_bounded_logvar(raw, *network.logvar_bounds)[network.elites], holdout.y)
+        metrics["model/holdout_nll"] = nll / network.cfg.elites
     return metrics
-
-
-def fingerprint(data: Transition) -> str:
-    """sha256 of the rows, to tell whether two ensembles saw the same data."""
-    digest = hashlib.sha256()
-    for value in data:
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Measures of what an ensemble does not know, from its members' Gaussians [E, B, D], in the units of the prediction."""
+"""Measures of an ensemble's uncertainty, from its members' Gaussians [E, B, D], in the units of the prediction."""
 
 import math
 
@@ -8,12 +8,12 @@ from mbkit.types import Prediction
 
 
 def aleatoric(p: Prediction) -> Tensor:
-    """Noise of the world, [B, D]: the mean over members of their variances."""
+    """Variance due to the environment's noise, [B, D]: the mean over members of their variances."""
     return p.var.mean(0)
 
 
 def epistemic(p: Prediction) -> Tensor:
-    """Ignorance of the ensemble, [B, D]: the variance over members of their means. With `aleatoric` it sums to the mixture's variance."""
+    """Variance due to limited data, [B, D]: that over members of their means. With `aleatoric` it sums to the mixture's variance."""
     return p.mean.var(0, correction=0)
 
 
@@ -50,7 +50,11 @@ def ensemble_std(p: Prediction) -> Tensor:
     return total_variance(p).sum(-1).sqrt()
 
 
+def gaussian_log_prob(p: Prediction, y: Tensor) -> Tensor:
+    """Log-density, in nats, of y [B, D] under every member's Gaussian, [E, B, D]."""
+    return -0.5 * ((y - p.mean).square() / p.var + (2 * math.pi * p.var).log())
+
+
 def mixture_nll(p: Prediction, y: Tensor) -> Tensor:
     """Negative log-likelihood, in nats, of y [B, D] under each dimension's equal mixture of members, [B, D]."""
-    log_prob = -0.5 * ((y - p.mean).square() / p.var + (2 * math.pi * p.var).log())
-    return math.log(p.mean.shape[0]) - log_prob.logsumexp(0)
+    return math.log(p.mean.shape[0]) - gaussian_log_prob(p, y).logsumexp(0)

@@ -1,4 +1,4 @@
-"""The boundary: whatever Gymnasium does inside, outside there are float32 tensors, [-1, 1] actions and true successors.
+"""Environments as agents use them: float32 tensors, actions in [-1, 1] and true successors, whatever Gymnasium's interface does.
 
 Letters: M environments, O observation, A action.
 """
@@ -14,21 +14,21 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbkit.envs import snapshot
-from mbkit.envs.rows import Rows, SingleEnvs, VectorRows
+from mbkit.envs import snapshot, statistics
+from mbkit.envs.rows import RawStep, SingleEnvs, VectorRows
 from mbkit.envs.spaces import ActionMap, Array, ObservationMap
 from mbkit.errors import UserError
 from mbkit.types import EnvSpec, State
 
 
 class NoRenderer(UserError):
-    """No picture can be made here: the run goes on without video and says why."""
+    """No image can be rendered here; the run continues without video and reports the reason."""
 
 
 class EnvStep(NamedTuple):
-    """One step of M environments. `obs` is the same tensor as `next_obs` where no episode ended: read it, don't write it."""
+    """One step of M environments. Where no episode ended `obs` and `next_obs` are the same tensor, so don't write into it."""
 
-    obs: Tensor  # [M, O] what the policy sees next: already the reset observation where an episode ended
+    obs: Tensor  # [M, O] the policy's next input: the reset observation where an episode ended
     reward: Tensor  # [M]
     next_obs: Tensor  # [M, O] the true successor
     terminated: Tensor  # bool [M]
@@ -38,7 +38,7 @@ class EnvStep(NamedTuple):
 class Environment:
     """M copies of one task, on the CPU; made by `make` and `wrap`.
 
-    `seed` is for the first reset (environment i gets seed + i); `dt` is the seconds a step simulates, where the task says so.
+    The first reset seeds environment i with `seed` + i; `dt` is the simulated time of a step in seconds, None if the task has none.
     """
 
     def __init__(self, name: str, source: SingleEnvs | VectorRows, action: ActionMap, obs_dim: int, seed: int = 0) -> None:
@@ -46,14 +46,15 @@ class Environment:
         self.spec = EnvSpec(obs_dim, action.dim, torch.device("cpu"), action.discrete)
         self.max_episode_steps: int | None = None
         self.dt: float | None = None
-        self.obs: Tensor | None = None  # [M, O] what the policy sees now
-        self.valid = torch.ones(self.num_envs, dtype=torch.bool)  # [M] False: the last step only reset it, drop the row
+        self.obs: Tensor | None = None  # [M, O] the current observation
+        self.valid = torch.ones(self.num_envs, dtype=torch.bool)  # [M] False where the last step was only a reset: its row is to be dropped
         self.steps = 0
         self._source, self._action, self._seeded = source, action, False
+        self._restarted: str | None = None  # why the last `load_state_dict` began new episodes
         self._action_shape = (self.num_envs, *action.row)
 
     def reset(self, seed: int | None = None) -> Tensor:
-        """Begin new episodes everywhere -> obs [M, O]. Without a seed, the first call takes the environment's own and later calls none."""
+        """Begin new episodes everywhere -> obs [M, O]. Without an argument the first call uses `self.seed`, and later calls no seed."""
         rows = self._source.reset(self.seed if seed is None and not self._seeded else seed)
         self._seeded = True
         if not np.isfinite(rows).all():
@@ -63,7 +64,7 @@ class Environment:
         return self.obs
 
     def step(self, action: Tensor) -> EnvStep:
-        """Act with [M, A] in [-1, 1], or int64 [M]; ended episodes begin anew. Numbers that are not finite raise UserError."""
+        """Act with [M, A] in [-1, 1], or int64 [M]; ended episodes are reset. Numbers that are not finite raise UserError."""
         if action.shape != self._action_shape:
             raise UserError(f"action for {self.name}: expected shape {self._action_shape}, got {tuple(action.shape)}")
         rows = self._source.step(self._action(action))
@@ -81,58 +82,80 @@ class Environment:
         )
 
     def native_action(self, action: Tensor) -> Array:
-        """Actions [..., A] in [-1, 1] (or int64 [...]) -> exactly what a single environment's `step` would be given."""
+        """Actions [..., A] in [-1, 1] (or int64 [...]) -> the same in the units and type of Gymnasium's `step`."""
         return self._action(action)
 
     def render(self) -> NDArray[np.uint8]:
-        """A picture of environment 0, uint8 [height, width, 3]; NoRenderer where there is none to be had."""
+        """An image of environment 0, uint8 [height, width, 3]; NoRenderer where none can be rendered."""
         if self._source.render_mode is None:
-            raise NoRenderer(f"{self.name} was made without pictures: expected render_mode='rgb_array', got None")
+            raise NoRenderer(f"{self.name} was made without a renderer: expected render_mode='rgb_array', got None")
         try:
             frame = self._source.render()
-        except _drawing_errors() as error:
+        except _rendering_errors() as error:
             raise NoRenderer(f"{self.name} cannot be rendered on this machine: {type(error).__name__}: {error}") from error
         if not isinstance(frame, np.ndarray):
-            raise NoRenderer(f"{self.name} gives no picture: expected render_mode='rgb_array', got {self._source.render_mode!r}")
+            raise NoRenderer(f"{self.name} renders no image: expected render_mode='rgb_array', got {self._source.render_mode!r}")
         return frame
 
     def close(self) -> None:
-        """Release what the environments hold."""
+        """Close the environments."""
         self._source.close()
 
     @property
     def restart_reason(self) -> str | None:
-        """Why a checkpoint cannot hold this environment, so that loading one begins new episodes; None where it can."""
-        try:
-            snapshot.capture(self._source)
-        except snapshot.Unsavable as error:
-            return f"{self.name} cannot be saved in mid-episode ({error}), so that going on from a checkpoint begins new episodes"
-        return None
+        """Why loading a checkpoint begins new episodes: this environment cannot be saved, or the last state could not be restored; or None."""
+        return self._restarted or self._capture()[1]
 
     def state_dict(self) -> State:
-        """All the next step depends on: simulators, episode clocks, generators, the current observation."""
-        try:
-            inside: State | None = snapshot.capture(self._source)
-        except snapshot.Unsavable:
-            inside = None
+        """Everything that the next step depends on: simulator states, elapsed steps, random generators, the current observation."""
+        inside, reason = self._capture()
         state: State = {"name": self.name, "num_envs": self.num_envs, "steps": self.steps, "seeded": self._seeded, "inside": inside}
+        state |= {"reason": reason, "statistics": self.statistics()}
         return state | {"obs": None if self.obs is None else self.obs.clone(), "valid": self.valid.clone()}
 
+    def _capture(self) -> tuple[State | None, str | None]:
+        """The state inside, or why there is none."""
+        try:
+            return snapshot.capture(self._source), None
+        except snapshot.Unsavable as error:
+            return None, f"{self.name} cannot be saved in mid-episode ({error}), so that resuming from a checkpoint begins new episodes"
+
     def load_state_dict(self, state: State) -> None:
-        """Go on where `state_dict` was taken, bit for bit; where `restart_reason` is given, with new episodes."""
-        for key, here in (("name", self.name), ("num_envs", self.num_envs)):
-            if state.get(key) != here:
-                raise UserError(f"environment state does not fit: expected {key} {here!r}, got {state.get(key)!r}")
-        self.steps = state["steps"]
-        if state["inside"] is None:
-            fresh = np.random.SeedSequence((self.seed, self.steps)).generate_state(1)[0]  # never the start of the run once more
-            self.reset(seed=int(fresh) >> 1)
+        """Continue bit for bit from where `state_dict` was called; with new episodes if there is a `restart_reason`."""
+        for key, expected in (("name", self.name), ("num_envs", self.num_envs)):
+            if state.get(key) != expected:
+                raise UserError(f"environment state does not fit: expected {key} {expected!r}, got {state.get(key)!r}")
+        self.steps, self._restarted = state["steps"], state["reason"]
+        if state["inside"] is not None:
+            try:
+                snapshot.restore(self._source, state["inside"])
+            except snapshot.Unsavable as error:
+                self._restarted = f"{self.name} cannot be restored in mid-episode ({error}), so that new episodes began"
+        if self._restarted is not None:
+            self.set_statistics(state["statistics"], frozen=False)
+            seed = np.random.SeedSequence((self.seed, self.steps)).generate_state(1)[0]  # other episodes than at the start of the run
+            self.reset(seed=int(seed) >> 1)
             return
-        snapshot.restore(self._source, state["inside"])
         self._seeded, self.valid = state["seeded"], state["valid"].clone()
         self.obs = None if state["obs"] is None else state["obs"].clone()
 
-    def _check(self, rows: Rows) -> None:
+    def statistics(self) -> State:
+        """Running means and variances of wrappers such as Gymnasium's NormalizeObservation and NormalizeReward, for `set_statistics`."""
+        return statistics.collect(self._source)
+
+    def set_statistics(self, state: State, frozen: bool = True) -> None:
+        """Normalise as the environment whose `statistics` these are; environment i takes those of environment i modulo their number.
+
+        Args:
+            state: of `statistics` of an environment of the same task.
+            frozen: they do not change any more, as in evaluation, where Gymnasium's wrapper can do so.
+
+        Raises:
+            UserError: the wrappers of the two environments differ.
+        """
+        statistics.assign(self._source, state, frozen, self.name)
+
+    def _check(self, rows: RawStep) -> None:
         for what, values in (("reward", rows.reward), ("observation", rows.next_obs)):
             if not np.isfinite(values).all():
                 self._not_finite(what, values, f"at step {self.steps}")
@@ -144,8 +167,8 @@ class Environment:
         raise UserError(f"{what} of {self.name} (environment {culprit}) {when}: expected finite numbers, got {values[culprit].tolist()}")
 
 
-def _drawing_errors() -> tuple[type[Exception], ...]:
-    """What Gymnasium, MuJoCo and OpenGL raise where they cannot draw; looked up only once something failed."""
+def _rendering_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of Gymnasium, MuJoCo and OpenGL where they cannot render; called only once one was raised."""
     import mujoco
 
     broken_driver = (AttributeError, ImportError, OSError, RuntimeError)
@@ -166,9 +189,9 @@ def single(name: str, envs: list[gymnasium.Env[Any, Any]], seed: int) -> Environ
 
 
 def wrap(vector_env: VectorEnv[Any, Any, Any], seed: int = 0) -> Environment:
-    """An Environment of a user's own vector environment, in NEXT_STEP, SAME_STEP or DISABLED mode: the rows are the same in each.
+    """An Environment of a user's vector environment; in each autoreset mode (NEXT_STEP, SAME_STEP, DISABLED) its steps are the same.
 
-    Under NEXT_STEP a reset takes a step of its own: that row has `valid` False and belongs in no buffer.
+    In NEXT_STEP mode a reset takes a step of its own: its row has `valid` False and must not be stored in a buffer.
     """
     if not isinstance(vector_env, VectorEnv):
         raise UserError(f"mbkit.envs.wrap: expected a gymnasium.vector.VectorEnv, got {type(vector_env).__name__}")
@@ -184,11 +207,11 @@ def wrap(vector_env: VectorEnv[Any, Any, Any], seed: int = 0) -> Environment:
 
 
 def _limit(env: Any) -> int | None:
-    """Steps after which an episode is cut: Gymnasium's time limit, or dm_control's own."""
+    """Steps after which an episode is truncated: Gymnasium's time limit, or dm_control's."""
     if env.spec is not None and env.spec.max_episode_steps is not None:
         return int(env.spec.max_episode_steps)
-    own = getattr(getattr(env.unwrapped, "_env", None), "_step_limit", math.inf)
-    return math.ceil(own) if math.isfinite(own) else None
+    limit = getattr(getattr(env.unwrapped, "_env", None), "_step_limit", math.inf)
+    return math.ceil(limit) if math.isfinite(limit) else None
 
 
 def _seconds(env: Any) -> float | None:

@@ -1,42 +1,86 @@
-"""What is known about a task beyond its transitions: reward, termination, and the input and targets its paper gives the model.
+"""What is known of a task beyond its transitions: reward, termination, and the input and targets that its paper gives the model.
 
-Functions take obs [..., O], action [..., A] in [-1, 1], which they scale to the environment's units themselves, and next_obs [..., O], and
-return [...]; they run on whatever device and precision their arguments have, and gradients pass through rewards.
+Functions take obs [..., O], action [..., A] in [-1, 1], which they scale to the environment's units, and next_obs [..., O], and return
+[...]; they run on the device and in the precision of their arguments, and gradients pass through rewards.
 """
 
 import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from mbkit.envs.benchmarks import TASKS, Task
-from mbkit.envs.rewards import GYMNASIUM, Known, never
+from mbkit.envs.rewards import GYMNASIUM, never
 from mbkit.errors import UserError
 from mbkit.registry import nearest
-from mbkit.types import RewardFn, TerminationFn
+from mbkit.types import EnvSpec, ObsProcess, RewardFn, TaskKnowledge, TerminationFn
+
+if TYPE_CHECKING:  # importing mbkit.envs must not import MuJoCo: `make` does, and reports a wrong MUJOCO_GL
+    from mbkit.envs.benchmarks import Task
 
 Kwargs = Mapping[str, Any] | None
+Kind = Literal["reward", "termination"]
 
 
-def benchmark(name: str) -> Task | None:
-    """The PETS benchmark task of this name, bare (`cartpole`) or as registered (`mbkit/cartpole-v0`)."""
+def task_knowledge(name: str, spec: EnvSpec, env_kwargs: Kwargs = None, reward: str = "auto", termination: str = "auto") -> TaskKnowledge:
+    """What a model of environment `name` need not learn, and how it encodes observations.
+
+    Args:
+        name: the environment.
+        spec: its dimensions, on which a user's functions are tried once.
+        env_kwargs: the keyword arguments it was made with.
+        reward: "auto" for the known function, or None where there is none; "learned" for None; or the import path of a user's function.
+        termination: the same; "learned" and "never" for None.
+
+    Raises:
+        UserError: a user's function can't be imported, or its result on zeros is not that of a reward or termination.
+    """
+    reward_function: RewardFn | None = None
+    if reward == "auto":
+        reward_function = reward_fn(name, env_kwargs)
+    elif reward != "learned":
+        reward_function = _user_fn(reward, spec, "reward")
+    termination_function: TerminationFn | None = None
+    if termination == "auto":
+        termination_function = termination_fn(name, env_kwargs)
+    elif termination not in ("learned", "never"):
+        termination_function = _user_fn(termination, spec, "termination")
+    return TaskKnowledge(reward_function, termination_function, preprocess(name), absolute_dims(name))
+
+
+def knowledge_notes(name: str, env_kwargs: Kwargs, reward: str, termination: str, learnable_termination: bool) -> list[str]:
+    """Sentences for the user on what is not known: why the reward is learned, and that episodes are assumed to never terminate.
+
+    The options are those of `task_knowledge`; `learnable_termination`: whether `dynamics.termination=learned` is possible.
+    """
+    notes = []
+    if reward == "auto" and reward_fn(name, env_kwargs) is None:
+        notes.append(why_learned(name, env_kwargs))
+    if termination == "auto" and termination_fn(name, env_kwargs) is None:
+        advice = "; with dynamics.termination=learned it learns when they do" if learnable_termination else ""
+        notes.append(f"The model assumes that episodes of {name} never terminate{advice}.")
+    return notes
+
+
+def benchmark(name: str) -> "Task | None":
+    """The PETS benchmark task with this short name (`cartpole`) or registered name (`mbkit/cartpole-v0`), or None."""
+    from mbkit.envs.benchmarks import TASKS
+
     return TASKS.get(name.removeprefix("mbkit/").removesuffix("-v0"))
 
 
 def reward_fn(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
-    """The reward of environment `name` made with `env_kwargs`, or None where it must be learned; `why_learned` then says why."""
+    """The reward of environment `name` made with `env_kwargs`; None where it must be learned, for the reason that `why_learned` gives."""
     task = benchmark(name)
     if task is not None:
         high, formula = task.action_high, task.env.reward
         return lambda obs, action, next_obs: formula(high * action, next_obs)
     if name not in GYMNASIUM:
         return None
-    scale, known = GYMNASIUM[name]
-    reward = known.reward(env_kwargs or {})
+    scale, reward = GYMNASIUM[name].action_scale, GYMNASIUM[name].reward(env_kwargs or {})
     if isinstance(reward, str):
         return None
     return reward if scale == 1 else lambda obs, action, next_obs: reward(obs, scale * action, next_obs)
@@ -46,20 +90,20 @@ def termination_fn(name: str, env_kwargs: Kwargs = None) -> TerminationFn | None
     """The termination of environment `name` made with `env_kwargs`, or None where it must be learned."""
     if benchmark(name) is not None:
         return never
-    return GYMNASIUM[name][1].termination(env_kwargs or {}) if name in GYMNASIUM else None
+    return GYMNASIUM[name].termination(env_kwargs or {}) if name in GYMNASIUM else None
 
 
 def why_learned(name: str, env_kwargs: Kwargs = None) -> str:
     """Why `reward_fn` has no function for this environment, in one sentence; empty where it has one."""
     if reward_fn(name, env_kwargs) is not None:
         return ""
-    known: Known | None = GYMNASIUM[name][1] if name in GYMNASIUM else None
-    reason = known.reward(env_kwargs or {}) if known else "mbkit has no formula for it (dynamics.reward=pkg.mod:fn plugs in your own)"
+    task = GYMNASIUM.get(name)
+    reason = task.reward(env_kwargs or {}) if task else "mbkit has no formula for it (dynamics.reward=pkg.mod:fn sets a function of yours)"
     return f"The reward of {name} is learned: {reason}."
 
 
-def preprocess(name: str) -> Callable[[Tensor], Tensor] | None:
-    """What a PETS benchmark task feeds to the model instead of obs: [..., O] -> [..., I]; None for the observation itself."""
+def preprocess(name: str) -> ObsProcess | None:
+    """The model inputs of an observation in a PETS benchmark task, [..., O] -> [..., I]; None for the observation itself."""
     task = benchmark(name)
     return task.preprocess if task else None
 
@@ -71,7 +115,7 @@ def absolute_dims(name: str) -> tuple[int, ...]:
 
 
 def load_fn(path: str) -> Callable[..., Any]:
-    """The function at `pkg.mod:fn`, looked for in the working directory too; UserError says what of it is missing."""
+    """The function at the import path `pkg.mod:fn`, also from the working directory; UserError if there is none."""
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise UserError(f"{path!r} is no import path; expected package.module:function")
@@ -92,17 +136,15 @@ def load_fn(path: str) -> Callable[..., Any]:
     return loaded
 
 
-def check_fn(
-    fn: Callable[..., Any], path: str, obs_dim: int, action_dim: int, discrete: bool, kind: Literal["reward", "termination"]
-) -> None:
-    """Call a user's function once, on obs [2, O], action [2, A] (int64 [2] where discrete) and next_obs [2, O] of zeros.
+def check_fn(fn: Callable[..., Any], path: str, spec: EnvSpec, kind: Kind) -> None:
+    """Call a user's function once, with zeros: obs [2, O], action [2, A] (int64 [2] where discrete) and next_obs [2, O].
 
-    UserError naming `path` unless a tensor of shape [2] comes: floating and not all NaN for a reward, bool for a termination.
+    UserError naming `path` unless the result is a tensor [2]: floating and not all NaN for a reward, bool for a termination.
     """
-    obs = torch.zeros(2, obs_dim)
-    action = torch.zeros(2, dtype=torch.int64) if discrete else torch.zeros(2, action_dim)
-    given = f"obs {list(obs.shape)}, action {list(action.shape)}, next_obs {list(obs.shape)}"
-    expected = f"{kind} {path} of {given}: expected a {'floating' if kind == 'reward' else 'bool'} tensor of shape [2]"
+    obs = torch.zeros(2, spec.obs_dim)
+    action = torch.zeros(2, dtype=torch.int64) if spec.discrete else torch.zeros(2, spec.action_dim)
+    arguments = f"obs {list(obs.shape)}, action {list(action.shape)}, next_obs {list(obs.shape)}"
+    expected = f"{kind} {path} of {arguments}: expected a {'floating' if kind == 'reward' else 'bool'} tensor of shape [2]"
     try:
         out = fn(obs, action, obs.clone())
     except Exception as error:  # whatever the user's function raises
@@ -113,3 +155,10 @@ def check_fn(
         raise UserError(f"{expected}, got {out.dtype} {list(out.shape)}")
     if out.isnan().all():
         raise UserError(f"{expected}, got NaN everywhere on zeros")
+
+
+def _user_fn(path: str, spec: EnvSpec, kind: Kind) -> Callable[..., Tensor]:
+    """A user's function, checked once on zeros."""
+    function = load_fn(path)
+    check_fn(function, path, spec, kind)
+    return function

@@ -1,6 +1,6 @@
-"""Where rows come from: single environments stepped by us, or a user's vector environment in any autoreset mode.
+"""Steps of single environments, and of a user's vector environment in any autoreset mode, as rows of the same form.
 
-Both yield the same rows. Letters: M environments, O observation.
+Letters: M environments, O observation.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from mbkit.errors import UserError
 Mask = NDArray[np.bool_]
 
 
-class Rows(NamedTuple):
+class RawStep(NamedTuple):
     """One step of M environments, unchecked."""
 
-    obs: Array  # float32 [M, O] what the policy sees next; the same array as next_obs where no episode ended
+    obs: Array  # float32 [M, O] the policy's next input; the same array as next_obs where no episode ended
     reward: Array  # float64 [M]
     next_obs: Array  # float32 [M, O] the true successor
     terminated: Mask  # [M]
     truncated: Mask  # [M]
-    valid: Mask  # [M] False for a row in which the environment was only reset
+    valid: Mask  # [M] False where the environment was only reset
 
 
 class SingleEnvs:
-    """Steps single environments in turn and resets one in the very step that ends its episode."""
+    """Single environments, stepped in turn; an environment is reset in the step that ends its episode."""
 
     def __init__(self, envs: list[gymnasium.Env[Any, Any]], observation: ObservationMap) -> None:
         self.envs, self.num_envs, self.observation = envs, len(envs), observation
@@ -37,13 +37,13 @@ class SingleEnvs:
         self.render_mode = envs[0].render_mode
 
     def reset(self, seed: int | None) -> Array:
-        """New episodes everywhere, environment i from seed + i, or with its generator as it is -> obs [M, O]."""
+        """Begin new episodes everywhere -> obs [M, O]; environment i is seeded with seed + i, or not at all if `seed` is None."""
         obs = np.empty((self.num_envs, self.observation.dim), np.float32)
         for i, env in enumerate(self.envs):
             obs[i] = self.observation(env.reset(seed=None if seed is None else seed + i)[0])
         return obs
 
-    def step(self, action: Array) -> Rows:
+    def step(self, action: Array) -> RawStep:
         """One step of every environment with its native action, [M, ...]."""
         m = self.num_envs
         next_obs = np.empty((m, self.observation.dim), np.float32)
@@ -58,7 +58,7 @@ class SingleEnvs:
             obs = next_obs.copy()
         for i in ended:
             obs[i] = self.observation(self.envs[i].reset()[0])
-        return Rows(obs, reward, next_obs, terminated, truncated, self.valid)
+        return RawStep(obs, reward, next_obs, terminated, truncated, self.valid)
 
     def render(self) -> Any:
         """What environment 0 renders."""
@@ -71,7 +71,7 @@ class SingleEnvs:
 
 
 class VectorRows:
-    """Translates a user's vector environment, whichever way it resets; `name` is for messages."""
+    """A user's vector environment in any autoreset mode; `name` is for messages."""
 
     def __init__(self, vector: VectorEnv[Any, Any, Any], observation: ObservationMap, name: str) -> None:
         self.vector, self.observation, self.name = vector, observation, name
@@ -81,15 +81,15 @@ class VectorRows:
 
     @property
     def envs(self) -> list[gymnasium.Env[Any, Any]]:
-        """The single environments inside, none where they live in other processes or in arrays."""
+        """The single environments inside; empty if they run in other processes or as arrays."""
         return list(getattr(self.vector.unwrapped, "envs", ()))
 
     def reset(self, seed: int | None) -> Array:
-        """New episodes everywhere, environment i from seed + i -> obs [M, O]."""
+        """Begin new episodes everywhere -> obs [M, O]; environment i is seeded with seed + i."""
         self.pending = np.zeros(self.num_envs, np.bool_)
         return self._stack(self.vector.reset(seed=seed)[0])
 
-    def step(self, action: Array) -> Rows:
+    def step(self, action: Array) -> RawStep:
         """One step of every environment with its native action, [M, ...]."""
         raw, reward, terminated, truncated, info = self.vector.step(action)
         obs = next_obs = self._stack(raw)
@@ -101,13 +101,13 @@ class VectorRows:
             next_obs = self._final(obs, info, ended)
         elif ended.any():
             obs = np.where(ended[:, None], self._stack(self.vector.reset(options={"reset_mask": ended.copy()})[0]), next_obs)
-        return Rows(obs, np.array(reward, np.float64), next_obs, terminated, truncated, valid)
+        return RawStep(obs, np.array(reward, np.float64), next_obs, terminated, truncated, valid)
 
     def _stack(self, raw: Any) -> Array:
         return self.observation.stack(self.vector.observation_space, raw)
 
     def _final(self, obs: Array, info: dict[str, Any], ended: Mask) -> Array:
-        """The true successors [M, O], where `obs` is already the next episode's."""
+        """The true successors [M, O]; `obs` has reset observations where an episode ended."""
         if "final_obs" not in info:
             raise UserError(
                 f"vector environment {self.name} in SAME_STEP mode ended an episode: expected info['final_obs'], got {sorted(info)}"
@@ -128,10 +128,10 @@ class VectorRows:
 
 
 def _autoreset_mode(vector: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:
-    """The mode the vector environment publishes; UserError where it says none, for guessing would corrupt rows silently."""
-    said = vector.metadata.get("autoreset_mode")
+    """The mode in the vector environment's metadata; UserError if there is none, since a wrong guess would corrupt rows silently."""
+    published = vector.metadata.get("autoreset_mode")
     for mode in AutoresetMode:
-        if said in (mode, mode.value, mode.name):
+        if published in (mode, mode.value, mode.name):
             return mode
-    known = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
-    raise UserError(f"metadata['autoreset_mode'] of vector environment {name}: expected one of {known}, got {said!r}")
+    modes = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
+    raise UserError(f"metadata['autoreset_mode'] of vector environment {name}: expected one of {modes}, got {published!r}")

@@ -1,7 +1,7 @@
-"""Rewards to plan with where the task's own says too little: `dynamics.reward=mbkit.envs.shaping:upright`.
+"""Rewards for planning where the reward of the task is not informative enough: `dynamics.reward=mbkit.envs.shaping:upright`.
 
-A bonus for being alive is the same for every plan until a fall comes into sight, and by then a cart near the end of its rail is lost. The
-score of a run is always the task's own return.
+A bonus for staying alive is the same for every plan until a fall lies within the horizon, and then a cart near the end of its rail cannot
+prevent it. Evaluation returns are always those of the task's reward.
 """
 
 import torch

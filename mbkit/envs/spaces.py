@@ -1,4 +1,4 @@
-"""Between Gymnasium's spaces and what agents see: actions in [-1, 1] or int64, observations as one float32 vector.
+"""Maps between Gymnasium's spaces and the agents': actions in [-1, 1] or int64, observations as one float32 vector.
 
 Letters: M environments, O observation, A action.
 """
@@ -19,9 +19,9 @@ Array = NDArray[Any]
 
 
 class ActionMap:
-    """What agents act in -> what one environment's `action_space` takes.
+    """An agent's actions -> actions of one environment's `action_space`.
 
-    A Box with finite bounds is reached from [-1, 1]^A, `dim` = A, affinely and clipped; Discrete(n) from int64 0..n-1, `dim` = n.
+    [-1, 1]^A is scaled affinely to a Box with finite bounds and clipped, `dim` = A; int64 0..n-1 is shifted to Discrete(n), `dim` = n.
     Any other space raises UserError.
     """
 
@@ -42,22 +42,22 @@ class ActionMap:
         self.row = (self.dim,)
 
     def __call__(self, action: Tensor) -> Array:
-        """[..., A] in [-1, 1] -> [..., *space.shape] in the Box's own dtype, or int64 [...] -> int64 [...]; NaN raises UserError."""
-        given: Array = action.numpy(force=True)
+        """[..., A] in [-1, 1] -> [..., *space.shape] in the Box's dtype, or int64 [...] -> int64 [...]; NaN raises UserError."""
+        scaled: Array = action.numpy(force=True)
         if self.discrete:
-            return np.asarray(given + self.start)
-        if not np.isfinite(given).all():
-            raise UserError(f"action for {self.name}: expected finite numbers, got {given.tolist()}")
-        # middle + half * a leaves a box of +-1 as it is to the last digit, which low + (a + 1) / 2 * (high - low) does not
-        native: Array = self.middle + self.half * given.reshape(*given.shape[:-1], *self.shape)
+            return np.asarray(scaled + self.start)
+        if not np.isfinite(scaled).all():
+            raise UserError(f"action for {self.name}: expected finite numbers, got {scaled.tolist()}")
+        # middle + half * a is the identity to the last digit for a box of +-1; low + (a + 1) / 2 * (high - low) is not
+        native: Array = self.middle + self.half * scaled.reshape(*scaled.shape[:-1], *self.shape)
         return native.clip(self.low, self.high).astype(self.dtype)
 
 
 class ObservationMap:
-    """One environment's `observation_space` -> a float32 vector of `dim` numbers.
+    """Observations of one environment's `observation_space` -> float32 vectors of `dim` numbers.
 
-    Box of at most two axes is ravelled, Discrete, MultiDiscrete and MultiBinary become one-hot, Dict and Tuple are concatenated
-    (Dict by sorted key, as Gymnasium does). Images and spaces of varying size raise UserError.
+    A Box of at most two axes is flattened, Discrete, MultiDiscrete and MultiBinary are one-hot encoded, the parts of Dict and Tuple are
+    concatenated (Dict by sorted key, as in Gymnasium). Images and spaces of varying size raise UserError.
     """
 
     def __init__(self, space: spaces.Space[Any], name: str) -> None:
@@ -67,7 +67,7 @@ class ObservationMap:
         self.shape, self.dim = space.shape, spaces.flatdim(space)
 
     def __call__(self, obs: Any) -> Array:
-        """One observation -> [O], which may share memory with it; UserError where it has not its space's shape."""
+        """One observation -> [O], which may share memory with it; UserError if its shape is not that of its space."""
         try:
             row: Array = np.asarray(obs if self.plain else spaces.flatten(self.space, obs))
         except (IndexError, KeyError, TypeError, ValueError) as error:
@@ -77,7 +77,7 @@ class ObservationMap:
         return row.reshape(-1)
 
     def stack(self, batched: spaces.Space[Any], obs: Any) -> Array:
-        """Observations of a vector environment, laid out as its `observation_space` `batched` says -> new float32 [M, O]."""
+        """Observations of a vector environment whose `observation_space` is `batched` -> new float32 [M, O]."""
         if not self.plain:
             return np.stack([self(one) for one in iterate(batched, obs)]).astype(np.float32)
         try:
@@ -99,7 +99,7 @@ def _outline_of_space(space: spaces.Space[Any]) -> str:
 
 
 def _outline(obs: Any) -> str:
-    """The shapes an observation is made of, for a message."""
+    """The shapes of an observation's parts, for a message."""
     if isinstance(obs, Mapping):
         return "{" + ", ".join(f"{key}: {_outline(part)}" for key, part in obs.items()) + "}"
     if isinstance(obs, tuple):
@@ -108,7 +108,7 @@ def _outline(obs: Any) -> str:
 
 
 def _refuse(space: spaces.Space[Any], name: str, where: str) -> None:
-    """UserError where no vector can be made of a part of the space; `where` is the path to it."""
+    """UserError if the space, or a part of it, cannot be flattened to a vector; `where` is the path to the part."""
     culprit = f"observation space {where[1:]!r} of {name}" if where else f"observation space of {name}"
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
@@ -118,4 +118,4 @@ def _refuse(space: spaces.Space[Any], name: str, where: str) -> None:
         if len(space.shape) >= 3 or (space.dtype == np.uint8 and len(space.shape) == 2):
             raise UserError(f"{culprit}: expected vectors, got an image, {space.dtype} {space.shape}; mbkit learns from vectors only")
     elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise UserError(f"{culprit}: expected something a vector can be made of (Box, Discrete, Dict, Tuple), got {space}")
+        raise UserError(f"{culprit}: expected a space that can be flattened to a vector (Box, Discrete, Dict, Tuple), got {space}")

@@ -1,1 +1,1 @@
-"""What a learned model is used for besides planning: imagined rows and value expansion. It sees protocols, never a particular model."""
+"""Uses of a model besides planning: model rollouts, one-step predictions, value expansion. They see protocols."""

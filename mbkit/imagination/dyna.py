@@ -1,4 +1,4 @@
-"""One imagined step from pairs that were really seen: what Dyna plans on (Sutton 1991, Dyna, an integrated architecture).
+"""One-step model predictions from replayed state-action pairs, on which Dyna plans (Sutton 1991, doi:10.1145/122344.122377).
 
 Letters: n rows, O observation, A action.
 """
@@ -6,41 +6,41 @@ Letters: n rows, O observation, A action.
 import torch
 from torch import Tensor
 
-from mbkit.imagination.counters import Totals
+from mbkit.imagination.counters import Counters
 from mbkit.types import Dynamics, Source, State, Transition
 
 
 @torch.no_grad()
-def reimagined(seen: Transition, dynamics: Dynamics) -> tuple[Transition, Tensor]:
-    """Really seen transitions [n] with reward, successor and termination as the model has them; the discount is 0 where it terminates.
+def predicted(real: Transition, dynamics: Dynamics) -> tuple[Transition, Tensor]:
+    """Real one-step transitions [n] with the model's reward, successor and termination; the discount is 0 where the model terminates.
 
-    A row of which the model gave numbers that are not finite stays as it really was: shapes are static and nobody waits for the device.
-    Returns also bool [n], which rows are the model's.
+    Returns also bool [n]: rows whose prediction is finite. The others stay the real transitions, so that shapes are static without
+    synchronising with the host.
     """
-    step = dynamics.step(dynamics.init(seen.obs), seen.action)
+    step = dynamics.step(dynamics.init(real.obs), real.action)
     finite = step.obs.isfinite().all(-1) & step.reward.isfinite()
-    reward = torch.where(finite, step.reward, seen.reward)
-    next_obs = torch.where(finite[:, None], step.obs, seen.next_obs)
-    return Transition(seen.obs, seen.action, reward, next_obs, torch.where(finite, (~step.terminated).float(), seen.discount)), finite
+    reward = torch.where(finite, step.reward, real.reward)
+    next_obs = torch.where(finite[:, None], step.obs, real.next_obs)
+    return Transition(real.obs, real.action, reward, next_obs, torch.where(finite, (~step.terminated).float(), real.discount)), finite
 
 
-class SeenPairs:
-    """A source of imagined transitions (s, a, r, s'): s and a are drawn from `data`, one-step rows; r and s' from the model."""
+class ModelPredictions:
+    """A source of one-step model predictions (s, a, r, s'): s and a are drawn from `data`, one-step rows; r and s' are the model's."""
 
     def __init__(self, data: Source, dynamics: Dynamics) -> None:
         self.data, self.dynamics = data, dynamics
-        self.seen = Totals("asked", "broken")  # rows, and of these the ones that the model broke
+        self.counters = Counters("asked", "broken")  # predictions, and of these the ones that are not finite
 
     def sample(self, n: int) -> Transition:
         """n rows, each from a pair drawn as `data` draws it: a replay buffer uniformly with replacement."""
-        rows, finite = reimagined(self.data.sample(n), self.dynamics)
-        self.seen.add(torch.ones_like(finite).sum(), (~finite).sum())
+        rows, finite = predicted(self.data.sample(n), self.dynamics)
+        self.counters.add(torch.ones_like(finite).sum(), (~finite).sum())
         return rows
 
     def state_dict(self) -> State:
-        """The sums since the last look at them."""
-        return self.seen.state_dict()
+        """The counts since they were last read."""
+        return self.counters.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`, in place."""
-        self.seen.load_state_dict(state)
+        self.counters.load_state_dict(state)

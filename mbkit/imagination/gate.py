@@ -1,6 +1,6 @@
-"""Which imagined steps are worth keeping: M2AC (Pan et al. 2020, arXiv:2010.04893), MACURA (Frauenknecht et al. 2024, arXiv:2405.19014).
+"""Gates of model rollouts: M2AC (Pan et al. 2020, arXiv:2010.04893) and MACURA (Frauenknecht et al. 2024, arXiv:2405.19014).
 
-Letters: E members, B rows, D prediction, k rollout length, h step of a rollout, counted from 0. Nothing here waits for the device.
+Letters: E members, B rows, D prediction, k rollout length, h step of a rollout from 0. Nothing here synchronises with the host.
 """
 
 import torch
@@ -41,19 +41,19 @@ def geometric_js(p: Prediction) -> Tensor:
     return total / (members * (members - 1) / 2)
 
 
-def share_kept(h: int, k: int, keep: float) -> float:
-    """M2AC's w_h: `keep` of a single step, otherwise keep (k - h) / (k + 1), less the longer a rollout is."""
-    return keep if k == 1 else keep * (k - h) / (k + 1)
+def stored_share(h: int, k: int, keep_ratio: float) -> float:
+    """M2AC's w_h, the share of rows stored at step h: the keep ratio where k = 1, otherwise keep ratio * (k - h) / (k + 1)."""
+    return keep_ratio if k == 1 else keep_ratio * (k - h) / (k + 1)
 
 
-def least(u: Tensor, alive: Tensor, share: float) -> Tensor:
-    """The `share` of living rows with the least u [B], rounded up; bool [B]. What is not finite never belongs to them."""
+def least_uncertain(u: Tensor, alive: Tensor, share: float) -> Tensor:
+    """The `share` of alive rows with the least uncertainty u [B], rounded up; bool [B]. Rows whose u is not finite are never among them."""
     rank = torch.where(alive & u.isfinite(), u, torch.inf).argsort(stable=True).argsort()
     return alive & u.isfinite() & (rank < share * alive.sum() - 1e-6)
 
 
 def percentile(u: Tensor, alive: Tensor, q: float) -> Tensor:
-    """The q-th percentile of u [B] among living rows, linear between ranks, shape [1]."""
+    """The q-th percentile of u [B] among alive rows, linear between ranks, shape [1]."""
     ordered = torch.where(alive, u, torch.inf).sort().values
     place = (q / 100 * (alive.sum() - 1).clamp(min=0)).view(1)
     low, high = ordered[place.floor().long()], ordered[place.ceil().long()]
@@ -61,28 +61,28 @@ def percentile(u: Tensor, alive: Tensor, q: float) -> Tensor:
 
 
 class M2AC:
-    """Remember the least uncertain part of the rows of each step, less and less of them, and penalise reward with uncertainty."""
+    """Stores the least uncertain share of the rows of each step, a smaller one at later steps, and penalises reward with uncertainty."""
 
-    def __init__(self, keep: float, penalty: float, stop: bool) -> None:
-        self.keep, self.penalty, self.stop = keep, penalty, stop
+    def __init__(self, keep_ratio: float, penalty: float, hard_stop: bool) -> None:
+        self.keep_ratio, self.penalty, self.hard_stop = keep_ratio, penalty, hard_stop
 
     def __call__(self, prediction: Prediction, alive: Tensor, step: int, k: int) -> Verdict:
-        """Rows that are masked go on unless `stop` (the paper's non-stop mode and its hard-stop mode)."""
+        """Rows that are not stored go on in the paper's non-stop mode, and end in its hard-stop mode."""
         u = one_vs_rest(prediction)
         # Paper: w_h of all B rows; here: of those still alive, so that terminations do not count as confidence.
-        store = least(u, alive, share_kept(step, k, self.keep))
-        return Verdict(store, store if self.stop else torch.ones_like(store), self.penalty * u)
+        store = least_uncertain(u, alive, stored_share(step, k, self.keep_ratio))
+        return Verdict(store, store if self.hard_stop else torch.ones_like(store), self.penalty * u)
 
     def state_dict(self) -> State:
-        """Remembers nothing."""
+        """Empty: this gate has no state."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Remembers nothing."""
+        """Nothing to load."""
 
 
 class MACURA:
-    """A rollout goes on, and is remembered, while its uncertainty is below kappa = xi * (the zeta-th percentile at first steps)."""
+    """Stores and continues a rollout while its uncertainty is below kappa = xi * (zeta-th percentile of the uncertainty at first steps)."""
 
     def __init__(self, xi: float, zeta: float, device: torch.device) -> None:
         self.xi, self.zeta = xi, zeta
@@ -93,9 +93,9 @@ class MACURA:
         """Kappa is the mean over all rounds of rollouts, as in the authors' code (theirs: over the last 2000 rounds)."""
         u = geometric_js(prediction)
         if step == 0:
-            found = self.xi * percentile(u, alive & u.isfinite(), self.zeta)
-            self.total += torch.where(found.isfinite(), found, 0.0)  # a round without a finite row counts for nothing
-            self.rounds += found.isfinite()
+            threshold = self.xi * percentile(u, alive & u.isfinite(), self.zeta)
+            self.total += torch.where(threshold.isfinite(), threshold, 0.0)  # a round without a finite row does not count
+            self.rounds += threshold.isfinite()
         certain = u < self.total / self.rounds
         return Verdict(certain, certain, torch.zeros_like(u))
 
@@ -104,6 +104,6 @@ class MACURA:
         return {"total": self.total.cpu().clone(), "rounds": self.rounds.cpu().clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on with the saved mean, in place."""
+        """Inverse of `state_dict`, in place."""
         self.total.copy_(state["total"])
         self.rounds.copy_(state["rounds"])

@@ -1,24 +1,28 @@
-"""Who steps the environment, and what happens after each step: the online loop, its hooks, and evaluation."""
+"""Loops and their hooks: what steps the environment, what happens after each step, and evaluation."""
 
+from mbkit.loops.clock import Clock, Every, Hook, Until
 from mbkit.loops.evaluate import Evaluation, evaluate_policy
-from mbkit.loops.memory import enough_room
-from mbkit.loops.model import Watch, WatchPlans
-from mbkit.loops.online import Every, Hook, Online
-from mbkit.loops.rollouts import Imagine
-from mbkit.loops.trajectory_updates import Rollouts
-from mbkit.loops.updates import FitModel, Updates
+from mbkit.loops.memory import refuse_oversized
+from mbkit.loops.model import CountersRead, ModelFits, PlanScores
+from mbkit.loops.online import Online, random_action
+from mbkit.loops.rollouts import ModelRollouts
+from mbkit.loops.trajectory_updates import TrajectoryUpdates
+from mbkit.loops.updates import Updates
 
 __all__ = [
+    "Clock",
+    "CountersRead",
     "Evaluation",
     "Every",
-    "FitModel",
     "Hook",
-    "Imagine",
+    "ModelFits",
+    "ModelRollouts",
     "Online",
-    "Rollouts",
+    "PlanScores",
+    "TrajectoryUpdates",
+    "Until",
     "Updates",
-    "Watch",
-    "WatchPlans",
-    "enough_room",
     "evaluate_policy",
+    "random_action",
+    "refuse_oversized",
 ]

@@ -12,11 +12,11 @@ from mbkit.types import Actor, EnvSpec, Metrics
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of M episodes, and what happened in them (for model diagnostics on data that no fit saw)."""
+    """Returns and lengths of M episodes, and their transitions, which no fit has used (for diagnostics of the model)."""
 
     returns: Tensor  # float64 [M]
     lengths: Tensor  # int64 [M]
-    rows: list[Experience]  # one per time step; [M] rows, those of finished episodes are to be masked by `alive`
+    rows: list[Experience]  # one per time step, [M] rows each; those of finished episodes are to be masked by `alive`
     alive: list[Tensor]  # bool [M] per time step: whether the row belongs to the episode being scored
 
     @classmethod
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
         return cls(returns, lengths, [row for p in parts for row in p.rows], [mask for p in parts for mask in p.alive])
 
     def buffer(self, spec: EnvSpec) -> ReplayBuffer:
-        """The episodes' transitions, for whoever wants windows or batches of them."""
+        """The episodes' transitions in a replay buffer, from which windows and batches can be drawn."""
         buffer = ReplayBuffer(max(int(self.lengths.sum()), len(self.returns)), spec)
         for rows, alive in zip(self.rows, self.alive, strict=True):
             buffer.extend(rows, alive)

@@ -1,4 +1,4 @@
-"""Stopping after a whole step: a run that the user interrupts can be gone on with."""
+"""Stopping after a whole step, so that a run that the user interrupts can be resumed."""
 
 import signal
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ def interruptible() -> Iterator[list[str]]:
         caught.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    former: dict[int, Any] = {}
-    with suppress(ValueError):  # not the main thread: whoever called us handles signals
-        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {}
+    with suppress(ValueError):  # outside the main thread the caller handles signals
+        handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:
-        for number, handler in former.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

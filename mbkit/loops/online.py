@@ -1,35 +1,15 @@
-"""The online loop: act, step, store, and call whoever wants to learn from it. M environments, O observation, A action."""
+"""The online loop: act, step, store, call the hooks. M environments, O observation, A action."""
 
-from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mbkit.envs import Environment
 from mbkit.errors import UserError
-from mbkit.recording import Recorder
-from mbkit.replay.buffer import Experience, ReplayBuffer
-from mbkit.types import Actor, EnvSpec, State
-
-
-class Hook(Protocol):
-    """Called after every environment step, in the order given; keeps its own cadence."""
-
-    def __call__(self, loop: "Online") -> None: ...  # noqa: D102
-
-
-class Every:
-    """A hook that runs `action` whenever the step counter passes a multiple of `steps`; 0 is never."""
-
-    def __init__(self, steps: int, action: Callable[["Online"], None]) -> None:
-        self.steps, self.action = steps, action
-
-    def __call__(self, loop: "Online") -> None:
-        """Runs the action where a multiple was passed."""
-        if self.steps and loop.passed(self.steps):
-            self.action(loop)
+from mbkit.loops.clock import Clock
+from mbkit.replay.buffer import Experience
+from mbkit.types import Actor, EnvSpec, State, Store
 
 
 def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
@@ -40,42 +20,28 @@ def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
 
 
 def finite_action(action: Tensor, step: int | None = None) -> Tensor:
-    """The action [M, A], as it is, on the host; UserError where an environment could make nothing of it."""
+    """The action [M, A], unchanged; UserError where it is not finite, which no environment can take."""
     if action.is_floating_point() and not action.isfinite().all():
         where = "the evaluation" if step is None else f"step {step}"
         raise UserError(f"the agent's action is not finite at {where}: the agent or its model diverged; a smaller agent.lr is safer")
     return action
 
 
-class Online:
-    """Steps M environments under one actor and fills the replay buffer.
+class Online(Clock):
+    """Steps M environments under one actor and stores what happens; one step of the clock is one environment step.
 
     PETS is this loop with an MPC actor and a hook that fits the model. `state_dict` holds all that the next step depends on besides the
-    actor, the buffer and the global random state.
+    actor, the store and the global random state.
     """
 
-    recorder: Recorder  # set by whoever runs the loop, before it runs
-
-    def __init__(self, env: Environment, actor: Actor, buffer: ReplayBuffer, warmup_steps: int = 0) -> None:
-        self.env, self.actor, self.buffer, self.warmup_steps = env, actor, buffer, warmup_steps
-        self.step = 0  # environment steps so far, over all M
+    def __init__(self, env: Environment, actor: Actor, store: Store, warmup_steps: int = 0) -> None:
+        super().__init__(stride=env.num_envs)
+        self.env, self.actor, self.store, self.warmup_steps = env, actor, store, warmup_steps
         self.episodes = 0
-        self.episode_ended = False  # in the last step, in any environment
         self.last_return: float | None = None
-        self.obs: Tensor | None = None  # [M, O]
+        self.obs = torch.zeros(env.num_envs, env.spec.obs_dim)  # [M, O], of running episodes once they began
         self.returns = torch.zeros(env.num_envs, dtype=torch.float64)  # of the running episodes
         self.lengths = torch.zeros(env.num_envs, dtype=torch.int64)
-
-    def passed(self, every: int) -> bool:
-        """Whether the last step reached or crossed a multiple of `every`."""
-        return self.step // every > (self.step - self.env.num_envs) // every
-
-    def run(self, until: int, hooks: Sequence[Hook], stop: Callable[[], bool] = lambda: False) -> None:
-        """Go on until `until` environment steps, or until `stop()` after a whole step; `start` or `load_state_dict` comes first."""
-        while self.step < until and not stop():
-            self.advance()
-            for hook in hooks:
-                hook(self)
 
     def start(self) -> None:
         """The first episodes of a new run."""
@@ -89,8 +55,7 @@ class Online:
         self.actor.reset(torch.ones(self.env.num_envs, dtype=torch.bool))
 
     def advance(self) -> None:
-        """One step of every environment."""
-        assert self.obs is not None  # after `start`
+        """One step of every environment; `start` or `load_state_dict` comes first."""
         if self.step < self.warmup_steps:
             action = random_action(self.env.spec, self.env.num_envs)
         else:
@@ -99,9 +64,9 @@ class Online:
             self.recorder.log(self.step, {"time/act_ms": 1e3 * (perf_counter() - began)})
         out = self.env.step(action)
         ended = out.terminated | out.truncated
-        self.buffer.extend(Experience(self.obs, action, out.reward, out.next_obs, out.terminated, ended), self.env.valid)
+        self.store.extend(Experience(self.obs, action, out.reward, out.next_obs, out.terminated, ended), self.env.valid)
         self.obs = out.obs
-        self.step += self.env.num_envs
+        self.step += self.stride
         self.count(out.reward, ended)
 
     def count(self, reward: Tensor, ended: Tensor) -> None:
@@ -135,4 +100,4 @@ class Online:
         self.obs = state["obs"]
         if self.env.restart_reason and self.env.obs is not None:
             self.begin(self.env.obs)
-            self.buffer.cut()
+            self.store.cut()

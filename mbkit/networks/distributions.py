@@ -1,35 +1,26 @@
-"""Distributions of actions, discrete and continuous: what policy-gradient learners and discrete actor-critics sample from.
+"""Distributions over actions, discrete and continuous: the output of policy-gradient learners and discrete actor-critics.
 
-All distributions offer the same five methods, so an algorithm need not know the kind of action. Letters: B rows of any shape, N rows,
-A dimensions of an action or number of discrete actions.
+Both have the methods sample, mode, log_prob, entropy and kl, so that an algorithm is written once for both kinds of actions.
+Letters: B rows of any shape, A dimensions of an action or number of discrete actions.
 """
 
 import math
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-class Distribution(Protocol):
-    """Of one action for each of B rows; a tuple of tensors, so rows are taken with `rows_of`."""
-
-    def sample(self) -> Tensor: ...  # noqa: D102 - [B, A], or int64 [B]; without gradient
-    def mode(self) -> Tensor: ...  # noqa: D102 - the likeliest action, the same shape
-    def log_prob(self, action: Tensor) -> Tensor: ...  # noqa: D102 - [B]
-    def entropy(self) -> Tensor: ...  # noqa: D102 - [B], nats
-    def kl(self, other: Self) -> Tensor: ...  # noqa: D102 - D_KL(self | other), [B]
+D = TypeVar("D", "Categorical", "ClippedGaussian")
 
 
 class Categorical(NamedTuple):
-    """A choice among A, by unnormalised log-probabilities."""
+    """A distribution over A discrete actions, by unnormalised log-probabilities."""
 
     logits: Tensor  # [B, A]
 
     def log_probs(self) -> Tensor:
-        """Of every choice, [B, A]."""
+        """Log-probabilities of all actions, [B, A]."""
         return self.logits.log_softmax(-1)
 
     @torch.no_grad()
@@ -38,11 +29,11 @@ class Categorical(NamedTuple):
         return (self.logits - torch.empty_like(self.logits).exponential_().log()).argmax(-1)
 
     def mode(self) -> Tensor:
-        """The likeliest choice, int64 [B]."""
+        """The most likely action, int64 [B]."""
         return self.logits.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Of int64 actions [B]."""
+        """Log-probabilities [B] of actions int64 [B]."""
         return self.log_probs().gather(-1, action[..., None])[..., 0]
 
     def entropy(self) -> Tensor:
@@ -57,10 +48,10 @@ class Categorical(NamedTuple):
 
 
 class ClippedGaussian(NamedTuple):
-    """A normal sample clipped to the box: what lies beyond a side is the probability of that side (arXiv:1802.07564).
+    """A normal distribution whose samples are clipped to the box [-1, 1]^A, so that each side has a probability (arXiv:1802.07564).
 
-    The likelihood is that of the clipped action, which is what the environment sees: its gradient has the mean of the unclipped one's and
-    less variance. Entropy and KL are those of the normal distribution, whose KL is at least the clipped one's.
+    The likelihood is that of the clipped action, which the environment receives: its gradient has the mean of the unclipped one's and less
+    variance. Entropy and KL are those of the normal distribution, whose KL is at least the clipped one's.
     """
 
     mean: Tensor  # [B, A]
@@ -83,7 +74,7 @@ class ClippedGaussian(NamedTuple):
         return torch.where(action.abs() >= 1, beyond, inside).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Of the normal distribution, [B], nats."""
+        """[B], nats, of the normal distribution."""
         return (self.log_std + 0.5 + LOG_SQRT_2PI).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
@@ -93,11 +84,9 @@ class ClippedGaussian(NamedTuple):
         return (0.5 * (ratio + distance - 1) - (self.log_std - other.log_std)).sum(-1)
 
 
-def rows_of(distribution: Any, rows: Tensor) -> Any:
-    """The same distribution of some rows [N] only."""
-    return type(distribution)(*(field[rows] for field in distribution))
+Distribution = Categorical | ClippedGaussian
 
 
-def detached(distribution: Any) -> Any:
-    """The same distribution as a constant; a copy, for a field may be a parameter itself, which changes in place."""
+def detached(distribution: D) -> D:
+    """The same distribution as a constant; a copy, since a field may be a parameter, which changes in place."""
     return type(distribution)(*(field.detach().clone() for field in distribution))

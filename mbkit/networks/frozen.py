@@ -1,4 +1,7 @@
-"""A fast copy of many MLPs for inference only, laid out for the kernel that their number of rows asks for. E members, R rows each."""
+"""A copy of an ensemble's weights for fast inference, laid out for the kernel that suits the number of rows.
+
+Letters: E members, R rows of each, I inputs.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,16 +12,16 @@ from torch import Tensor
 
 from mbkit.networks.kernels import ACTIVATION, MANY_ROWS, Activation, member_by_member
 
-FUSED_NAME = {"relu": "relu", "silu": "swish"}  # as oneDNN calls them
+FUSED_NAME = {"relu": "relu", "silu": "swish"}  # oneDNN's names
 PACKED_ROWS = 256  # per member: from here on oneDNN's packed weights are faster (at 128 rows 8 % slower)
-MANY_ROWS_BFLOAT16 = 1024  # the same for bfloat16, whose batched product is better
+MANY_ROWS_BFLOAT16 = 1024  # `MANY_ROWS` of bfloat16, whose batched product is faster
 
 
 class FrozenEnsemble:
-    """Weights of E MLPs laid out for inference only, x [E, R, I] -> [E, R, out] without gradient.
+    """E MLPs for inference only: x [E, R, I] -> [E, R, out] without gradient.
 
     Float32 inputs and outputs; the products run in `dtype`. Tensors are allocated once and refilled in place by `copy_`, so that a captured
-    CUDA graph keeps seeing the current weights.
+    CUDA graph always reads the current weights.
     """
 
     def __init__(self, members: int, sizes: Sequence[int], activation: Activation, device: torch.device, dtype: torch.dtype) -> None:
@@ -26,31 +29,31 @@ class FrozenEnsemble:
         shapes = list(pairwise(sizes))
         self.weight = [torch.zeros(members, i, o, device=device, dtype=dtype) for i, o in shapes]
         self.bias = [torch.zeros(members, 1, o, device=device, dtype=dtype) for _, o in shapes]
-        self.transposed = [torch.zeros(members, o, i, device=device, dtype=dtype) for i, o in shapes]  # F.linear's own layout
+        self.transposed = [torch.zeros(members, o, i, device=device, dtype=dtype) for i, o in shapes]  # F.linear's layout
         pairs = zip(self.transposed, self.bias, strict=True)
         self.by_member = list(zip(*[[(w[e], b[e, 0]) for e in range(members)] for w, b in pairs], strict=True))
         self.many = MANY_ROWS if dtype == torch.float32 else MANY_ROWS_BFLOAT16
         self.fused = device.type == "cpu" and _has_fused_linear()
-        self.packed: list[list[tuple[Tensor, Tensor]]] = []  # as `by_member`, the weights in oneDNN's own opaque layout
+        self.packed: list[list[tuple[Tensor, Tensor]]] = []  # as `by_member`, the weights in oneDNN's opaque layout
 
     def copy_(self, weight: Sequence[Tensor], bias: Sequence[Tensor]) -> None:
         """Refill from weights [E, in, out] and biases [E, 1, out] of any dtype."""
-        for mine, flipped, other in zip(self.weight, self.transposed, weight, strict=True):
-            mine.copy_(other)
-            flipped.copy_(other.mT)
-        for mine, other in zip(self.bias, bias, strict=True):
-            mine.copy_(other)
+        for target, transposed, source in zip(self.weight, self.transposed, weight, strict=True):
+            target.copy_(source)
+            transposed.copy_(source.mT)
+        for target, source in zip(self.bias, bias, strict=True):
+            target.copy_(source)
         if self.fused:
             self.packed = [[(torch.ops.mkldnn._reorder_linear_weight(w, PACKED_ROWS), b) for w, b in layers] for layers in self.by_member]
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FrozenEnsemble":
-        """A copy with tensors of its own; opaque layouts cannot be copied, so they are made anew."""
+        """A copy in new tensors; opaque layouts cannot be copied, so they are computed again."""
         twin = FrozenEnsemble(self.members, self.sizes, self.activation, self.bias[0].device, self.dtype)
         twin.copy_(self.weight, self.bias)
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Shapes as above; the kernel is chosen by the rows per member."""
+        """The outputs, by the kernel that suits the number of rows; shapes as above."""
         x = x.to(self.dtype)
         if x.device.type != "cpu" or x.shape[1] < self.many:
             return self._batched(x).float()
@@ -79,8 +82,8 @@ class FrozenEnsemble:
 
 
 def _has_fused_linear() -> bool:
-    """Whether torch has oneDNN's product with the activation inside and packed weights, operators without a promise of stability."""
+    """Whether torch has oneDNN's fused linear layer with packed weights, operators that torch does not promise to keep."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     ops = torch.ops.mkldnn
-    x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")  # elsewhere not measured
+    x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")  # not measured on other processors
     return available and x86 and hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")

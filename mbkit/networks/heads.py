@@ -1,8 +1,9 @@
 """Value networks: critics of state-action pairs, of all discrete actions at once, and of states.
 
-Letters: K critics, B batch, O observation, A action or number of actions.
+Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions.
 """
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -28,7 +29,7 @@ class Critics(nn.Module):
         return q.squeeze(-1)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The first critic alone, [B], a constant and without computing the others: what the policy of DDPG and TD3 climbs."""
+        """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
         if self.net.gain or self.net.dropout:
             q: Tensor = self(obs, action)[0]
             return q
@@ -36,14 +37,14 @@ class Critics(nn.Module):
 
 
 class ActionValues(nn.Module):
-    """K critics of discrete actions: obs [B, O] -> the values of all A choices, [K, B, A]."""
+    """K critics of discrete actions: obs [B, O] -> the values of all A actions, [K, B, A]."""
 
     def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
         self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Shapes as above."""
+        """The values of every critic, [K, B, A]."""
         q: Tensor = self.net(obs)
         return q
 
@@ -54,38 +55,27 @@ def taken(q: Tensor, action: Tensor) -> Tensor:
 
 
 class ValueNetwork(nn.Module):
-    """obs [B, O] -> value [B] in raw units; what the network itself says is normalised by the statistics of its past targets."""
-
-    mean: Tensor
-    std: Tensor
+    """State values: obs [B, O] -> [B] in raw units; the network itself computes them normalised by the statistics of its past targets."""
 
     def __init__(self, obs_dim: int, hidden: Sequence[int], activation: Nonlinearity = "tanh") -> None:
         super().__init__()
         self.net = mlp((obs_dim, *hidden, 1), activation)
-        self.targets = RunningNormalizer(1)
+        self.normalizer = RunningNormalizer(1, clip=math.inf)  # of targets; `inverse` gives raw units
 
     def normalized(self, obs: Tensor) -> Tensor:
-        """The value in standard deviations of the targets, [B]: what is regressed."""
+        """The value in standard deviations of the targets, [B]: the number that is regressed."""
         value: Tensor = self.net(obs)
         return value.squeeze(-1)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """The value, [B]."""
-        return self.in_raw_units(self.normalized(obs))
-
-    def in_raw_units(self, value: Tensor) -> Tensor:
-        """What `normalized` says [B], in the units of rewards."""
-        return value * self.targets.std + self.targets.mean
-
-    def in_units(self, target: Tensor) -> Tensor:
-        """Targets [B] in the units of `normalized`."""
-        return (target - self.targets.mean) / self.targets.std
+        """The value in raw units, [B]."""
+        return self.normalizer.inverse(self.normalized(obs))
 
     @torch.no_grad()
     def rescale(self, targets: Tensor, weight: Tensor | None = None) -> None:
-        """Take in targets [B], weighted [B]; the last layer is changed so that no value is (PopArt, arXiv:1602.07714, eq. 9)."""
-        old_mean, old_std = self.targets.mean.clone(), self.targets.std.clone()
-        self.targets.update(targets.reshape(-1, 1), weight)
+        """Add targets [B], weighted [B], to the statistics; the last layer is changed so that no value is (arXiv:1602.07714, eq. 9)."""
+        old_mean, old_std = self.normalizer.mean.clone(), self.normalizer.std.clone()
+        self.normalizer.update(targets.reshape(-1, 1), weight)
         last = cast("nn.Linear", self.net[-1])
-        last.weight.mul_(old_std / self.targets.std)
-        last.bias.mul_(old_std).add_(old_mean - self.targets.mean).div_(self.targets.std)
+        last.weight.mul_(old_std / self.normalizer.std)
+        last.bias.mul_(old_std).add_(old_mean - self.normalizer.mean).div_(self.normalizer.std)

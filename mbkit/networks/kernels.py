@@ -1,9 +1,9 @@
-"""Fast paths of the networks, which nobody has to read to follow an algorithm: backward passes of their own, layouts for many rows.
+"""Fast paths of the networks and of Adam; every algorithm can be understood without them.
 
-Letters: E members, K critics, N rows, A actions.
+Letters: E members, K critics, R rows of each member, N rows, I inputs, A actions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,22 +12,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Activation = Literal["relu", "silu"]
+Layer = tuple[Tensor, Tensor]  # weights [E, in, out], biases [E, 1, out]
 ACTIVATION = {"relu": F.relu, "silu": F.silu}
-MANY_ROWS = 128  # per member: from here on one large product per member beats one batched product (CPU, float32)
-CHUNK_ROWS = 2048  # that go through all layers together, so that what lies between two layers stays in the cache (CPU, no gradient)
+MANY_ROWS = 128  # per member: from here on one large product per member is faster than one batched product (CPU, float32)
+CHUNK_ROWS = 2048  # rows that go through all layers together, so that the values between two layers stay in the cache (CPU, no gradient)
 EVERY = slice(None)
 
 
 class ReluMLP(torch.autograd.Function):
-    """E networks of ReLU layers with a backward pass of their own: what autograd does, with fewer and warmer tensors.
+    """E networks of ReLU layers with a hand-written backward pass: autograd's arithmetic in fewer tensors.
 
-    x [B, I] or [E, B, I], then weights [E, in, out] and biases [E, 1, out] in turn -> [E, B, out]. ReLU and its mask are done in place, on
-    what has just been computed: a fresh tensor of each layer's size costs as much again as its product's share of memory traffic.
+    x [B, I] or [E, B, I], then weights [E, in, out] and biases [E, 1, out] in turn -> [E, B, out]. ReLU and its mask work in place on the
+    product just computed, since a fresh tensor of each layer's size would cost as much memory traffic again.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *params: Tensor) -> Tensor:  # type: ignore[override]
-        """Keeps every layer's input."""
+        """The outputs; the input of every layer is saved for the backward pass."""
         weight, bias = params[::2], params[1::2]
         ctx.shared = x.dim() == 2
         x = x.expand(len(weight[0]), *x.shape[-2:])
@@ -43,19 +44,27 @@ class ReluMLP(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """dW = x^T g, db = sum g, g <- (g W^T) [x > 0], layer by layer from the last; only what is asked for."""
+        """dW = x^T g, db = sum g, g <- (g W^T) [x > 0], layer by layer from the last; only the gradients that are needed."""
         layers = len(ctx.saved_tensors) // 2
         inputs, weight = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        wanted, found = ctx.needs_input_grad, []
+        needed = ctx.needs_input_grad
+        reversed_grads: list[Tensor | None] = []
         for n in reversed(range(layers)):
-            found.append(grad.sum(1, keepdim=True) if wanted[2 + 2 * n] else None)
-            found.append(torch.bmm(inputs[n].mT, grad) if wanted[1 + 2 * n] else None)
-            if n == 0 and not wanted[0]:
-                return None, *reversed(found)
+            reversed_grads.append(grad.sum(1, keepdim=True) if needed[2 + 2 * n] else None)
+            reversed_grads.append(torch.bmm(inputs[n].mT, grad) if needed[1 + 2 * n] else None)
+            if n == 0 and not needed[0]:
+                return None, *reversed(reversed_grads)
             grad = torch.bmm(grad, weight[n].mT)
             if n:
                 torch.ops.aten.threshold_backward.grad_input(grad, inputs[n], 0, grad_input=grad)
-        return grad.sum(0) if ctx.shared else grad, *reversed(found)
+        return grad.sum(0) if ctx.shared else grad, *reversed(reversed_grads)
+
+
+def relu_mlp(x: Tensor, layers: Sequence[Layer], members: slice = EVERY, fixed: bool = False) -> Tensor:
+    """`ReluMLP` of some of the members, x [B, I] or [members, B, I]; `fixed`: the parameters are constants."""
+    params = [p if members is EVERY else p[members] for layer in layers for p in layer]
+    out: Tensor = ReluMLP.apply(x, *(p.detach() for p in params) if fixed else params)  # type: ignore[no-untyped-call]
+    return out
 
 
 def member_by_member(x: Tensor, width: int, network: Callable[[int, Tensor], Tensor]) -> Tensor:
@@ -68,17 +77,30 @@ def member_by_member(x: Tensor, width: int, network: Callable[[int, Tensor], Ten
     return out
 
 
-class TakenRegression(torch.autograd.Function):
-    """`regression` of `taken` values with a backward pass of its own: autograd's would be a dozen small operators.
+def many_rows_mlp(x: Tensor, layers: Sequence[Layer], activation: Activation) -> Tensor:
+    """E networks of x [E, R, I] -> [E, R, out], one member after the other, without gradient: fastest for many rows on a CPU."""
+    act, last = ACTIVATION[activation], len(layers) - 1
 
-    Half the squared error and Huber's are both (d - c/2) c of the error d with slope c: c = d, or d clipped to [-1, 1].
+    def network(e: int, rows: Tensor) -> Tensor:
+        for n, (w, b) in enumerate(layers):
+            rows = torch.addmm(b[e], rows, w[e])
+            rows = rows if n == last else act(rows, inplace=True)
+        return rows
+
+    return member_by_member(x, layers[-1][0].shape[-1], network)
+
+
+class TakenRegression(torch.autograd.Function):
+    """Regression loss of the values of the taken actions with a hand-written backward pass: autograd needs a dozen small operators.
+
+    Half the squared error and Huber's loss are both (d - c/2) c of the error d with slope c: c = d, or d clipped to [-1, 1].
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, values: Tensor, action: Tensor, target: Tensor, weight: Tensor, huber: bool
     ) -> tuple[Tensor, Tensor]:
-        """The loss, and the values of the taken actions [K, N], as numbers."""
+        """The loss, 0-d, and the values of the taken actions [K, N], not differentiable; values [K, N, A], the others [N]."""
         index = action.expand(values.shape[:-1])[..., None]
         q = values.gather(-1, index)[..., 0]
         d = q - target
@@ -95,3 +117,45 @@ class TakenRegression(torch.autograd.Function):
         """The slope where an action was taken, zero elsewhere, [K, N, A]."""
         index, gradient = ctx.saved_tensors
         return gradient.new_zeros(ctx.shape).scatter_(-1, index, (gradient * grad)[..., None]), None, None, None, None
+
+
+class AdamKernel(torch.optim.Adam):
+    """torch's fused Adam with a faster step, `descend`: the state tensors are gathered once, torch's `step` gathers them at every call."""
+
+    _slots: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None  # mean, mean square and step count of every parameter
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As torch's."""
+        super().load_state_dict(state)
+        self._slots = None
+
+    @torch.no_grad()
+    def descend(self, grads: Sequence[Tensor]) -> None:
+        """One step on these gradients, one for each parameter; torch's `step` would read them from `.grad`."""
+        group = self.param_groups[0]
+        if not self.state:  # torch makes the state tensors in its first step
+            for p, grad in zip(group["params"], grads, strict=True):
+                p.grad = grad
+            self.step()
+            self.zero_grad()
+            return
+        if self._slots is None:
+            slots = [self.state[p] for p in group["params"]]
+            self._slots = ([s["exp_avg"] for s in slots], [s["exp_avg_sq"] for s in slots], [s["step"] for s in slots])
+        mean, square, count = self._slots
+        torch._foreach_add_(count, 1)
+        torch._fused_adam_(
+            group["params"],
+            list(grads),
+            mean,
+            square,
+            [],
+            count,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )

@@ -1,6 +1,6 @@
-"""Networks of fully connected layers: many at once, for critics and ensembles, and one alone, differentiable as often as is wanted.
+"""Fully connected networks: many at once, for critics and ensembles, and a single one, differentiable any number of times.
 
-Letters: E members, B batch.
+Letters: E members, B batch, I inputs.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, ReluMLP, member_by_member
+from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, many_rows_mlp, relu_mlp
 
 Nonlinearity = Literal["tanh", "relu", "silu"]
 LAYER = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -21,7 +21,7 @@ LAYER = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 class EnsembleMLP(nn.Module):
     """E networks at once: x [B, I] (the same rows for all) or [E, B, I] -> [E, B, out]; weights [E, in, out], biases [E, 1, out].
 
-    Each hidden layer is: linear, dropout (if any), layer normalisation (if wanted), activation, the order of DroQ (arXiv:2110.02034).
+    Each hidden layer is: linear, dropout (optional), layer normalisation (optional), activation, in the order of DroQ (arXiv:2110.02034).
     """
 
     def __init__(
@@ -44,52 +44,33 @@ class EnsembleMLP(nn.Module):
     def forward(self, x: Tensor, fixed: bool = False) -> Tensor:
         """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch.
 
-        `fixed` takes the parameters as constants: a gradient reaches x alone.
+        `fixed`: the parameters may be taken as constants, so that a gradient reaches x alone.
         """
-        if self.gain or self.dropout:
-            return self._regularised(x)
-        if x.device.type == "cpu" and x.shape[-2] >= 2 * MANY_ROWS and not torch.is_grad_enabled():
-            inputs = x.expand(self.members, *x.shape[-2:])
-            return member_by_member(inputs, self.sizes[-1], self.member)
-        if self.activation == "relu" and torch.is_grad_enabled():
-            return self.relu(x, fixed=fixed)
-        act, last, inplace = ACTIVATION[self.activation], len(self.layers) - 1, not torch.is_grad_enabled()
+        plain, gradient = not (self.gain or self.dropout), torch.is_grad_enabled()
+        if plain and gradient and self.activation == "relu":
+            return relu_mlp(x, self.layers, fixed=fixed)
         x = x.expand(self.members, *x.shape[-2:])
+        if plain and not gradient and x.device.type == "cpu" and x.shape[1] >= 2 * MANY_ROWS:
+            return many_rows_mlp(x, self.layers, self.activation)
         for n, (w, b) in enumerate(self.layers):
             x = torch.baddbmm(b, x, w)
-            x = x if n == last else act(x, inplace=inplace)
+            x = self._hidden(n, x) if n < len(self.layers) - 1 else x
         return x
+
+    def _hidden(self, n: int, x: Tensor) -> Tensor:
+        """What follows the linear part of hidden layer n."""
+        x = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        x = F.layer_norm(x, x.shape[-1:]) * self.gain[n] + self.shift[n] if self.gain else x
+        return ACTIVATION[self.activation](x, inplace=not torch.is_grad_enabled())
 
     def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:
-        """Some of the members, with the backward pass of `ReluMLP`; shapes as above."""
-        params = [p if members is EVERY else p[members] for pair in self.layers for p in pair]
-        out: Tensor = ReluMLP.apply(x, *(p.detach() for p in params) if fixed else params)  # type: ignore[no-untyped-call]
-        return out
-
-    def _regularised(self, x: Tensor) -> Tensor:
-        act = ACTIVATION[self.activation]
-        x = x.expand(self.members, *x.shape[-2:])
-        for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
-            x = torch.baddbmm(b, x, w)
-            if n == len(self.weight) - 1:
-                return x
-            x = F.dropout(x, self.dropout, self.training) if self.dropout else x
-            x = F.layer_norm(x, x.shape[-1:]) * self.gain[n] + self.shift[n] if self.gain else x
-            x = act(x)
-        return x
-
-    def member(self, e: int, x: Tensor) -> Tensor:
-        """One network without dropout and normalisation, x [B, I] -> [B, out], no gradient; on a CPU the fastest way for many rows."""
-        act = ACTIVATION[self.activation]
-        for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
-            x = torch.addmm(b[e], x, w[e])
-            x = x if n == len(self.weight) - 1 else act(x, inplace=True)
-        return x
+        """Some of the members of a plain ReLU ensemble alone; shapes and `fixed` as above."""
+        return relu_mlp(x, self.layers, members, fixed)
 
 
 @torch.no_grad()
 def truncated_normal_init_(net: EnsembleMLP) -> EnsembleMLP:
-    """PETS' initialisation: weights from a normal with sigma 1 / (2 sqrt(fan in)) cut at two sigmas, biases zero."""
+    """PETS' initialisation: weights from a normal distribution with sigma 1 / (2 sqrt(fan in)) cut at two sigmas, biases zero."""
     for w, b in zip(net.weight, net.bias, strict=True):
         sigma = 1 / (2 * math.sqrt(w.shape[1]))
         nn.init.trunc_normal_(w, std=sigma, a=-2 * sigma, b=2 * sigma)
@@ -98,13 +79,10 @@ def truncated_normal_init_(net: EnsembleMLP) -> EnsembleMLP:
 
 
 def mlp(sizes: Sequence[int], activation: Nonlinearity = "tanh", last_gain: float = 1.0) -> nn.Sequential:
-    """Layers with orthogonal weights (gain sqrt 2; the last layer `last_gain`) and zero biases; differentiable as often as is wanted."""
-    layers: list[nn.Module] = []
-    for i, o in pairwise(sizes):
-        layers += [nn.Linear(i, o), LAYER[activation]()]
-    layers.pop()
-    for n, layer in enumerate(layers):
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight, last_gain if n == len(layers) - 1 else math.sqrt(2))
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+    """One network with orthogonal weights (gain sqrt 2; the last layer `last_gain`) and zero biases."""
+    linear = [nn.Linear(i, o) for i, o in pairwise(sizes)]
+    for layer in linear:
+        nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else math.sqrt(2))
+        nn.init.zeros_(layer.bias)
+    hidden = [module for layer in linear[:-1] for module in (layer, LAYER[activation]())]
+    return nn.Sequential(*hidden, linear[-1])

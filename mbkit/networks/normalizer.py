@@ -1,4 +1,7 @@
-"""Column-wise normalisers: fitted to a data set at once, or to all rows that ever came by."""
+"""Column-wise normalisers: fitted to a data set at once, or updated by every batch.
+
+Letters: N rows, I columns.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,7 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Statistics in float64; sigma < 1e-12 becomes 1. One row has no spread: its columns count as constant."""
+        """Statistics in float64; sigma < 1e-12 becomes 1. The columns of a single row count as constant."""
         x = x.double()
         std = x.std(0) if len(x) > 1 else torch.zeros_like(x[0])
         self.mean.copy_(x.mean(0))
@@ -28,12 +31,12 @@ class Normalizer(nn.Module):
         return (x - self.mean) / self.std
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to raw units."""
+        """The columns in raw units."""
         return x * self.std + self.mean
 
 
 class RunningNormalizer(Normalizer):
-    """A normaliser whose statistics are those of all rows that `update` ever saw; before, it only clips."""
+    """A normaliser with the statistics of all rows of all updates, whose output is clipped to +-`clip`."""
 
     count: Tensor
     total_mean: Tensor
@@ -41,17 +44,14 @@ class RunningNormalizer(Normalizer):
 
     def __init__(self, size: int, clip: float = 10.0) -> None:
         super().__init__(size)
-        self.clip = clip  # of the normalised numbers
+        self.clip = clip
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("total_mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(size, dtype=torch.float64))  # sum of squared deviations from the mean
 
     @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor | None = None) -> None:
-        """Take in rows [N, I], each as often as `weight` [N] says: means and squared deviations of two sets are merged.
-
-        Chan, Golub and LeVeque 1983, eq. 2.1.
-        """
+        """Merge the means and squared deviations of rows [N, I], weighted [N], with the present ones (Chan et al. 1983, eq. 2.1)."""
         x = x.double()
         w = torch.ones_like(x[:, :1]) if weight is None else weight.double()[:, None]
         n = w.sum()

@@ -1,4 +1,4 @@
-"""Policies: deterministic, squashed Gaussian, Gaussian clipped to the box, categorical.
+"""Policies: deterministic, squashed Gaussian, categorical, Gaussian clipped to the box.
 
 Letters: B batch, O observation, A dimensions of an action or number of discrete actions.
 """
@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.networks.distributions import Categorical, ClippedGaussian
+from mbkit.networks.distributions import Categorical, ClippedGaussian, Distribution
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.types import EnvSpec
 
 
 class Deterministic(nn.Module):
-    """Policy into the box: obs [B, O] -> action [B, A] in [-1, 1] by tanh."""
+    """Deterministic policy: obs [B, O] -> action [B, A] in [-1, 1] by tanh."""
 
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class TanhGaussian(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], log_std: tuple[float, float] = (-5.0, 2.0)) -> None:
         super().__init__()
         self.net = EnsembleMLP(1, (obs_dim, *hidden, 2 * action_dim))
-        self.log_std = log_std  # its range. Paper's code: -20, 2
+        self.log_std = log_std  # range of the log standard deviation. Paper's code: -20, 2
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, both [B, A]."""
@@ -43,7 +43,7 @@ class TanhGaussian(nn.Module):
         return mean, log_std.clamp(*self.log_std)
 
     def mode(self, obs: Tensor) -> Tensor:
-        """tanh of the mean, [B, A]: what is done without exploration."""
+        """tanh of the mean, [B, A]: the action without exploration."""
         mean: Tensor = self(obs)[0]
         return mean.tanh()
 
@@ -59,48 +59,27 @@ class TanhGaussian(nn.Module):
 
 
 class Logits(nn.Module):
-    """Policy: obs [B, O] -> unnormalised log-probabilities [B, A]."""
+    """Policy of discrete actions by a ReLU network: obs [B, O] -> log-probabilities [B, A]."""
 
     def __init__(self, obs_dim: int, actions: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.net = ActionValues(1, obs_dim, actions, hidden)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """log pi of all choices, [B, A]."""
+        """log pi of all actions, [B, A]."""
         logits: Tensor = self.net(obs)[0]
         return logits.log_softmax(-1)
 
 
-class CategoricalPolicy(nn.Module):
-    """obs [B, O] -> Categorical over A choices; nearly uniform at the beginning."""
+class StochasticPolicy(nn.Module):
+    """obs [B, O] -> Categorical over A discrete actions, or ClippedGaussian on [-1, 1]^A, whose standard deviation depends on no obs."""
 
-    def __init__(self, obs_dim: int, actions: int, hidden: Sequence[int], activation: Nonlinearity = "tanh") -> None:
+    def __init__(self, spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0) -> None:
         super().__init__()
-        self.net = mlp((obs_dim, *hidden, actions), activation, last_gain=0.01)
+        self.net = mlp((spec.obs_dim, *hidden, spec.action_dim), activation, last_gain=0.01)  # nearly the same action everywhere
+        self.log_std = None if spec.discrete else nn.Parameter(torch.full((spec.action_dim,), log_std))
 
-    def forward(self, obs: Tensor) -> Categorical:
+    def forward(self, obs: Tensor) -> Distribution:
         """The distribution at obs [B, O]."""
-        return Categorical(self.net(obs))
-
-
-class GaussianPolicy(nn.Module):
-    """obs [B, O] -> ClippedGaussian on [-1, 1]^A; its standard deviation is a parameter, the same everywhere."""
-
-    def __init__(
-        self, obs_dim: int, action_dim: int, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.net = mlp((obs_dim, *hidden, action_dim), activation, last_gain=0.01)
-        self.log_std = nn.Parameter(torch.full((action_dim,), log_std))
-
-    def forward(self, obs: Tensor) -> ClippedGaussian:
-        """The distribution at obs [B, O]."""
-        mean = self.net(obs)
-        return ClippedGaussian(mean, self.log_std.expand_as(mean))
-
-
-def make_policy(spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0) -> nn.Module:
-    """The policy for an environment's kind of actions."""
-    if spec.discrete:
-        return CategoricalPolicy(spec.obs_dim, spec.action_dim, hidden, activation)
-    return GaussianPolicy(spec.obs_dim, spec.action_dim, hidden, activation, log_std)
+        output: Tensor = self.net(obs)
+        return Categorical(output) if self.log_std is None else ClippedGaussian(output, self.log_std.expand_as(output))

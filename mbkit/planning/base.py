@@ -1,4 +1,4 @@
-"""What planners share besides equations: where a search starts and how its result moves on with time."""
+"""What planners share besides equations: where a search starts, and how its plan is shifted in time."""
 
 import torch
 from torch import Tensor
@@ -8,21 +8,21 @@ from mbkit.types import EnvSpec, Plan
 
 
 def advance(x: Tensor, steps: int, tail: Tensor) -> Tensor:
-    """Drop the first `steps` of dimension 1 and append `steps` copies of tail [M, 1, ...]."""
+    """The tensor without the first `steps` of dimension 1, with `steps` copies of tail [M, 1, ...] behind it."""
     steps = min(steps, x.shape[1])
     return torch.cat([x[:, steps:], tail.expand(-1, steps, *x.shape[2:])], 1)
 
 
 def check_elites(name: str, elites: int, candidates: int) -> None:
-    """UserError where a planner is asked for more elites than there are candidates."""
+    """UserError where there are more elites than candidates."""
     if elites > candidates:
         raise UserError(f"planner {name!r}: elites={elites}, expected at most candidates={candidates}")
 
 
 class BoxPlanner:
-    """Planners on [-1, 1]^(H x A); `remembered` candidates K of a search are handed to the next one."""
+    """Base of the planners on [-1, 1]^(H x A): K = `reused` elites of a plan are candidates of the next search."""
 
-    remembered = 0
+    reused = 0
 
     def __init__(self, spec: EnvSpec, budget_ms: float | None) -> None:
         if spec.discrete:
@@ -33,13 +33,13 @@ class BoxPlanner:
         self.action_dim, self.budget_ms = spec.action_dim, budget_ms
 
     def start(self, like: Tensor, problems: int, horizon: int) -> Plan:
-        """Nothing known: zeros, and no remembered elites, which are written as NaN. Device and dtype of `like`."""
+        """The plan before any search: zeros, and elites of NaN, which stand for none. Device and dtype of `like`."""
         mean = like.new_zeros(problems, horizon, self.action_dim)
-        elites = like.new_full((problems, self.remembered, horizon, self.action_dim), torch.nan)
+        elites = like.new_full((problems, self.reused, horizon, self.action_dim), torch.nan)
         return Plan(mean, mean, elites, like.new_full((problems,), -torch.inf))
 
     def shift(self, plan: Plan, steps: int) -> Plan:
-        """The plan `steps` later; what lies beyond its end is zero (Paper: PETS appends zeros), in elites NaN: to be drawn anew."""
+        """The plan `steps` later. Beyond its end it is zero (as in PETS), and elites are NaN, which the next search draws anew."""
         zero, nan = plan.mean.new_zeros(len(plan.mean), 1, 1), plan.mean.new_full((1, 1, 1), torch.nan)
         elites = advance(plan.elites.flatten(0, 1), steps, nan.expand(plan.elites.shape[0] * plan.elites.shape[1], 1, 1))
         return Plan(advance(plan.actions, steps, zero), advance(plan.mean, steps, zero), elites.view_as(plan.elites), plan.score)

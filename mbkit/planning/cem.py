@@ -20,19 +20,17 @@ from mbkit.types import EnvSpec, Objective, Plan
 class CEMConfig:
     """CEM with the PETS defaults for cartpole and reacher; pusher and halfcheetah use 500 candidates and 50 elites."""
 
-    candidates: int = at_least(400, 1)  # sampled per iteration
-    elites: int = at_least(40, 1)  # best candidates that mean and variance are refitted to
-    iterations: int = at_least(5, 1)  # rounds of sampling and refitting
-    momentum: float = between(0.1, 0, 1)  # weight of the old mean and variance (Paper: alpha)
-    initial_std: float = positive(0.5)  # where every search starts; Paper: a quarter of the action range
-    returns: Literal["mean", "best", "sample"] = (
-        "mean"  # what is executed: final mean (Paper), best candidate met, or a draw around the mean
-    )
-    budget_ms: float | None = positive(None)  # wall-clock per plan in ms; begins no iteration that would overrun it
+    candidates: int = at_least(400, 1)  # number of candidates per iteration, N
+    elites: int = at_least(40, 1)  # number of elites: the best candidates, to which mean and variance are refitted
+    iterations: int = at_least(5, 1)  # number of iterations: sampling, scoring, refitting
+    momentum: float = between(0.1, 0, 1)  # weight of the old mean and variance in a refit, alpha
+    initial_std: float = positive(0.5)  # standard deviation at the start of a search, sigma. Paper: a quarter of the action range
+    returns: Literal["mean", "best", "sample"] = "mean"  # executed sequence: final mean (Paper), best candidate, draw around the mean
+    budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 
 def candidates_around(mean: Tensor, var: Tensor, candidates: int) -> Tensor:
-    """Truncated normals [M, N, H, A] whose variance is cut to (distance to the bound / 2)^2: two sigmas stay inside the box."""
+    """Truncated normals [M, N, H, A]; the variance is at most (distance to the bound / 2)^2, so that two sigmas stay inside the box."""
     sigma = var.sqrt().minimum((1 - mean.abs()) / 2)
     return torch.addcmul(mean[:, None], sigma[:, None], truncated_normal(mean, mean.shape[0], candidates, *mean.shape[1:]))
 
@@ -41,7 +39,7 @@ def candidates_around(mean: Tensor, var: Tensor, candidates: int) -> Tensor:
 class CEM(BoxPlanner):
     """Cross-entropy method: truncated normals refitted to their elites, the final mean is executed.
 
-    Paper: stops early once max var <= 1e-3; here: never, the host would have to wait for the device at every iteration to know.
+    Paper: stops early once max var <= 1e-3; here: never (the check would synchronise with the device in every iteration).
     """
 
     def __init__(self, spec: EnvSpec, cfg: CEMConfig) -> None:

@@ -21,17 +21,17 @@ from mbkit.types import EnvSpec, Objective, Plan
 class DiscreteCEMConfig:
     """CEM over one categorical distribution per step."""
 
-    candidates: int = at_least(200, 1)  # sampled per iteration
-    elites: int = at_least(20, 1)  # best candidates that the probabilities are refitted to
-    iterations: int = at_least(5, 1)  # rounds of sampling and refitting
-    momentum: float = between(0.1, 0, 1)  # weight of the old probabilities (Rubinstein: smoothed updating)
-    floor: float = between(0.05, 0, 1)  # weight of the uniform distribution in every refit: no action is ever ruled out
-    returns: Literal["best", "mode"] = "best"  # what is executed: best candidate met, or the most probable action of each step
-    budget_ms: float | None = positive(None)  # wall-clock per plan in ms; begins no iteration that would overrun it
+    candidates: int = at_least(200, 1)  # number of candidates per iteration, N
+    elites: int = at_least(20, 1)  # number of elites, K: the best candidates, to which the probabilities are refitted
+    iterations: int = at_least(5, 1)  # number of iterations: sampling, scoring, refitting
+    momentum: float = between(0.1, 0, 1)  # weight of the old probabilities in a refit, alpha (smoothed updating)
+    floor: float = between(0.05, 0, 1)  # weight of the uniform distribution in a refit, epsilon: no action is ruled out
+    returns: Literal["best", "mode"] = "best"  # executed sequence: best candidate, or most probable action of each step
+    budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 
 def sample(probabilities: Tensor, candidates: int) -> Tensor:
-    """Categorical draws, [M, H, n] -> int64 [M, N, H], by a race of exponential clocks: no host sync, unlike torch.multinomial's checks."""
+    """Categorical draws, [M, H, n] -> int64 [M, N, H], by a race of exponential clocks (torch.multinomial synchronises with the host)."""
     m, *rest = probabilities.shape
     clocks = probabilities.new_empty(m, candidates, *rest).exponential_()
     return (probabilities[:, None] / clocks).argmax(-1)
@@ -58,19 +58,19 @@ class DiscreteCEM:
         self.cfg, self.budget_ms, self.actions = cfg, cfg.budget_ms, spec.action_dim
 
     def start(self, like: Tensor, problems: int, horizon: int) -> Plan:
-        """Nothing known: uniform probabilities. Device and dtype of `like`."""
+        """The plan before any search: uniform probabilities. Device and dtype of `like`."""
         actions = like.new_zeros(problems, horizon, dtype=torch.int64)
         mean = like.new_full((problems, horizon, self.actions), 1 / self.actions)
         return Plan(actions, mean, actions.new_zeros(problems, 0, horizon), like.new_full((problems,), -torch.inf))
 
     def shift(self, plan: Plan, steps: int) -> Plan:
-        """The plan `steps` later; what lies beyond its end is uniform."""
+        """The plan `steps` later; beyond its end it is uniform."""
         uniform = torch.full_like(plan.mean[:, :1], 1 / self.actions)
         return plan._replace(actions=advance(plan.actions, steps, plan.actions[:, -1:]), mean=advance(plan.mean, steps, uniform))
 
     @torch.no_grad()
     def __call__(self, objective: Objective, start: Plan, proposals: Tensor | None = None) -> Plan:
-        """Maximise `objective` (it gets int64 [M, N, H]) for M problems at once, from the probabilities start.mean [M, H, n]."""
+        """Maximise `objective` (int64 [M, N, H] -> [M, N]) for M problems at once, from the probabilities start.mean [M, H, n]."""
         cfg, mean = self.cfg, start.mean
         best, best_score = mean.argmax(-1), torch.full_like(start.score, -torch.inf)
         for _ in rounds(cfg.iterations, cfg.budget_ms, mean):

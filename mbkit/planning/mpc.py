@@ -4,54 +4,53 @@ Letters: M environments, H horizon, P particles, C proposals, O observation, A a
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from mbkit.accelerate import Graphed, Mode, accelerated
 from mbkit.errors import UserError
-from mbkit.fields import at_least, between
+from mbkit.fields import at_least
 from mbkit.planning.objective import Propose, open_loop_return
 from mbkit.types import Dynamics, EnvSpec, Plan, Planner, State, ValueFn
 
 
 @dataclass(frozen=True)
 class MPCConfig:
-    """How a planner drives an environment."""
+    """Receding-horizon control with a planner."""
 
-    horizon: int = at_least(25, 1)  # steps looked ahead; PETS: 25, halfcheetah 30
-    particles: int = at_least(20, 1)  # model rollouts averaged per candidate; PETS: 20
-    replan_every: int = at_least(1, 1)  # actions executed per plan; PETS: 1
-    gamma: float = between(1.0, 0, 1)  # discount inside a plan; PETS: 1
-    noise: float = at_least(0.0, 0)  # standard deviation of exploration noise on executed actions, continuous ones only
-    mode: Mode = "eager"  # "cudagraph": the whole plan is one CUDA graph; "compile": torch.compile
+    horizon: int = at_least(25, 1)  # planning horizon, H, in model steps. PETS: 25; halfcheetah: 30
+    particles: int = at_least(20, 1, when="dynamics!=mujoco")  # model rollouts per candidate, P, whose returns are averaged. PETS: 20
+    replan_every: int = at_least(1, 1)  # number of actions executed per plan. PETS: 1
+    noise: float = at_least(0.0, 0, when="actions=continuous")  # standard deviation of the exploration noise on executed actions
+    mode: Mode = "eager"  # acceleration mode of planning; "cudagraph": one CUDA graph per plan, "compile": torch.compile
 
 
 class Receding(Planner, Protocol):
-    """A planner whose plan can be carried on from: `shift` tells what it is worth some steps later."""
+    """A planner whose plans can be continued."""
 
     budget_ms: float | None
 
-    def shift(self, plan: Plan, steps: int) -> Plan: ...  # noqa: D102  # the same plan, `steps` of it executed
+    def shift(self, plan: Plan, steps: int) -> Plan: ...  # noqa: D102  # start of the next search, `steps` of the plan executed
+
+
+class Guide(NamedTuple):
+    """What an agent adds to plans (LOOP, Sikchi et al. 2020, arXiv:2008.10066)."""
+
+    terminal_value: ValueFn | None = None  # value of a plan's last observation, where no step terminated
+    propose: Propose | None = None  # proposals of a plan: candidates that take part in every iteration
 
 
 class MPC:
     """Actor that plans with a model; it explores by replanning, and by `noise` where that is set.
 
-    All M environments are planned for at once. When one begins a new episode its plan is forgotten, and all replan at the next step:
-    an action planned in another episode is never executed.
+    All M environments are planned for at once. When one begins a new episode its plan is dropped, and all replan at the next step: an
+    action planned in another episode is never executed. `gamma` is the discount inside a plan; PETS: 1.
     """
 
     def __init__(
-        self,
-        spec: EnvSpec,
-        planner: Receding,
-        dynamics: Dynamics,
-        cfg: MPCConfig,
-        *,
-        terminal_value: ValueFn | None = None,
-        propose: Propose | None = None,
+        self, spec: EnvSpec, planner: Receding, dynamics: Dynamics, cfg: MPCConfig, gamma: float = 1.0, guide: Guide | None = None
     ) -> None:
         if cfg.replan_every > cfg.horizon:
             raise UserError(f"replan_every={cfg.replan_every}: expected at most horizon={cfg.horizon}")
@@ -60,24 +59,26 @@ class MPC:
         if planner.budget_ms is not None and cfg.mode != "eager":
             raise UserError(f"budget_ms={planner.budget_ms} reads the host clock, expected mode 'eager', got {cfg.mode!r}")
         self.spec, self.planner, self.dynamics, self.cfg = spec, planner, dynamics, cfg
-        self.terminal_value, self.propose = terminal_value, propose
+        self.gamma, self.guide = gamma, guide or Guide()
         self.plan: Plan | None = None
         self._executed, self._due = 0, True
         self._search = accelerated(self.search, cfg.mode, spec.device)
 
+    @property
+    def score(self) -> Tensor | None:
+        """The best score of each environment's plan [M]: -inf where there is none since its reset; None before the first plan."""
+        return None if self.plan is None else self.plan.score
+
     def search(self, obs: Tensor, start: Plan) -> Plan:
         """One whole plan from obs [M, O]; pure but for the random numbers it draws."""
-
-        def objective(actions: Tensor) -> Tensor:
-            return open_loop_return(self.dynamics, obs, self.cfg.particles, actions, self.terminal_value, self.cfg.gamma)
-
-        return self.planner(objective, start, None if self.propose is None else self.propose(obs))
+        objective = open_loop_return(self.dynamics, obs, self.cfg.particles, self.gamma, self.guide.terminal_value)
+        return self.planner(objective, start, None if self.guide.propose is None else self.guide.propose(obs))
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """The next planned action, obs [M, O] -> [M, A] in [-1, 1], or int64 [M]; plans where one is due."""
         obs = obs.to(self.spec.device, torch.float32)
-        plan = self._fresh(len(obs)) if self.plan is None else self.plan
+        plan = self._start(len(obs)) if self.plan is None else self.plan
         if len(plan.mean) != len(obs):
             raise UserError(f"MPC holds plans of {len(plan.mean)} environments and was shown {len(obs)}; reset all of them first")
         if self._due or self._executed >= self.cfg.replan_every:
@@ -90,16 +91,16 @@ class MPC:
         return action
 
     def reset(self, mask: Tensor) -> None:
-        """These environments, bool [M], begin a new episode: their plans are forgotten. Another M forgets everything."""
+        """These environments, bool [M], begin a new episode: their plans are dropped. Another M drops all plans."""
         if self.plan is None or len(self.plan.mean) != len(mask):
-            self.plan, self._executed, self._due = self._fresh(len(mask)), 0, True
+            self.plan, self._executed, self._due = self._start(len(mask)), 0, True
         elif mask.any():  # one host sync per environment step, none where the mask lives on the host
             mask = mask.to(self.spec.device)
-            pairs = zip(self._fresh(len(mask)), self.plan, strict=True)
+            pairs = zip(self._start(len(mask)), self.plan, strict=True)
             self.plan = Plan(*(torch.where(mask.view(-1, *(1 for _ in old.shape[1:])), new, old) for new, old in pairs))
             self._due = True
 
-    def _fresh(self, problems: int) -> Plan:
+    def _start(self, problems: int) -> Plan:
         return self.planner.start(torch.empty((), device=self.spec.device), problems, self.cfg.horizon)
 
     def forget_graph(self) -> None:
@@ -113,12 +114,12 @@ class MPC:
         return {"plan": plan, "executed": self._executed, "due": self._due}
 
     def load_state_dict(self, state: State) -> None:
-        """Take up where `state_dict` was called. UserError where the plan has other dimensions than this planner's."""
+        """Continue where `state_dict` was called. UserError where the plan has other dimensions than this planner's."""
         plan = Plan(**{name: x.to(self.spec.device) for name, x in state["plan"].items()}) if state["plan"] else None
         if plan is not None:
-            for name, mine, given in zip(Plan._fields, self._fresh(len(plan.mean)), plan, strict=True):
-                if mine.shape != given.shape or mine.dtype != given.dtype:
+            for name, expected, saved in zip(Plan._fields, self._start(len(plan.mean)), plan, strict=True):
+                if expected.shape != saved.shape or expected.dtype != saved.dtype:
                     raise UserError(
-                        f"plan in the checkpoint: {name} is {given.dtype} {[*given.shape]}, expected {mine.dtype} {[*mine.shape]}"
+                        f"plan in the checkpoint: {name} is {saved.dtype} {[*saved.shape]}, expected {expected.dtype} {[*expected.shape]}"
                     )
         self.plan, self._executed, self._due = plan, int(state["executed"]), bool(state["due"])

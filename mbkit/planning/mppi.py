@@ -22,12 +22,12 @@ from mbkit.types import EnvSpec, Objective, Plan
 class MPPIConfig:
     """MPPI with time-correlated noise; mbrl-lib on halfcheetah: 350 candidates, 5 iterations, beta 0.9, temperature 1/0.9."""
 
-    candidates: int = at_least(350, 1)  # sampled per iteration
-    iterations: int = at_least(5, 1)  # refinements of the mean; Williams et al.: 1
-    sigma: float = positive(0.5)  # standard deviation of the noise before smoothing, in units of half the action range
-    temperature: float = positive(1.0)  # lambda: weights are softmax(return / temperature); PDDM's gamma is its inverse
+    candidates: int = at_least(350, 1)  # number of candidates per iteration, N
+    iterations: int = at_least(5, 1)  # number of iterations of sampling and reweighting. Williams et al.: 1
+    sigma: float = positive(0.5)  # standard deviation of the noise before smoothing, in half action ranges
+    temperature: float = positive(1.0)  # temperature of the weights softmax(return / lambda), in units of the return; PDDM: 1 / gamma
     beta: float = between(0.9, 0.01, 1)  # weight of the new noise against that of the step before; 1: independent steps
-    budget_ms: float | None = positive(None)  # wall-clock per plan in ms; begins no iteration that would overrun it
+    budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 
 @lru_cache(maxsize=16)
@@ -38,14 +38,14 @@ def smoothing(horizon: int, beta: float, dtype: torch.dtype, device: torch.devic
 
 
 def candidates_around(mean: Tensor, candidates: int, sigma: float, beta: float) -> Tensor:
-    """Sequences [M, N, H, A]: the mean plus smoothed normal noise; not yet cut to the box."""
+    """Sequences [M, N, H, A]: the mean plus smoothed normal noise, not yet clipped to the box."""
     m, horizon, dim = mean.shape
     white = torch.randn(m, candidates, horizon, dim, dtype=mean.dtype, device=mean.device)
     return mean[:, None] + sigma * (smoothing(horizon, beta, mean.dtype, mean.device) @ white)
 
 
 def path_integral(population: Tensor, score: Tensor, mean: Tensor, temperature: float) -> Tensor:
-    """The mean [M, H, A] of the population under weights exp(score / temperature); stays if no score is finite."""
+    """The mean [M, H, A] of the population under weights exp(score / temperature); the old mean where no score is finite."""
     finite = score.isfinite()
     weight = (torch.where(finite, score, -torch.inf) / temperature).softmax(1)
     weight = torch.where(finite, weight, 0)  # softmax of nothing but -inf is NaN

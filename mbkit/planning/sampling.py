@@ -1,4 +1,4 @@
-"""What the searches share: noise, elites, refit, time. Static shapes and no host sync, so that a whole plan can be one CUDA graph.
+"""What the planners share: noise, elites, refit, time. Static shapes and no host sync, so that a whole plan can be one CUDA graph.
 
 Letters: M problems, N candidates, K elites, C proposals, H horizon, A action.
 """
@@ -15,7 +15,7 @@ WITHIN_TWO_SIGMA = math.erf(math.sqrt(2))
 
 
 def truncated_normal(like: Tensor, *shape: int) -> Tensor:
-    """Standard normal cut at two sigmas, by inverse CDF: a rejection loop would need the host and could not live in a CUDA graph."""
+    """Standard normal cut at two sigmas, by inverse CDF (a rejection loop would synchronise with the host)."""
     return like.new_empty(shape).uniform_(-WITHIN_TWO_SIGMA, WITHIN_TWO_SIGMA).erfinv_().mul_(math.sqrt(2))
 
 
@@ -39,7 +39,7 @@ def coloured_normal(like: Tensor, candidates: int, exponent: float) -> Tensor:
 
 
 def join(population: Tensor, proposals: Tensor | None) -> Tensor:
-    """The population inside the box, with the proposals [M, C, H, A] behind it."""
+    """The population clipped to the box, with the proposals [M, C, H, A] behind it."""
     return (population if proposals is None else torch.cat([population, proposals.nan_to_num()], 1)).clamp(-1, 1)
 
 
@@ -52,7 +52,7 @@ def top(population: Tensor, score: Tensor, elites: int) -> tuple[Tensor, Tensor]
 
 
 def refit(elites: Tensor, score: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance [M, H, A] of the finite-scored elites, blended with the old ones; these stay where no score is finite."""
+    """Mean and (biased) variance [M, H, A] of the finite-scored elites, blended with the old ones, which stay where no score is finite."""
     finite = (score > -torch.inf).to(elites.dtype)
     weight = (finite / finite.sum(1, keepdim=True).clamp(min=1))[:, :, None, None]
     new_mean = (weight * elites).sum(1)
@@ -68,7 +68,7 @@ def better(actions: Tensor, score: Tensor, elites: Tensor, elite_score: Tensor) 
 
 
 def rounds(iterations: int, budget_ms: float | None, like: Tensor) -> Iterator[int]:
-    """0, 1, ..., iterations - 1; under a budget none but the first begins that, lasting as long as the one before, would overrun it."""
+    """Indices 0 .. iterations - 1. Under a budget, those after the first begin only if one as long as the last would end in time."""
     if budget_ms is None:
         yield from range(iterations)
         return

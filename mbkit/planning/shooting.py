@@ -19,14 +19,14 @@ from mbkit.types import EnvSpec, Objective, Plan
 class ShootingConfig:
     """Random shooting; PETS spends as many candidates on it as on CEM: 2000 on cartpole, 2500 on halfcheetah."""
 
-    candidates: int = at_least(400, 1)  # drawn per iteration
-    iterations: int = at_least(5, 1)  # rounds of candidates: bounds the memory
-    budget_ms: float | None = positive(None)  # wall-clock per plan in ms; begins no iteration that would overrun it
+    candidates: int = at_least(400, 1)  # number of candidates per iteration, N
+    iterations: int = at_least(5, 1)  # number of iterations; memory grows with the candidates of one
+    budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 
 @planners.register("shooting", ShootingConfig)
 class Shooting(BoxPlanner):
-    """Random shooting: the best of many uniformly drawn action sequences; it learns nothing from plan to plan."""
+    """Random shooting: the best of many uniformly drawn action sequences; every plan is drawn anew."""
 
     def __init__(self, spec: EnvSpec, cfg: ShootingConfig) -> None:
         super().__init__(spec, cfg.budget_ms)

@@ -1,23 +1,43 @@
-"""Wiring only, no mathematics: each recipe turns an `Experiment` into the `Parts` that a run steps."""
+"""Wiring only, no mathematics: each recipe turns an experiment into what a run steps. Importing this package registers them."""
 
-from mbkit import agents, registry
+from collections.abc import Callable
+from typing import Any
+
+from mbkit import registry
 from mbkit.config import Experiment
 from mbkit.envs import Environment
-from mbkit.recipes import dyna, loop, mba, mbpo, model_free, mve, pets, random
-from mbkit.recipes.parts import Parts, check_learned
+from mbkit.errors import UserError
+from mbkit.recipes import dyna, fresh, loop, mba, mbpo, mve, pets, random, replay, trajectories
+from mbkit.recipes.assembly import Assembly
+from mbkit.recipes.models import check_learned
+
+ALONE: dict[str, Callable[[Assembly[Any]], None]] = {
+    "trajectories": trajectories.build,
+    "replay": replay.build,
+    "fresh": fresh.build,
+}  # agents without a recipe, by what they learn from
 
 
-def build(config: Experiment, env: Environment, restored: bool = False) -> Parts:
+def build(experiment: Experiment, env: Environment, restored: bool = False) -> Assembly[Any]:
     """The parts of a recipe, or of an agent alone; `restored`: a checkpoint will fill them.
 
     Raises:
-        UserError: options that contradict one another; unless `restored`, a model that would be asked before it learned anything.
+        UserError: options that contradict one another, or an agent that cannot be trained alone; unless `restored`, also a model that
+            would be used before it learned anything.
     """
-    make = registry.recipes[config.algo].target if config.algo in registry.recipes else model_free.build
-    parts: Parts = make(config, env)
+    x: Assembly[Any] = Assembly(experiment, env)
+    if experiment.algo in registry.recipes:
+        entry = registry.recipes[experiment.algo]
+        entry.target(x, x.part("imagination" if "agent" in entry.defaults else "agent").config)
+    else:
+        kinds = registry.agents[experiment.algo].learns_from
+        kind = next((kind for kind in ALONE if kind in kinds), None)
+        if kind is None:
+            raise UserError(f"agent {experiment.algo!r} learns from {' and '.join(kinds)}; alone an agent is offered {', '.join(ALONE)}")
+        ALONE[kind](x)
     if not restored:
-        check_learned(config, parts.dynamics)
-    return parts
+        check_learned(experiment, x.dynamics)
+    return x
 
 
-__all__ = ["Parts", "agents", "build", "dyna", "loop", "mba", "mbpo", "model_free", "mve", "pets", "random"]
+__all__ = ["Assembly", "build", "dyna", "loop", "mba", "mbpo", "mve", "pets", "random"]

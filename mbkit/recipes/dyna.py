@@ -1,13 +1,12 @@
-"""Dyna: real updates, a model of what was seen, and updates on what it says of pairs seen before (Sutton 1991, Dyna; deep template)."""
+"""Dyna: updates on real transitions, and on model predictions from replayed state-action pairs (Sutton 1991, Dyna; deep template)."""
 
 from dataclasses import dataclass
 
-from mbkit.config import Experiment
-from mbkit.envs import Environment
+from mbkit.config import ModelLoop
 from mbkit.fields import between
-from mbkit.imagination.dyna import SeenPairs
-from mbkit.loops import Watch
-from mbkit.recipes.parts import Parts, acting, learned_model, make_replaying_agent, real_data, spec_of, updates_on
+from mbkit.imagination.dyna import ModelPredictions
+from mbkit.loops import CountersRead
+from mbkit.recipes.assembly import Assembly
 from mbkit.registry import recipes
 
 
@@ -15,32 +14,30 @@ from mbkit.registry import recipes
 class DynaConfig:
     """How much is planned."""
 
-    updates: float = between(5.0, 0, 10_000)  # M: imagined updates per environment step, beside the real ones; 0: no model is used
+    updates: float = between(5.0, 0, 10_000)  # updates on model predictions per environment step, beside the real ones; 0: no model
 
 
 @recipes.register(
     "dyna",
     DynaConfig,
-    env="Pendulum-v1",
-    steps=10_000,
-    agent={"name": "naf"},
-    dynamics={"name": "ensemble", "reward": "learned", "propagation": "ts1"},
-    loop={"warmup_steps": 1000, "fit_every": 250},
+    loop=ModelLoop,
+    no_model="updates=0",
+    defaults={
+        "env": "Pendulum-v1",
+        "steps": 10_000,
+        "agent": {"name": "naf"},
+        "dynamics": {"name": "ensemble", "reward": "learned", "propagation": "ts1"},
+        "loop": {"warmup_steps": 1000, "fit_every": 250},
+    },
 )
-def build(config: Experiment, env: Environment) -> Parts:
-    """Dyna: any agent on real transitions and on a model's account of pairs seen before."""
-    assert config.imagination is not None
-    cfg: DynaConfig = config.imagination.config
-    spec = spec_of(config, env)
-    agent = make_replaying_agent(config, spec)
-    parts = acting(agent, config, spec)
-    parts.hooks.append(updates_on(real_data(config, parts.buffer, agent), agent, config))  # Algorithm: (d) direct reinforcement learning
-    if cfg.updates > 0:
-        model = learned_model(config, env)
-        pairs = SeenPairs(parts.buffer, model)
-        imagined = updates_on(pairs, agent, config, rate=cfg.updates)
-        imagined.prefix = "imagined/"
-        parts.hooks.append(Watch(pairs.seen, config.loop, "imagined steps", "dynamics.lr"))  # before the fit: how the former one did
-        parts.hooks += [*parts.adopt(model, config), imagined]  # (e) model learning, (f) planning
-        parts.stateful["pairs"] = pairs
-    return parts
+def build(x: Assembly[ModelLoop], cfg: DynaConfig) -> None:
+    """Dyna: any agent on real transitions and on model predictions from replayed state-action pairs."""
+    agent = x.agent()
+    x.every_step(x.updates(agent, x.real_data(agent)))  # (d) direct reinforcement learning
+    if cfg.updates == 0:
+        return
+    model = x.model()
+    predictions = ModelPredictions(x.replay, model)
+    x.keep(predictions=predictions)
+    x.at_each_fit(model, first=[CountersRead(predictions.counters, "model steps", "dynamics.lr")])  # (e) model learning
+    x.every_step(x.updates(agent, predictions, cfg.updates, prefix="model_updates/"))  # (f) planning

@@ -2,30 +2,27 @@
 
 from dataclasses import replace
 
-from mbkit.config import Experiment
-from mbkit.envs import Environment
+from mbkit.config import PlanLoop
+from mbkit.loops import PlanScores
 from mbkit.planning.mpc import MPC, MPCConfig
-from mbkit.recipes.parts import Parts, make_dynamics, make_planner, spec_of
+from mbkit.recipes.assembly import Assembly
 from mbkit.registry import recipes
-from mbkit.replay.buffer import ReplayBuffer
 from mbkit.types import Learnable
 
 
-@recipes.register("pets", MPCConfig, env="cartpole", steps=3000, dynamics={"name": "ensemble"}, planner={"name": "icem"})
-def build(config: Experiment, env: Environment) -> Parts:
+@recipes.register(
+    "pets",
+    MPCConfig,
+    loop=PlanLoop,
+    defaults={"env": "cartpole", "steps": 3000, "gamma": 1.0, "dynamics": {"name": "ensemble"}, "planner": {"name": "icem"}},
+)
+def build(x: Assembly[PlanLoop], cfg: MPCConfig) -> None:
     """PETS: a probabilistic ensemble, trajectory sampling and model-predictive control."""
-    assert config.agent is not None  # every recipe has an agent group
-    spec, mpc = spec_of(config, env), config.agent.config
-    if config.dynamics is not None and config.dynamics.name == "mujoco":
-        mpc = replace(mpc, particles=1)  # the true model is deterministic: more particles would be the same one
-    dynamics_for, planner = make_dynamics(config, env), make_planner(config, spec)
-
-    def actor_for(other: Environment) -> MPC:
-        return MPC(spec, planner, dynamics_for(other), mpc)
-
-    actor, buffer = actor_for(env), ReplayBuffer(config.loop.buffer_size, spec)
-    parts = Parts(actor, buffer, actor_for, stateful={"buffer": buffer, "actor": actor})
+    if x.part("dynamics").name == "mujoco":
+        cfg = replace(cfg, particles=1)  # the true model is deterministic: more particles would be the same one
+    dynamics_for, planner, spec, gamma = x.dynamics_for(), x.planner(), x.spec, x.experiment.gamma
+    actor = x.acts(lambda env: MPC(spec, planner, dynamics_for(env), cfg, gamma))
     model = actor.dynamics
-    if isinstance(model, Learnable):
-        parts.hooks += parts.adopt(model, config)
-    return parts
+    if isinstance(model, Learnable):  # the true model is not fitted
+        x.at_each_fit(model)
+    x.every_step(PlanScores(actor, x.loop))

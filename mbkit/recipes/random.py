@@ -1,15 +1,13 @@
-"""The yardstick: uniformly random actions."""
+"""The baseline of every table: uniformly random actions."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from mbkit.config import Experiment
-from mbkit.envs import Environment
-from mbkit.loops.online import random_action
-from mbkit.recipes.parts import Parts
+from mbkit.config import StoringLoop
+from mbkit.loops import random_action
+from mbkit.recipes.assembly import Assembly
 from mbkit.registry import recipes
-from mbkit.replay.buffer import ReplayBuffer
 from mbkit.types import EnvSpec
 
 
@@ -19,7 +17,7 @@ class RandomConfig:
 
 
 class RandomActor:
-    """Uniform over the action space, whatever it sees."""
+    """Uniform over the action space, whatever the observation."""
 
     def __init__(self, spec: EnvSpec) -> None:
         self.spec = spec
@@ -29,12 +27,10 @@ class RandomActor:
         return random_action(self.spec, obs.shape[0])
 
     def reset(self, mask: Tensor) -> None:
-        """Remembers nothing, so nothing to forget."""
+        """Nothing depends on the episode."""
 
 
-@recipes.register("random", RandomConfig, steps=1000, loop={"warmup_steps": 0})
-def build(config: Experiment, env: Environment) -> Parts:
-    """Uniformly random actions, the yardstick of every table."""
-    actor = RandomActor(env.spec)
-    buffer = ReplayBuffer(config.loop.buffer_size, env.spec)
-    return Parts(actor, buffer, actor_for=lambda other: RandomActor(other.spec), stateful={"buffer": buffer})
+@recipes.register("random", RandomConfig, loop=StoringLoop, defaults={"steps": 1000})
+def build(x: Assembly[StoringLoop], cfg: RandomConfig) -> None:
+    """Uniformly random actions, the baseline of every table."""
+    x.acts(lambda env: RandomActor(env.spec))

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its directory, metrics, checkpoints and videos."""
+"""The files of a run: its directory, metrics, checkpoints and videos."""
 
 from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
 from mbkit.recording.recorder import Recorder, read_metrics

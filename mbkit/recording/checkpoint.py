@@ -1,16 +1,15 @@
-"""Checkpoints that a kill at any moment cannot spoil, and that need no pickle to read."""
+"""Checkpoints: written atomically, so that a kill at any moment leaves one to resume from, and read without pickle."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from mbkit.errors import UserError
 from mbkit.recording.rundir import versions
-from mbkit.storage import read_json, read_tensors, replacing, write_json
+from mbkit.storage import read_json, read_tensors, write_json, write_tensors
 from mbkit.types import State
 
 FORMAT = "mbkit checkpoint 1"
@@ -19,10 +18,14 @@ log = logging.getLogger("mbkit")
 
 
 def storable(value: Any, where: str = "state") -> Any:
-    """The same state of plain containers, with tensors that share a larger storage copied out of it.
+    """A copy of the state in plain containers; a tensor that is a view into a larger storage is copied out of it.
+
+    Args:
+        value: a state, or a part of one.
+        where: the path to `value` inside the state, for messages.
 
     Raises:
-        TypeError: something that `torch.load(weights_only=True)` would refuse, found before it is written rather than at resume.
+        TypeError: the state holds something that `torch.load(weights_only=True)` would refuse when the run is resumed.
     """
     if isinstance(value, Tensor):
         value = value.detach()
@@ -37,32 +40,38 @@ def storable(value: Any, where: str = "state") -> Any:
 
 
 def save_checkpoint(directory: str | Path, step: int, state: State, keep: Keep = "last", score: float | None = None) -> Path:
-    """Write step-N.pt with step-N.json beside it, then delete those not to be kept.
+    """Write step-N.pt with step-N.json beside it, then delete the checkpoints that `keep` does not retain.
 
-    The new file is in place and on the disk before an old one goes; `keep="best"` keeps the best score and the newest.
+    An old checkpoint is deleted only after the new one is on the disk.
+
+    Args:
+        directory: where checkpoints lie; created if absent.
+        step: environment step N.
+        state: tensors, numbers, strings and containers of them.
+        keep: which checkpoints remain: the last, the last and the one with the highest score, or all.
+        score: evaluation return of the policy at this step, if it was evaluated.
 
     Raises:
-        UserError: the disk refused.
+        UserError: the file cannot be written.
         TypeError: the state holds something other than tensors, numbers, strings and containers of them.
     """
     directory = Path(directory)
     path = directory / f"step-{step:010d}.pt"
-    content = {"format": FORMAT, "step": step, "state": storable(state)}
+    content = {"step": step, "state": storable(state)}
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"checkpoint directory {directory} cannot be made ({error.strerror})") from error
+        raise UserError(f"checkpoint directory {directory} cannot be created ({error.strerror})") from error
     write_json(path.with_suffix(".json"), {"step": step, "score": score, "versions": versions()})
-    with replacing(path) as file:
-        torch.save(content, file)
+    write_tensors(path, FORMAT, content)
     if keep != "all":
-        _prune(directory, {path} | ({best} if keep == "best" and (best := best_checkpoint(directory)) else set()))
+        _delete_others(directory, {path} | ({best} if keep == "best" and (best := best_checkpoint(directory)) else set()))
     return path
 
 
-def _prune(directory: Path, kept: set[Path]) -> None:
-    """Delete other checkpoints, and what a killed writer left behind."""
-    stems = {path.stem for path in kept}
+def _delete_others(directory: Path, retained: set[Path]) -> None:
+    """Delete all other checkpoints, and temporary files of a writer that was killed."""
+    stems = {path.stem for path in retained}
     for path in directory.glob("step-*"):
         if path.name.split(".")[0] not in stems or path.suffix == ".tmp":
             path.unlink(missing_ok=True)
@@ -74,7 +83,7 @@ def checkpoints(directory: str | Path) -> list[Path]:
 
 
 def best_checkpoint(directory: str | Path) -> Path | None:
-    """The one with the highest score, the newer of equals; None where none has a score."""
+    """The checkpoint with the highest score, the newer one of equals; None if no checkpoint has a score."""
     scored = []
     for path in checkpoints(directory):
         score = read_json(path.with_suffix(".json"))["score"] if path.with_suffix(".json").exists() else None
@@ -84,27 +93,27 @@ def best_checkpoint(directory: str | Path) -> Path | None:
 
 
 def read_checkpoint(path: str | Path) -> tuple[int, State]:
-    """Step and state of one file, tensors on the CPU; UserError naming it where it is damaged or something else."""
+    """Step and state of one file, tensors on the CPU; UserError if the file is damaged or is not a checkpoint."""
     content = read_tensors(path, FORMAT, {"step": int, "state": dict})
     return content["step"], content["state"]
 
 
 def load_checkpoint(directory: str | Path, which: Literal["last", "best"] = "last") -> tuple[int, State]:
-    """Step and state of the newest checkpoint that can be read, or of the best one.
+    """Step and state of the newest readable checkpoint, or of the one with the highest score.
 
-    A damaged newest one is passed over with a warning in the log.
+    A damaged checkpoint is skipped with a warning in the log, and the one before it is read.
 
     Raises:
-        UserError: there is none, or none can be read.
+        UserError: there is no checkpoint, or none can be read.
     """
-    found = checkpoints(directory)[::-1]
+    candidates = checkpoints(directory)[::-1]
     if which == "best" and (best := best_checkpoint(directory)):
-        found = [best]
-    if not found:
+        candidates = [best]
+    if not candidates:
         raise UserError(f"{directory} holds no checkpoint: expected a file step-N.pt")
-    for path in found[:-1]:
+    for path in candidates[:-1]:
         try:
             return read_checkpoint(path)
         except UserError as error:
             log.warning("%s; trying the checkpoint before it", error)
-    return read_checkpoint(found[-1])
+    return read_checkpoint(candidates[-1])

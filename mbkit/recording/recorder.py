@@ -1,4 +1,4 @@
-"""Metrics of a run: gathered on the device, copied to the host once per interval, one JSON object a line."""
+"""Metrics of a run: summed on the device, copied to the host once per interval, written as one JSON object per line."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from mbkit.storage import plain
 from mbkit.types import State
 
 FILE = "metrics.jsonl"
-SHOWN = {"eval/return": "eval", "episode/return": "return"}  # on the progress bar
+SHOWN = {"eval/return": "eval", "episode/return": "return"}  # metrics on the progress bar, with their labels there
 
 
 class Means:
-    """Running sums of metrics between two flushes; sums stay where the values are, in one kernel per call."""
+    """Running sums of metrics between two flushes; sums stay on the device of their values, and one kernel per call adds to them."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor | float] = {}
@@ -31,23 +31,23 @@ class Means:
 
     def add(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Add one value to each of these means. Tensors are copied at once: a CUDA graph writes its next metrics into the same memory."""
-        known: tuple[list[Tensor], list[Tensor]] = ([], [])
+        on_device: tuple[list[Tensor], list[Tensor]] = ([], [])  # sums, and the values to add to them
         for name, value in metrics.items():
             self.count[name] = self.count.get(name, 0) + 1
             old = self.sums.get(name)
             if isinstance(value, Tensor):
                 value = value.detach()
                 if isinstance(old, Tensor) and old.device == value.device:
-                    known[0].append(old)
-                    known[1].append(value)
+                    on_device[0].append(old)
+                    on_device[1].append(value)
                     continue
                 value = value.to(torch.float32, copy=True)
             self.sums[name] = value if old is None else old + value
-        if known[0]:
-            torch._foreach_add_(*known)
+        if on_device[0]:
+            torch._foreach_add_(*on_device)
 
     def take(self) -> dict[str, float]:
-        """The means, and a fresh start; one copy to the host for each device that took part."""
+        """Return the means and start again from zero; one copy to the host per device."""
         by_device: dict[torch.device, list[str]] = {}
         for name, value in self.sums.items():
             if isinstance(value, Tensor):
@@ -62,14 +62,14 @@ class Means:
 
 
 class Recorder:
-    """Writes `metrics.jsonl` of a run directory, and to TensorBoard and a progress bar if asked.
+    """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and a progress bar.
 
     Args:
         run_dir: an existing directory.
-        every: environment steps between two lines of learning metrics.
-        total: environment steps planned, for the progress bar.
-        progress: a bar on stderr, if that is a terminal.
-        tensorboard: event files in `run_dir/tensorboard` too.
+        every: environment steps between two lines of averaged metrics.
+        total: environment steps of the whole run, for the progress bar.
+        progress: whether to show a bar on stderr, if that is a terminal.
+        tensorboard: whether to write event files to `run_dir/tensorboard` too.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of this run, those before a resume included."""
+        """Wall-clock seconds of this run, including those before it was resumed."""
         return time.perf_counter() - self._started
 
     def log(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
-        """Add to the means of this interval, steps k every + 1 to (k + 1) every; the first call of the next interval writes them.
+        """Add metrics to the means of the current interval.
 
-        `step` counts environment steps.
+        Interval k spans environment steps k every + 1 to (k + 1) every; its means are written by the first call of a later interval.
         """
         if max(step - 1, 0) // self.every > max(self.step - 1, 0) // self.every:
             self.flush()
@@ -102,7 +102,7 @@ class Recorder:
         self._advance(step)
 
     def event(self, step: int, values: Mapping[str, Tensor | float]) -> None:
-        """Write these values now, as they are: an evaluation, an episode's return."""
+        """Write these values at once and without averaging, such as the return of an episode or of an evaluation."""
         floats = {name: float(value) for name, value in values.items()}
         self._write(step, floats)
         self._shown |= {SHOWN[name]: f"{value:.1f}" for name, value in floats.items() if name in SHOWN}
@@ -110,7 +110,7 @@ class Recorder:
         self._advance(step)
 
     def flush(self) -> None:
-        """Write the means gathered so far, if there are any."""
+        """Write the means of the interval so far, if there are any."""
         means = self.means.take()
         if means:
             self._write(self.step, means)
@@ -128,23 +128,23 @@ class Recorder:
                 self._events.add_scalar(name, value, step)
 
     def position(self) -> int:
-        """Length of what is written, bytes, after making sure that it is on the disk."""
+        """Length of `metrics.jsonl` in bytes, after synchronising it with the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def truncate(self, position: int) -> None:
-        """Forget all lines written after `position`, those that a resumed run is going to write again."""
+        """Cut the file to at most `position` bytes: a resumed run writes the lines behind them again."""
         self._file.flush()
         self._file.truncate(min(position, os.fstat(self._file.fileno()).st_size))
 
     def state_dict(self) -> State:
-        """Position, clock, and the means of the interval that is not over yet."""
+        """File position, elapsed seconds, and the sums of the current interval."""
         sums = {name: value.clone() if isinstance(value, Tensor) else value for name, value in self.means.sums.items()}
         return {"position": self.position(), "seconds": self.seconds, "step": self.step, "sums": sums, "count": dict(self.means.count)}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on where the checkpoint was written: later lines are cut, the clock continues."""
+        """Continue from a checkpoint: lines written after it are deleted, and the clock continues."""
         self.truncate(state["position"])
         self._started = time.perf_counter() - state["seconds"]
         self.step, self.means.sums, self.means.count = state["step"], dict(state["sums"]), dict(state["count"])
@@ -154,7 +154,7 @@ class Recorder:
         self._advance(self.step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining means and close the files."""
         self.flush()
         self._file.close()
         self._bar.close()
@@ -169,7 +169,7 @@ class Recorder:
 
 
 def _tensorboard(run_dir: Path, purge_step: int | None = None) -> Any:
-    """A writer of event files, which hides what an earlier one wrote from `purge_step` on; tensorboard is an extra."""
+    """A writer of TensorBoard event files that hides earlier events from `purge_step` on; UserError if tensorboard is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -178,15 +178,15 @@ def _tensorboard(run_dir: Path, purge_step: int | None = None) -> Any:
 
 
 def _last_line_end(path: Path) -> int:
-    """Length of the file without a last line that was cut off in the middle."""
+    """Length of the file in bytes, without an incomplete last line."""
     return path.read_bytes().rfind(b"\n") + 1
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl`, null as NaN; a last line that was cut off by a crash is left out.
+    """The lines of `metrics.jsonl` with null as NaN; an incomplete last line, left by a crash, is skipped.
 
     Raises:
-        UserError: there is no such file, or a line in the middle is no JSON object.
+        UserError: the file cannot be read, or a complete line is not a JSON object.
     """
     path = Path(run_dir) / FILE
     try:

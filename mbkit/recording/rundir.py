@@ -1,4 +1,4 @@
-"""A run directory: where it lies, and its summary."""
+"""The run directory and its summary."""
 
 import platform
 import time
@@ -16,31 +16,31 @@ PACKAGES = ("mbkit", "torch", "gymnasium", "mujoco", "numpy")
 
 
 def versions() -> dict[str, str | None]:
-    """What a result depends on: Python and the packages underneath; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Versions of Python and of the packages that a result depends on; None for a package that is not installed."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = None) -> Path:
-    """Make `run_dir`, or runs/ALGO/ENV/SEED-TIME under the working directory.
+    """Create `run_dir`, or runs/ALGO/ENV/SEED-TIME under the working directory, and return its path.
 
     Raises:
-        UserError: `run_dir` is empty, the directory cannot be made or written to, or it holds a run already.
+        UserError: `run_dir` is an empty string, or the directory cannot be created or written to, or it already contains a run.
     """
     if run_dir is not None and not str(run_dir).strip():
         raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
     path = Path("runs", algo, env.replace("/", "-"), f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else Path(run_dir)
     if (path / "config.yaml").exists() and run_dir is not None:
         if any((path / "checkpoint").glob("step-*.pt")):
-            way_on = f"holds a run already; `mbkit resume {path}` continues it, another run_dir= starts a new one"
+            advice = f"already contains a run; `mbkit resume {path}` continues it, another run_dir= starts a new one"
         else:
-            way_on = "holds a run that died before its first checkpoint; remove it, or choose another with run_dir="
-        raise UserError(f"run directory {path} {way_on}")
+            advice = "contains a run that ended before its first checkpoint; remove it, or choose another with run_dir="
+        raise UserError(f"run directory {path} {advice}")
     try:
         path = _make_new(path) if run_dir is None else path
         path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
 
 
 def _make_new(path: Path) -> Path:
-    """Make this directory, or one with a number behind its name: runs that start in the same second get one each."""
+    """Create this directory, with a number behind its name if it exists: runs started in the same second get a directory each."""
     for number in count(2):
         try:
             path.mkdir(parents=True)
@@ -64,7 +64,7 @@ def _make_new(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is left of a run in one look: `summary.json`. Scores are the final policy's on fresh evaluation seeds unless they say best."""
+    """The content of `summary.json`. Scores are those of the final policy on fresh evaluation seeds, except for the best one."""
 
     algo: str
     env: str
@@ -74,11 +74,11 @@ class Summary:
     eval_return_std: float | None
     eval_episodes: int
     best_eval_return: float | None
-    wall_seconds: float  # over all sittings
+    wall_seconds: float  # of the run and its resumptions together
     device: str
     versions: dict[str, str | None] = field(default_factory=versions)
 
 
 def write_summary(run_dir: str | Path, summary: Summary, **more: Any) -> None:
-    """Write `summary.json`; whatever a recipe wants to add goes beside the fixed keys."""
+    """Write `summary.json`; `more` are further keys beside those of `Summary`."""
     write_json(Path(run_dir) / "summary.json", asdict(summary) | more)

@@ -1,1 +1,1 @@
-"""Stored experience: replay of one-step rows and the views learners want of it, trajectories, model rollouts."""
+"""Stored experience: replay buffer of one-step rows and sources that draw from it, trajectories, model transitions."""

@@ -34,11 +34,11 @@ class Experience(NamedTuple):
 class ReplayBuffer:
     """The last `capacity` one-step rows, packed into one matrix on `spec.device` so that a batch is one gather.
 
-    Row number s since the beginning lies at s % capacity; one more row behind the ring takes whatever is masked away, so that writing
-    has a static shape and, like `sample`, can be captured in a CUDA graph (after one eager call with as many columns).
+    Row number s since the beginning lies at s % capacity; masked rows are written to one more row behind the ring, so that writing has
+    a static shape and, like `sample`, can be captured in a CUDA graph (after one eager call with as many columns).
 
     Raises:
-        UserError: no row at all, or more than the memory of the device holds.
+        UserError: a capacity below 1, or more than the memory of the device holds.
     """
 
     def __init__(self, capacity: int, spec: EnvSpec) -> None:
@@ -47,19 +47,17 @@ class ReplayBuffer:
         self.capacity, self.spec = capacity, spec
         action = 1 if spec.discrete else spec.action_dim
         self.widths = (spec.obs_dim, action, spec.obs_dim, 1, 1, 1)  # obs, action, next_obs, reward, discount, ended
-        size = min(capacity, 2**60) + 1  # torch cannot even refuse what is no int64
+        size = min(capacity, 2**60) + 1  # torch fails in another way where a size is no int64
         try:
             self.data = torch.zeros(size, sum(self.widths), device=spec.device)
             self.link = torch.full((size,), capacity, device=spec.device)  # where the next step of the same episode lies
             self.origin = torch.zeros(size, 2, dtype=torch.int64, device=spec.device)  # column, and whether an episode begins here
         except (RuntimeError, MemoryError) as error:
-            wanted = (capacity + 1) * (4 * sum(self.widths) + 3 * 8)
-            raise UserError(
-                f"loop.buffer_size={capacity} asks for {wanted} bytes, more than {spec.device} can give; choose less"
-            ) from error
+            size_bytes = (capacity + 1) * (4 * sum(self.widths) + 3 * 8)
+            raise UserError(f"loop.buffer_size={capacity} needs {size_bytes} bytes, more than {spec.device} has; choose less") from error
         self.total = torch.zeros((), dtype=torch.int64, device=spec.device)  # rows stored since the beginning
         self.open = torch.empty(0, dtype=torch.int64, device=spec.device)  # per column: sequence number of the row to be continued
-        self.offered = 0  # rows passed to `extend`, masked or not: known without asking the device
+        self.offered = 0  # rows passed to `extend`, masked or not: known without synchronising
 
     @property
     def size(self) -> Tensor:
@@ -67,12 +65,12 @@ class ReplayBuffer:
         return self.total.clamp(max=self.capacity)
 
     def __len__(self) -> int:
-        """Rows stored; on a GPU this waits for the device."""
+        """Rows stored; on a GPU this synchronises with the device."""
         return int(self.size)
 
     @torch.no_grad()
     def extend(self, rows: Experience, mask: Tensor | None = None, column: int | None = None) -> None:
-        """Append rows where `mask` [M] is true; a dropped row cuts its column, nothing is linked across the gap.
+        """Append rows where `mask` [M] is true; a masked row cuts its column: rows before and after it are not linked.
 
         Args:
             rows: M rows, each field on any device (actions often come from a GPU, observations from the CPU).
@@ -81,7 +79,7 @@ class ReplayBuffer:
 
         Raises:
             UserError: more rows at once than the buffer can hold.
-            ValueError: the rows don't have the widths of the specification.
+            ValueError: the rows do not have the widths of the specification.
         """
         if column is None and written_in_place(self, rows, mask):
             return
@@ -117,15 +115,15 @@ class ReplayBuffer:
             raise UserError(f"the replay buffer holds {self.capacity} rows, but {m} were written at once; give it a larger capacity")
         ended = rows.ended | rows.terminated.to(rows.ended.device)
         fields = (rows.obs, rows.action, rows.next_obs, rows.reward, ~rows.terminated, ended)
-        device = self.data.device  # a copy to the CPU must be waited for, or garbage is read
+        device = self.data.device  # a copy to the CPU must be synchronous, or it is read before it arrived
         packed = torch.cat([x.reshape(m, -1).float().to(device, non_blocking=device.type != "cpu") for x in fields], 1)
         if packed.shape[1] != self.data.shape[1]:
-            came = [tuple(x.shape) for x in rows]
-            raise ValueError(f"rows of shapes {came} do not fit a buffer made for {self.spec}")
+            shapes = [tuple(x.shape) for x in rows]
+            raise ValueError(f"rows of shapes {shapes} do not fit a buffer made for {self.spec}")
         return packed
 
     def _continue(self, opened: Tensor, column: int | None) -> Tensor:
-        """Sequence number [M] of the row before each row in its column; stores `opened` [M], the rows that later ones may continue."""
+        """Sequence number [M] of the row before each row in its column; sets `open` to `opened` [M], rows that later ones may continue."""
         columns = opened.shape[0] if column is None else column + 1
         self._grow(columns)
         if column is None:
@@ -159,7 +157,7 @@ class ReplayBuffer:
         return self.unpack(self.data.index_select(0, self.draw(n)))[0]
 
     def order(self) -> Tensor:
-        """Positions of the rows, oldest first: int64 [size]. Waits for the device."""
+        """Positions of the rows, oldest first: int64 [size]. Synchronises with the device."""
         size = len(self)
         return (self.total - size + torch.arange(size, device=self.data.device)) % self.capacity
 
@@ -180,10 +178,10 @@ class ReplayBuffer:
         return {"capacity": self.capacity, **shape, **{name: x.to("cpu", copy=True) for name, x in filled.items()}}
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on exactly where the saved buffer stood; UserError where capacity or dimensions differ."""
+        """Continue exactly where the saved buffer was; UserError where capacity or dimensions differ."""
         for name, expected in (("capacity", self.capacity), *self.spec._asdict().items()):
             if name != "device" and state[name] != expected:
-                raise UserError(f"the saved replay buffer has {name} {state[name]}, but this run wants {expected}")
+                raise UserError(f"the saved replay buffer has {name} {state[name]}, but this run expects {expected}")
         size = len(state["data"])
         self.data[:size], self.origin[:size] = state["data"].to(self.data.device), state["origin"].to(self.data.device)
         self.link.fill_(self.capacity)[:size] = state["link"].to(self.link.device)

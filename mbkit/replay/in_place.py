@@ -1,6 +1,6 @@
-"""A fast path of the replay buffer, which nobody has to read: a few rows on the host, written through NumPy.
+"""Fast path of the replay buffer: a few rows on the host, written through NumPy. Nothing about replay is learned from reading it.
 
-It writes what `ReplayBuffer.extend` writes by scattering, in a fraction of the time; a test holds the two equal.
+The result is that of the scattering in `ReplayBuffer.extend`, in a fraction of the time; a test compares the two.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ NONE = -(2**62)  # sequence number of a row that does not exist: older than any
 
 
 def written_in_place(buffer: Any, rows: tuple[Tensor, ...], mask: Tensor | None) -> bool:
-    """Append one row (an `Experience`) to each column of a `ReplayBuffer`; False, and nothing is written, where that way does not fit."""
+    """Append one row (an `Experience`) to each column of a `ReplayBuffer`; False, with nothing written, where this path does not apply."""
     if buffer.data.device.type != "cpu" or any(x.device.type != "cpu" for x in rows) or not (mask is None or mask.all()):
         return False
     obs, action, reward, next_obs, terminated, ended = (x.numpy() for x in rows)

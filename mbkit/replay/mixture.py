@@ -27,7 +27,7 @@ class Mixture:
         self.sources, self.fractions = tuple(sources), tuple(fractions)
 
     def sample(self, n: int) -> Transition:
-        """n rows, source by source; a source with no share is not asked, so that it may still be empty."""
+        """n rows, source by source; a source whose share is 0 is not sampled, so that it may be empty."""
         shares = zip(self.sources, counts(n, self.fractions), strict=True)
         parts = [source.sample(share) for source, share in shares if share]
         return Transition(*(torch.cat(fields) for fields in zip(*parts, strict=True)))

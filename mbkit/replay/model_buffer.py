@@ -1,4 +1,4 @@
-"""Where imagined rows live: a device-resident ring that grows with the rollouts. M rows written at once, O observation, A action."""
+"""A device-resident ring of model transitions, which grows with the rollouts. M rows written at once, O observation, A action."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ GIGABYTE = 1e9
 
 
 class ModelBuffer:
-    """A ring of imagined transitions whose `limit` may grow up to `capacity`; rows are packed, without the links of a replay buffer.
+    """A ring of model transitions whose `limit` may grow up to `capacity`; rows are packed, without the links of a replay buffer.
 
-    Memory is asked for once, so that addresses stay; it is not initialised, so that on a CPU the system gives it as it is filled.
-    Counters are device tensors: `extend` and `sample` have static shapes and wait for nobody.
+    Memory is allocated once, so that addresses stay; it is not initialised, so that a CPU's system provides it as it is filled.
+    Counters are device tensors: `extend` and `sample` have static shapes and do not synchronise with the host.
 
     Raises:
         UserError: not even one row fits into `memory_gb`, or the device has less memory.
@@ -27,27 +27,27 @@ class ModelBuffer:
         if self.most < 1:
             raise UserError(f"imagination.memory_gb={memory_gb} holds no row of {self.row_bytes} bytes; expected more")
         self.capacity = min(capacity, self.most)
-        self.limit = self.capacity  # `grow` may begin with less
+        self.limit = self.capacity  # rows stored at most; the first `grow` may set fewer
         try:
-            self.data = torch.empty(self.capacity + 1, sum(self.widths), device=spec.device)  # the last row takes what is dropped
+            self.data = torch.empty(self.capacity + 1, sum(self.widths), device=spec.device)  # masked rows are written to the last one
         except (RuntimeError, MemoryError) as error:
-            asked = f"imagination.memory_gb={memory_gb} lets the model buffer ask for {self.gigabytes:.2g} GB"
-            raise UserError(f"{asked}, more than {spec.device} can give; choose less") from error
+            request = f"imagination.memory_gb={memory_gb} lets the model buffer allocate {self.gigabytes:.2g} GB"
+            raise UserError(f"{request}, more than {spec.device} has; choose less") from error
         self.data[:1] = 0  # what `sample` reads of an empty ring
         self.cursor = torch.zeros((), dtype=torch.int64, device=spec.device)  # where the next row goes
         self.size = torch.zeros((), dtype=torch.int64, device=spec.device)
 
     @property
     def gigabytes(self) -> float:
-        """The most it can occupy."""
+        """Memory of `capacity` rows, in units of 1e9 bytes."""
         return self.capacity * self.row_bytes / GIGABYTE
 
     def __len__(self) -> int:
-        """Rows held; on a GPU this waits for the device."""
+        """Rows stored; on a GPU this synchronises with the device."""
         return int(self.size)
 
     def grow(self, limit: int) -> None:
-        """Keep up to `limit` rows from now on, at most `capacity`; never fewer than before. The oldest rows go first, as ever."""
+        """Store up to `limit` rows from now on, at most `capacity`, never fewer than before; the oldest rows are overwritten first."""
         limit = min(limit, self.capacity)
         if limit <= self.limit and len(self):
             return
@@ -58,13 +58,13 @@ class ModelBuffer:
 
     @torch.no_grad()
     def extend(self, batch: Transition, mask: Tensor) -> None:
-        """Append the rows [M] where `mask` bool [M] is true; of more than `limit` rows the last ones stay."""
+        """Append the rows [M] where `mask` bool [M] is true; of more than `limit` rows the last ones remain."""
         rows = len(batch.reward)
         packed = torch.cat([x.reshape(rows, -1).float() for x in batch], 1)
-        for part, kept in zip(torch.split(packed, self.limit), torch.split(mask, self.limit), strict=True):
-            where = torch.where(kept, (self.cursor + kept.cumsum(0) - 1) % self.limit, self.capacity)
-            self.data.index_copy_(0, where, part)
-            added = kept.sum()
+        for part, valid in zip(torch.split(packed, self.limit), torch.split(mask, self.limit), strict=True):
+            position = torch.where(valid, (self.cursor + valid.cumsum(0) - 1) % self.limit, self.capacity)
+            self.data.index_copy_(0, position, part)
+            added = valid.sum()
             self.cursor.add_(added).remainder_(self.limit)
             self.size.add_(added).clamp_(max=self.limit)
 
@@ -89,11 +89,11 @@ class ModelBuffer:
         return {"limit": self.limit, **{name: x.to("cpu", copy=True) for name, x in filled.items()}}
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on where the saved ring stood, in place; UserError where it doesn't fit."""
+        """Continue where the saved ring was, in place; UserError where it does not fit."""
         rows, width = state["data"].shape
         if state["limit"] > self.capacity or width != self.data.shape[1]:
-            came = f"{state['limit']} rows of {width} numbers"
-            raise UserError(f"the saved model buffer has {came}, but this run holds {self.capacity} of {self.data.shape[1]}")
+            saved = f"{state['limit']} rows of {width} numbers"
+            raise UserError(f"the saved model buffer has {saved}, but this run holds {self.capacity} of {self.data.shape[1]}")
         self.limit = int(state["limit"])
         self.data[:rows] = state["data"].to(self.data.device)
         self.cursor.copy_(state["cursor"])

@@ -17,7 +17,7 @@ PathBonus = Callable[[Tensor, Tensor], Tensor]  # (obs [N, O], action [N, A] or 
 class NStep:
     """A source of n-step transitions: sums stop where the episode ended or the newest row is reached, `discount` counts the steps taken.
 
-    `bonus` is added to the rewards of the steps behind the first: what a soft backup pays at the states it passes, -alpha KL or alpha H.
+    `bonus` is added to the rewards of the steps after the first: a soft backup's term at the states in between, -alpha KL or alpha H.
     """
 
     def __init__(self, buffer: ReplayBuffer, steps: int, gamma: float, bonus: PathBonus | None = None) -> None:
@@ -43,7 +43,7 @@ class NStep:
 
     @torch.no_grad()
     def _rewards(self, places: Tensor) -> Tensor:
-        """Rewards of the rows at `places`, [steps, B], with the bonus behind the first."""
+        """Rewards of the rows at `places`, [steps, B], with the bonus from the second step on."""
         buffer = self.buffer
         reward = buffer.data[places, -3]
         if self.bonus is None or self.steps == 1:

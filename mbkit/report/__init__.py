@@ -1,4 +1,4 @@
-"""A report: one HTML page a person enjoys, from run directories alone."""
+"""The report: one HTML page from run directories."""
 
 from mbkit.report.page import write_report
 

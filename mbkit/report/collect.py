@@ -1,9 +1,9 @@
-"""Run directories, read as they lie on disk: a finished run and one that was cut short give the same `Run`."""
+"""Run directories as they lie on disk; a run that was cut short is read like a finished one."""
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbkit.config import read_yaml
+from mbkit.config.identity import group_identity
 from mbkit.errors import UserError
 
 Floats = NDArray[np.float64]
-MEMBER = re.compile(r"model/holdout_mse[/_.](?:member_?)?\d+")
-INCIDENTAL = ("seed", "run_dir", "steps", "device", "threads", "preset", "eval", "checkpoint", "video", "record")  # no other experiment
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of one run where it is finite: environment steps [N], seconds [N], values [N]."""
+    """The finite values of one metric of one run: environment steps [N], seconds [N], values [N]."""
 
     steps: Floats
     seconds: Floats
@@ -32,21 +31,21 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one run directory holds."""
+class RunRecord:
+    """The contents of one run directory."""
 
     path: Path
     config: dict[str, Any]
     config_text: str
     rows: list[dict[str, Any]]  # lines of metrics.jsonl, in order of their step
     unreadable: int  # lines of metrics.jsonl that are not JSON, e.g. one cut by a kill
-    summary: dict[str, Any]  # empty while the run has not finished
-    diagnostics: dict[str, Any]
+    summary: dict[str, Any]  # summary.json; empty until the run has finished
+    diagnostics: dict[str, Any]  # diagnostics.json; empty until the run has finished, or where no model was learned
     videos: list[Path]
 
     @property
     def algo(self) -> str:
-        """Recipe or agent."""
+        """Name of the algorithm."""
         return str(self.summary.get("algo") or self.config.get("algo") or "?")
 
     @property
@@ -56,29 +55,29 @@ class Run:
 
     @property
     def seed(self) -> int | str:
-        """The run's seed, "?" if unknown."""
+        """Random seed, "?" if unknown."""
         seed: int | str = self.summary.get("seed", self.config.get("seed", "?"))
         return seed
 
     @property
     def steps(self) -> int:
-        """Environment steps taken, as far as logged."""
+        """Environment steps of the last line logged."""
         return int(self.rows[-1]["step"])
 
     @property
     def planned(self) -> int | None:
-        """Environment steps asked for."""
+        """Environment steps that the configuration asks for."""
         steps = self.config.get("steps")
         return steps if isinstance(steps, int) else None
 
     @property
     def finished(self) -> bool:
-        """A summary stands, and it is not that of a shorter run since extended."""
+        """Whether there is a summary of all planned steps; after an extension the old one counts no more."""
         return bool(self.summary) and (self.planned is None or int(self.summary.get("steps") or 0) >= self.planned)
 
     @property
     def wall_seconds(self) -> float:
-        """Duration in seconds, all sittings together."""
+        """Wall-clock duration in seconds, before and after a resumption together."""
         logged = number(self.rows[-1].get("seconds"))
         return number(self.summary.get("wall_seconds"), logged) if self.finished else logged
 
@@ -89,20 +88,21 @@ class Run:
         return str(chosen) if chosen else None
 
     def series(self, *keys: str) -> Series:
-        """All finite values logged under the first of `keys` that was logged at all."""
+        """All finite values of the first of `keys` that was logged at all."""
         key = next((key for key in keys if any(key in row for row in self.rows)), keys[0])
-        found = [(row["step"], number(row.get("seconds")), number(row[key])) for row in self.rows if key in row]
-        table = np.array(found, dtype=np.float64).reshape(-1, 3)
+        points = [(row["step"], number(row.get("seconds")), number(row[key])) for row in self.rows if key in row]
+        table = np.array(points, dtype=np.float64).reshape(-1, 3)
         return Series(*table[np.isfinite(table[:, 2])].T)
 
-    def keys(self, pattern: re.Pattern[str]) -> list[str]:
-        """Names of the metrics that match `pattern`, in order."""
-        return sorted({key for row in self.rows for key in row if pattern.fullmatch(key)}, key=lambda k: (len(k), k))
+    def member_series(self, key: str) -> list[Series]:
+        """The metrics `key`/0, `key`/1, ...: one for each member of an ensemble."""
+        names = {name for row in self.rows for name in row if re.fullmatch(re.escape(key) + r"/\d+", name)}
+        return [self.series(name) for name in sorted(names, key=lambda name: (len(name), name))]
 
     def final(self) -> tuple[float, float, int | None]:
-        """Return of the final policy: mean, standard deviation over episodes, number of episodes (None if not known).
+        """Return of the final policy: mean, standard deviation over episodes, number of episodes (None if unknown).
 
-        The last evaluation stands in while the run has not finished.
+        While the run has not finished, those of its last evaluation.
         """
         mean, std = self.series("eval/return"), self.series("eval/return_std")
         fallback = mean.values[-1] if len(mean) else math.nan, std.values[-1] if len(std) else math.nan
@@ -123,23 +123,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed."""
+    """Runs of one experiment: they agree in `group_identity` and differ in their seeds."""
 
     label: str
-    runs: list[Run]
+    runs: list[RunRecord]
 
     def all_series(self, *keys: str) -> list[Series]:
-        """The metric in each run that logged it; `keys` are its names, the preferred one first."""
+        """A metric in each run that logged it; algorithms may log it under different names, `keys`."""
         return [series for run in self.runs if len(series := run.series(*keys))]
 
 
 def number(value: Any, default: float = math.nan) -> float:
-    """`value` as a float; `default` where it is null or no number."""
+    """`value` as a float; `default` where it is not a number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
-def read_run(path: Path) -> Run:
-    """Read one run directory; raises UserError where it is none or has logged nothing yet."""
+def read_run(path: Path) -> RunRecord:
+    """Read one run directory. UserError where the path is not one, or where nothing was logged yet."""
     config_file, metrics_file = path / "config.yaml", path / "metrics.jsonl"
     for file in (config_file, metrics_file):
         if not file.is_file():
@@ -149,8 +149,8 @@ def read_run(path: Path) -> Run:
     text = config_file.read_text(encoding="utf-8", errors="replace")
     rows, unreadable = _rows(metrics_file)
     if not rows:
-        raise UserError(f"{metrics_file} holds no metrics: expected at least one line with a step, the run stopped before it wrote one")
-    return Run(
+        raise UserError(f"{metrics_file} holds no metrics: expected at least one line with a step; the run stopped before it wrote one")
+    return RunRecord(
         path=path,
         config=_config(config_file, text),
         config_text=text,
@@ -170,12 +170,12 @@ def natural(path: Path) -> list[tuple[int, str]]:
 def _config(file: Path, text: str) -> dict[str, Any]:
     config = read_yaml(text, str(file))
     if not isinstance(config, dict):
-        raise UserError(f"{file} must hold a mapping of keys to values, came {type(config).__name__}")
+        raise UserError(f"{file} must hold a mapping of options to values, came a {type(config).__name__}")
     return {str(key): value for key, value in config.items()}
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """The object in `file`; empty where there is none or a kill left half of one."""
+    """The JSON object in `file`; empty where the file is missing or incomplete."""
     try:
         value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -184,7 +184,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _rows(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """Lines in order of their step, and how many could not be read."""
+    """Lines of metrics.jsonl in order of their step, and the number of unreadable ones."""
     rows: list[dict[str, Any]] = []
     unreadable = 0
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -198,43 +198,33 @@ def _rows(file: Path) -> tuple[list[dict[str, Any]], int]:
     return sorted(rows, key=lambda row: float(row["step"])), unreadable  # means of an interval are written after events of the next
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested configuration as ("group.key", value)."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Group runs that differ in their seed only; a label says what sets two groups of one algorithm apart.
+def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
+    """Group the runs of each experiment; a label names the options in which two groups of one algorithm differ.
 
     Raises UserError where the runs are of more than one environment: their returns have no common scale.
     """
     for run in runs:
         if run.env != runs[0].env:
             raise UserError(f"{run.path} ran on {run.env}, {runs[0].path} on {runs[0].env}: one page compares runs of one environment only")
-    split: dict[tuple[str, str], list[Run]] = {}
+    by_identity: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
-        split.setdefault((run.algo, json.dumps(_essence(run), default=str)), []).append(run)
+        by_identity.setdefault((run.algo, _text(group_identity(run.config))), []).append(run)
     groups = []
-    for (algo, _), members in split.items():
-        rivals = [other[0] for (name, _), other in split.items() if name == algo]
+    for (algo, _), members in by_identity.items():
+        rivals = [others[0] for (name, _), others in by_identity.items() if name == algo]
         label = " ".join([algo, *_distinguishing(members[0], rivals)])
         groups.append(Group(label, sorted(members, key=lambda r: str(r.seed).zfill(12))))
     return groups
 
 
-def _essence(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in sorted(flatten(run.config)) if key.split(".")[0] not in INCIDENTAL}
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
-def _distinguishing(run: Run, rivals: Sequence[Run], most: int = 3) -> list[str]:
-    """`key=value` for the keys whose values differ between `run` and its rivals, `most` of them."""
+def _distinguishing(run: RunRecord, rivals: Sequence[RunRecord], most: int = 3) -> list[str]:
+    """`key=value` for up to `most` options whose values differ between the rivals, of which `run` is one."""
     if len(rivals) < 2:
         return []
-    essences = [_essence(rival) for rival in rivals]
-    own = _essence(run)
-    keys = [key for key in own if len({json.dumps(essence.get(key), default=str) for essence in essences}) > 1]
-    return [f"{key}={own[key]}" for key in keys[:most]] + ["…"] * (len(keys) > most)
+    identity, identities = group_identity(run.config), [group_identity(rival.config) for rival in rivals]
+    keys = [key for key in identity if len({_text(other.get(key)) for other in identities}) > 1]
+    return [f"{key}={identity[key]}" for key in keys[:most]] + ["…"] * (len(keys) > most)

@@ -7,41 +7,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from mbkit.config import GROUPS, REGISTRIES, compose
+from mbkit.config.identity import flatten
 from mbkit.errors import UserError
-from mbkit.report.collect import Run, flatten
+from mbkit.report.collect import RunRecord
 
-LEADING = ("env", "preset", "seed", "steps")
+LEADING = ("env", "preset", "seed", "steps")  # options that come first
 PLAIN_TEXT = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n|nan|inf)$)[A-Za-z_][\w./:-]*", re.IGNORECASE)
 
 
-def command(run: Run) -> str:
-    """`mbkit train ...` with what differs from the defaults and the preset; with everything where those cannot be composed here."""
-    own = settings(run.config)
-    chosen = {key: own[key] for key in ("env", "preset") if own.get(key) is not None}
-    parts = {key: own[key] for key in REGISTRIES if own.get(key) is not None}
+def command(run: RunRecord) -> str:
+    """`mbkit train ...` with the options that differ from defaults and preset, or with all where those cannot be composed here."""
+    options = settings(run.config)
+    chosen = {key: options[key] for key in ("env", "preset") if options.get(key) is not None}
+    parts = {key: options[key] for key in REGISTRIES if options.get(key) is not None}
     try:
         default = _composed(run.algo, chosen | parts) | {
             key: value for key, value in _composed(run.algo, chosen).items() if key in REGISTRIES
         }
     except UserError:  # a plug-in that is not installed here, or a configuration of another version
         return full_command(run)
-    named = {**chosen, "seed": own.get("seed"), "steps": own.get("steps")}
-    return _line(run.algo, {key: value for key, value in own.items() if key in named or key not in default or default[key] != value})
+    shown = (*chosen, "seed", "steps")
+    return _line(run.algo, {key: value for key, value in options.items() if key in shown or key not in default or default[key] != value})
 
 
 def _composed(algo: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return settings(compose(algo, [f"{key}={override(value)}" for key, value in chosen.items()]).to_dict())
 
 
-def full_command(run: Run) -> str:
-    """`mbkit train ...` with every value of the run's configuration, so that a later change of a preset changes nothing."""
+def full_command(run: RunRecord) -> str:
+    """`mbkit train ...` with every option of the run's configuration, so that a later change of a preset changes nothing."""
     return _line(run.algo, settings(run.config))
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves by the names of the command line: `dynamics=ensemble`, not `dynamics.name`; without the run directory, which is taken."""
-    own = [(f"{group}.name", config.get("algo")) for group in GROUPS]  # the group that the algorithm itself fills needs no name
-    leaves = {key: value for key, value in flatten(config) if key not in ("algo", "run_dir") and (key, value) not in own}
+    """A configuration as options of the command line: `dynamics=ensemble`, not `dynamics.name`; without the run directory."""
+    implied = [(f"{group}.name", config.get("algo")) for group in GROUPS]  # the algorithm itself fills this group
+    leaves = {key: value for key, value in flatten(config).items() if key not in ("algo", "run_dir") and (key, value) not in implied}
     return {key.removesuffix(".name") if key.removesuffix(".name") in REGISTRIES else key: value for key, value in leaves.items()}
 
 
@@ -51,5 +52,5 @@ def _line(algo: str, leaves: Mapping[str, Any]) -> str:
 
 
 def override(value: Any) -> str:
-    """A value as it is written on the command line: 0.001, null, [200,200]; text bare where YAML cannot mistake it."""
+    """A value as written on the command line: 0.001, null, [200,200]; text without quotes where YAML reads it as text."""
     return value if isinstance(value, str) and PLAIN_TEXT.fullmatch(value) else json.dumps(value, separators=(",", ":"))

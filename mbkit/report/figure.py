@@ -1,4 +1,4 @@
-"""One calm look for every figure, and SVG whose colours follow the page from light to dark."""
+"""The common look of all figures, and their SVG, whose colours follow the page's light or dark scheme."""
 
 import io
 import re
@@ -20,18 +20,18 @@ STYLE: Any = {"svg.fonttype": "none", "font.size": 9.0, "font.family": "sans-ser
 
 
 def color(index: int) -> str:
-    """Colour of the group `index`; they repeat after six."""
+    """Colour of line `index`; there are six, which repeat."""
     return SERIES[index % len(SERIES)]
 
 
 def axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """An empty figure in the house look: two quiet spines, horizontal rules, no box."""
+    """An empty figure with horizontal grid lines and no box."""
     figure, (ax,) = panels((xlabel, ylabel))
     return figure, ax
 
 
 def panels(*labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
-    """The same with several axes side by side, one for each (xlabel, ylabel)."""
+    """An empty figure with several axes side by side, one for each (xlabel, ylabel)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4 if len(labels) == 1 else 4.2 * len(labels), 3.3), layout="constrained")
         row: list[Axes] = list(figure.subplots(1, len(labels), squeeze=False)[0])
@@ -48,13 +48,13 @@ def panels(*labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
 
 
 def steps_axis(ax: Axes) -> None:
-    """Ticks such as 500, 1k, 1.5k."""
+    """Format the horizontal axis as 500, 1k, 1.5k."""
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
 def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
-    """A line with its interval; one point alone gets an error bar."""
+    """Draw a line with its interval; a lone point gets an error bar."""
     shade = color(index)
     if len(curve.x) == 1:
         ax.errorbar(curve.x, curve.y, [curve.y - curve.low, curve.high - curve.y], color=shade, fmt="o", capsize=4, label=label)
@@ -65,7 +65,13 @@ def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
 
 
 def legend(ax: Axes, alone: bool = True, above: bool = False) -> None:
-    """A frameless legend, if there is anything to tell apart; `alone`: one line needs no name; `above` the axes."""
+    """Add a frameless legend where there are several lines.
+
+    Args:
+        ax: the axes.
+        alone: whether a single line goes without a legend.
+        above: place the legend above the axes.
+    """
     handles, labels = ax.get_legend_handles_labels()
     if len(handles) > alone:
         style: Any = (
@@ -75,7 +81,7 @@ def legend(ax: Axes, alone: bool = True, above: bool = False) -> None:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Inline SVG: text as text, colours as CSS variables, every id prefixed with `name` so that figures don't collide."""
+    """The figure as inline SVG: text as text, colours as CSS variables, every id prefixed with `name`, unique on the page."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -90,6 +96,6 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def save_png(figure: Figure, file: Path) -> None:
-    """Write the figure on white; a reader never sees half a file."""
+    """Write the figure on a white background, as a whole file or not at all."""
     with matplotlib.rc_context(STYLE), replacing(file) as stream:
         figure.savefig(stream, format="png", dpi=160, facecolor="white")

@@ -1,4 +1,4 @@
-"""One HTML page from run directories: self-contained, readable offline, light or dark."""
+"""One self-contained HTML page from run directories: readable offline, in a light and a dark scheme."""
 
 import base64
 import math
@@ -14,12 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mbkit.errors import UserError
-from mbkit.report.collect import Group, Run, group_runs, number, read_run
+from mbkit.report.collect import Group, RunRecord, group_runs, number, read_run
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import diagnostic, final_score
 from mbkit.report.figure import SERIES, save_png, svg
 from mbkit.report.plots import Plot
-from mbkit.report.sections import IMAGINATION, LEARNER, LEARNING, MODEL, PLANNER, Slot
+from mbkit.report.sections import SECTIONS, Slot
 from mbkit.storage import write_text
 
 EMBED_BYTES = 8 * 2**20  # larger videos are linked
@@ -31,7 +31,7 @@ TOKEN = re.compile(
 
 
 class Clip(NamedTuple):
-    """A video as the page shows it."""
+    """A video on the page."""
 
     source: str  # data: URI, or a relative link
     poster: str | None
@@ -39,7 +39,7 @@ class Clip(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """A section's figures, and short lines for those that are missing."""
+    """A section's figures, and the lines in place of those without data."""
 
     plots: list[Plot]
     absent: list[str]
@@ -48,10 +48,10 @@ class Figures(NamedTuple):
 def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """Write one page on one or several runs and return its path.
 
-    Seeds of one experiment are summarised together, different experiments overlaid. By default the page lies in the run directory, or in
-    the directory that all runs share. The figures of a lone run are saved as PNG under its plots/ as well.
+    The seeds of one experiment are summarised, different experiments are overlaid. By default the page lies in the run directory, or in the
+    directory that all runs share. The figures of a lone run are also saved as PNG in its plots/.
 
-    Raises UserError: no run, a path that is no run directory, a run without metrics, runs of different environments, unwritable `out`.
+    Raises UserError: no run, a path that is not a run directory, a run without metrics, runs of different environments, unwritable `out`.
     """
     paths = list(dict.fromkeys(Path(path).resolve() for path in run_dirs))
     if not paths:
@@ -59,8 +59,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     runs = [read_run(path) for path in paths]
     groups = group_runs(runs)
     out = Path(out) if out else Path(os.path.commonpath(paths)) / "report.html"
-    drawn = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
-    sections = {name: figures for name, figures in drawn.items() if figures.plots or figures.absent}
+    sections = draw_sections(groups)
     html = render(groups, sections, out.resolve().parent)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,21 +71,27 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     return out
 
 
+def draw_sections(groups: Sequence[Group]) -> dict[str, Figures]:
+    """All sections that have something to show."""
+    drawn = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
+    return {name: figures for name, figures in drawn.items() if figures.plots or figures.absent}
+
+
 def applicable(groups: Sequence[Group]) -> dict[str, list[Slot]]:
-    """What each section may show: no model figures for a model-free run, none on fitting for ground-truth dynamics."""
+    """The sections of these runs: the model's only where one is learned, the planner's only where plans are made."""
     runs = [run for group in groups for run in group.runs]
     learned = any(run.part("dynamics") not in (None, "mujoco") or _logs(run, "model/", "diagnose/") for run in runs)
     planned = any(run.part("planner") or _logs(run, "plan/") for run in runs)
-    model, planner = MODEL if learned else [], PLANNER if planned else []
-    return {"Learning": LEARNING, "The learner": LEARNER, "The model": model, "Imagination": IMAGINATION, "The planner": planner}
+    shown = {"The model": learned, "The planner": planned}
+    return {name: slots for name, slots in SECTIONS.items() if shown.get(name, True)}
 
 
-def _logs(run: Run, *prefixes: str) -> bool:
+def _logs(run: RunRecord, *prefixes: str) -> bool:
     return any(key.startswith(prefixes) for row in run.rows for key in row)
 
 
 def draw(slots: Sequence[Slot], groups: Sequence[Group]) -> Figures:
-    """Draw what can be drawn."""
+    """Draw the figures of a section for which there is data."""
     drawn = [(slot, slot.draw(groups)) for slot in slots]
     return Figures([plot for _, plot in drawn if plot], [slot.absent for slot, plot in drawn if not plot and slot.absent])
 
@@ -124,13 +129,12 @@ def render(groups: Sequence[Group], sections: dict[str, Figures], folder: Path) 
 
 
 def model_numbers(groups: Sequence[Group]) -> list[tuple[str, float]]:
-    """What diagnostics.json says of the final model in single numbers, averaged over seeds; for a lone experiment only."""
+    """Diagnostics of the final model in single numbers, averaged over seeds; of a lone experiment only."""
     if len(groups) != 1:
         return []
-    found = [run.diagnostics.get("holdout") for run in groups[0].runs]
-    parts = [part for part in found if isinstance(part, dict)]
+    sections = [run.diagnostics.get("holdout") for run in groups[0].runs]
     named = [
-        (name, [number(part.get(key)) for part in parts])
+        (name, [number(section.get(key)) for section in sections if isinstance(section, dict)])
         for name, key in (("Mean squared error", "mse"), ("Negative log-likelihood", "nll"))
     ]
     numbers = [(name, float(np.nanmean(values))) for name, values in named if np.isfinite(values).any()]
@@ -142,7 +146,7 @@ def model_numbers(groups: Sequence[Group]) -> list[tuple[str, float]]:
     return numbers
 
 
-def best_videos(group: Group, runs: int) -> list[tuple[Run, Path]]:
+def best_videos(group: Group, runs: int) -> list[tuple[RunRecord, Path]]:
     """All videos of a lone run, latest first; of a group, the last video of its best run."""
     if runs == 1:
         return [(group.runs[0], video) for video in reversed(group.runs[0].videos)]
@@ -151,7 +155,7 @@ def best_videos(group: Group, runs: int) -> list[tuple[Run, Path]]:
     return [(best, best.videos[-1])] if best else []
 
 
-def clip(run: Run, video: Path, folder: Path, label: str) -> Clip:
+def clip(run: RunRecord, video: Path, folder: Path, label: str) -> Clip:
     """The video, embedded if small enough."""
     poster = video.with_suffix(".png")
     image = "data:image/png;base64," + base64.b64encode(poster.read_bytes()).decode() if poster.is_file() else None
@@ -162,29 +166,38 @@ def clip(run: Run, video: Path, folder: Path, label: str) -> Clip:
     return Clip(source, image, f"{label}, seed {run.seed}: {video.stem.replace('-', ' ').replace('_', ' ')}")
 
 
-def remarks(run: Run, alone: bool) -> list[str]:
-    """What a reader should know about an unusual run."""
-    who = "This run" if alone else f"{run.algo}, seed {run.seed} ({run.path.name})"
+def remarks(run: RunRecord, alone: bool) -> list[str]:
+    """Notes on a run: unfinished, unreadable lines, and those that it made itself."""
+    name = f"{run.algo}, seed {run.seed} ({run.path.name})"
+    subject, prefix = ("This run", "") if alone else (name, f"{name}: ")
     planned = f" of {run.planned}" if run.planned else ""
-    cut = [] if run.finished else [f"{who} has not finished: this page shows it up to step {run.steps}{planned}."]
-    bad = [f"{who}: {run.unreadable} unreadable line{'s' * (run.unreadable > 1)} of metrics.jsonl left out."] if run.unreadable else []
-    said = run.summary.get("notes")
-    return cut + bad + ([f"{who}: {note}." for note in said] if isinstance(said, list) else [])
+    lines = f"{run.unreadable} unreadable line{'s' * (run.unreadable > 1)}"
+    notes = run.summary.get("notes")
+    return [
+        *([] if run.finished else [f"{subject} has not finished: this page shows it up to step {run.steps}{planned}."]),
+        *([f"{prefix}{lines} of metrics.jsonl left out."] if run.unreadable else []),
+        *([f"{prefix}{sentence(str(note))}" for note in notes] if isinstance(notes, list) else []),
+    ]
 
 
-def versions(runs: Sequence[Run]) -> dict[str, str]:
-    """Library versions; where runs differ, all of them."""
-    found: dict[str, dict[str, None]] = {}
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def versions(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """Versions of the libraries, comma-separated where runs differ."""
+    by_name: dict[str, dict[str, None]] = {}
     for run in runs:
         recorded = run.summary.get("versions")
         for name, version in recorded.items() if isinstance(recorded, dict) else ():
             if version is not None:
-                found.setdefault(name, {})[str(version)] = None
-    return {name: ", ".join(values) for name, values in found.items()}
+                by_name.setdefault(name, {})[str(version)] = None
+    return {name: ", ".join(values) for name, values in by_name.items()}
 
 
 def num(value: float | None, digits: int = 4) -> str:
-    """A number for a person: 12 345, 987.6, 0.0123; a dash where there is none."""
+    """A number as 12 345, 987.6 or 0.0123; a dash where it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == int(value) or abs(value) >= 10 ** (digits - 1):
@@ -195,7 +208,7 @@ def num(value: float | None, digits: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """41 s, 6 min 20 s, 3 h 05 min."""
+    """A time as 41 s, 6 min 20 s or 3 h 05 min."""
     if not math.isfinite(seconds):
         return "–"
     minutes, rest = divmod(round(seconds), 60)
@@ -204,7 +217,7 @@ def duration(seconds: float) -> str:
 
 
 def highlight(text: str) -> Markup:
-    """YAML with its keys, numbers, words, strings and comments marked."""
+    """YAML as HTML, with its keys, numbers, constants, strings and comments marked for colours."""
     parts, at = [], 0
     for match in TOKEN.finditer(text):
         parts += [escape(text[at : match.start()]), Markup("<i class={}>{}</i>").format(match.lastgroup, match.group())]

@@ -1,167 +1,161 @@
-"""Which figures a report shows, section by section, and what stands where one is missing."""
+"""The sections of a report: which figures each of them shows, and the line in place of a figure without data."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mbkit.report.collect import Group
-from mbkit.report.plots import Kind, Plot, calibration, coverage, dimensions, family, horizon, learning, over_steps
+from mbkit.report.model_plots import calibration, dimensions, horizon
+from mbkit.report.plots import Curves, Kind, Lines, Plot, learning, over_steps
 
-Draw = Callable[[Sequence[Group]], Plot | None]
-
-
-def _ahead(prefix: str, steps: Sequence[int]) -> dict[str, str]:
-    return {f"{prefix}_{n}": f"{n} step{'s' * (n > 1)}" for n in steps}
-
-
-def _family(keys: dict[str, str], title: str, ylabel: str, caption: str, kind: Kind = "number", level: float | None = None) -> Draw:
-    return lambda groups: family(groups, keys, title, ylabel, caption, kind, level)
-
-
-def _metric(keys: Sequence[str], title: str, ylabel: str, caption: str, kind: Kind = "number") -> Draw:
-    return lambda groups: over_steps(groups, keys, title, ylabel, caption, kind)
+RETURNS = ("eval/return", "eval/return_std", "episode/return")  # metrics of the learning curves
 
 
 class Slot(NamedTuple):
-    """A place for a figure, and the line that stands there when nothing was logged ("" says nothing)."""
+    """A figure, and the line in its place where nothing was logged ("" for none)."""
 
-    draw: Draw
-    absent: str
+    figure: Curves | Callable[[Sequence[Group]], Plot | None]
+    absent: str = ""
+
+    def draw(self, groups: Sequence[Group]) -> Plot | None:
+        """The figure; None where nothing was logged."""
+        return over_steps(groups, self.figure) if isinstance(self.figure, Curves) else self.figure(groups)
+
+
+def _curve(key: str, title: str, ylabel: str, caption: str, kind: Kind = "number") -> Slot:
+    """One metric against environment steps."""
+    return Slot(Curves({"": (key,)}, title, ylabel, caption, kind))
+
+
+def _by_horizon(prefix: str, horizons: Sequence[int]) -> Lines:
+    """The metrics `prefix`_1, `prefix`_5, ..., a line for each number of steps predicted ahead."""
+    return {f"{n} step{'s' * (n > 1)}": (f"{prefix}_{n}",) for n in horizons}
 
 
 LEARNING = [
-    Slot(lambda groups: learning(groups, "steps"), "No curve: neither an evaluation nor a training episode has ended yet."),
-    Slot(lambda groups: learning(groups, "seconds"), ""),
-]
-MODEL = [
-    Slot(
-        _metric(
-            ["model/holdout_mse"], "Hold-out error", "mean squared error", "On transitions kept out of training, at each fit.", kind="log"
-        ),
-        "No hold-out error: metrics.jsonl has no model/holdout_mse.",
-    ),
-    Slot(_metric(["model/train_loss", "model/loss"], "Training loss", "loss", "At the end of each fit."), ""),
-    Slot(
-        _family(
-            _ahead("diagnose/error", (1, 5, 15, 30)),
-            "Open-loop error over training",
-            "error (standard deviations)",
-            "So many steps ahead, on evaluation episodes, which no fit has seen; in standard deviations of each dimension.",
-            kind="log",
-        ),
-        "",
-    ),
-    Slot(coverage, ""),
-    Slot(
-        _family(
-            {"diagnose/return_gap": "mean gap", "diagnose/return_gap_abs": "mean size of the gap"},
-            "Imagined minus real return",
-            "gap in discounted return",
-            "From the same states, 30 steps or to the episode's end. Above the dashed line the model promises too much.",
-            level=0.0,
-        ),
-        "",
-    ),
-    Slot(
-        _family(
-            _ahead("diagnose/epistemic", (1, 5, 15)),
-            "Disagreement along imagined rollouts",
-            "standard deviations",
-            "How far the members' predictions lie apart after so many imagined steps, in standard deviations of each dimension.",
-            kind="log",
-        ),
-        "",
-    ),
-    Slot(calibration, "No calibration: diagnostics.json, written when a run finishes, holds none."),
-    Slot(horizon, "No error against horizon: diagnostics.json, written when a run finishes, holds none."),
-    Slot(dimensions, ""),
-]
-PLANNER = [
-    Slot(
-        _metric(["plan/ms", "time/act_ms"], "Time per plan", "milliseconds", "How long one decision took."),
-        "No planning time: metrics.jsonl has no plan/ms.",
-    ),
-    Slot(
-        _metric(["plan/score"], "Promised return", "score of the plan", "What the model promised for the chosen plan, over its horizon."),
-        "",
-    ),
+    Slot(lambda groups: learning(groups, "steps"), "No learning curve: neither an evaluation nor a training episode has ended yet."),
+    Slot(lambda groups: learning(groups, "seconds")),
 ]
 LEARNER = [
     Slot(
-        _family(
-            {"critic/q": "estimate", "critic/target": "target"},
+        Curves(
+            {"estimate": ("critic/q",), "target": ("critic/target",)},
             "Action value",
             "Q",
-            "The critics' mean estimate on training batches, what they promise from there on, and where logged what it is regressed on.",
-        ),
-        "",
+            "Mean over training batches of the critics' estimate and, where it is logged, of their regression target.",
+        )
     ),
+    _curve("critic/value", "State value", "V", "Mean regression target of the value network over the steps of an update."),
+    _curve("critic/loss", "Critic loss", "loss", "Regression of the critics on their targets.", "log"),
+    _curve("actor/loss", "Actor loss", "loss", "Loss that the policy minimises."),
+    _curve("actor/entropy", "Entropy of the policy", "nats", "Mean over training batches; the higher, the more random the actions."),
     Slot(
-        _metric(["critic/value"], "Value", "V", "Mean target of the value network: the return from a step of the trajectories on."),
-        "",
-    ),
-    Slot(_metric(["critic/loss"], "Critic loss", "loss", "Of the critics' regression on their targets.", kind="log"), ""),
-    Slot(_metric(["actor/loss"], "Actor loss", "loss", "What the policy descends."), ""),
-    Slot(_metric(["actor/entropy"], "Entropy of the policy", "nats", "How random the policy still acts."), ""),
-    Slot(
-        _metric(
-            ["actor/kl", "trpo/kl"],
-            "Divergence of an update",
+        Curves(
+            {"": ("actor/kl", "trpo/kl")},
+            "KL divergence of an update",
             "KL(old | new), nats",
-            "How far one update moves the policy, in the mean over its rows.",
-            kind="log",
-        ),
-        "",
+            "Mean divergence of the policy after an update from the policy before it.",
+            "log",
+        )
     ),
+    _curve("actor/clipped", "Clipped ratios", "share of steps", "Steps whose probability ratio lies outside the clip range.", "share"),
+    _curve("actor/beta", "KL penalty coefficient", "beta", "Adapted to keep the KL divergence of an update near its target.", "log"),
+    _curve("trpo/accepted", "Accepted updates", "share of updates", "Line searches that ended with an update inside the bound.", "share"),
+    _curve("trpo/backtracks", "Backtracking", "rejected candidates", "Candidates that a line search rejected before one.", "whole"),
+    _curve("actor/step", "Natural gradient step", "step length", "Factor of the natural gradient in an update.", "log"),
+    _curve("actor/prior_kl", "KL divergence from the prior", "KL(policy | prior), nats", "Mean over the states of an update."),
     Slot(
-        _metric(["actor/clipped"], "Share clipped", "share of rows", "Rows whose probability ratio lies beyond the clip.", kind="share"),
-        "",
+        Curves(
+            {"V-trace weight": ("actor/rho",), "Retrace coefficient": ("actor/trace",)},
+            "Importance weights",
+            "min(1, \u03c0 / \u03bc)",
+            "Mean over the steps of an update; 1 where the policy equals the behaviour policy, lower where they differ.",
+        )
     ),
-    Slot(_metric(["actor/beta"], "Coefficient of the penalty", "beta", "Price of the divergence from the old policy.", kind="log"), ""),
-    Slot(
-        _metric(["trpo/accepted"], "Steps accepted", "share of updates", "Searches that found a step within the bound.", kind="share"),
-        "",
-    ),
-    Slot(_metric(["trpo/backtracks"], "Candidates refused", "candidates", "Before one was accepted, in each search.", kind="whole"), ""),
-    Slot(_metric(["actor/step"], "Length of the natural step", "factor", "What the natural direction is multiplied by.", kind="log"), ""),
-    Slot(
-        _metric(["actor/prior_kl"], "Divergence from the prior", "KL(policy | prior), nats", "How far the policy has left its prior."),
-        "",
-    ),
-    Slot(
-        _family(
-            {"actor/rho": "mean importance weight", "actor/trace": "mean trace coefficient"},
-            "Age of what is learned from",
-            "min(1, pi / mu)",
-            "1 where the policy has not moved since it acted; the less, the more of a trajectory is cut.",
-        ),
-        "",
-    ),
-    Slot(
-        _metric(["actor/counted"], "Share that counts", "share of steps", "Steps whose return is known within the window.", kind="share"),
-        "",
-    ),
-    Slot(_metric(["alpha"], "Temperature", "temperature", "Weight of the entropy beside the reward.", kind="log"), ""),
-    Slot(
-        _metric(["updates_per_second"], "Speed of learning", "updates a second", "Gradient updates, sampling included.", kind="count"), ""
-    ),
+    _curve("actor/counted", "Steps with a known return", "share of steps", "Only these enter the policy gradient.", "share"),
+    _curve("alpha", "Temperature", "alpha", "Coefficient of the entropy bonus or of the KL penalty.", "log"),
+    _curve("updates_per_second", "Gradient updates per second", "updates per second", "Sampling of the batches included.", "count"),
 ]
-IMAGINATION = [
+MODEL = [
     Slot(
-        _metric(["imagination/horizon"], "Length of imagined rollouts", "steps", "Steps imagined from each replayed state.", kind="whole"),
-        "",
-    ),
-    Slot(_metric(["imagination/rows"], "Imagined transitions remembered", "transitions", "Rows in the model buffer.", kind="count"), ""),
-    Slot(
-        _metric(
-            ["imagination/kept"],
-            "Share kept",
-            "share of imagined steps",
-            "Imagined steps that were stored; others came after an end or were gated out.",
-            kind="share",
+        Curves(
+            {"": ("model/holdout_mse",)},
+            "Hold-out error",
+            "mean squared error",
+            "On transitions held out of training, after each fit.",
+            "log",
+            members=True,
         ),
-        "",
+        "No hold-out error: no fit of the model has been logged.",
+    ),
+    _curve("model/loss", "Training loss", "loss", "Loss of the model at the end of each fit."),
+    Slot(
+        Curves(
+            _by_horizon("diagnose/error", (1, 5, 15, 30)),
+            "Open-loop error over training",
+            "error (standard deviations)",
+            "After so many steps of prediction under the recorded actions, on evaluation episodes, which no fit has used; in standard "
+            "deviations of each dimension.",
+            "log",
+        )
     ),
     Slot(
-        _metric(["imagination/gigabytes"], "Memory of imagination", "size", "Size of the rows in the model buffer.", kind="gigabytes"), ""
+        Curves(
+            {"": ("diagnose/coverage_90",)},
+            "Coverage over training",
+            "observed coverage",
+            "Share of outcomes inside the predicted 90\u00a0% interval, one step ahead. Above the dashed line the model is underconfident, "
+            "below it overconfident.",
+            "coverage",
+            level=0.9,
+        )
     ),
+    Slot(
+        Curves(
+            {"mean gap": ("diagnose/return_gap",), "mean absolute gap": ("diagnose/return_gap_abs",)},
+            "Predicted minus real return",
+            "gap in discounted return",
+            "From the same states, over 30 steps or to the end of the episode. Above the dashed line the model overestimates.",
+            level=0.0,
+        )
+    ),
+    Slot(
+        Curves(
+            _by_horizon("diagnose/epistemic", (1, 5, 15)),
+            "Ensemble disagreement along model rollouts",
+            "standard deviations",
+            "Standard deviation over members of their predictions after so many model steps, in standard deviations of each dimension.",
+            "log",
+        )
+    ),
+    Slot(calibration, "No calibration: it is measured at the end of a run, where the model predicts a distribution."),
+    Slot(horizon, "No error against horizon: it is measured at the end of a run."),
+    Slot(dimensions),
 ]
+ROLLOUTS = [
+    _curve("imagination/horizon", "Length of model rollouts", "steps", "Model steps from each replayed start state.", "whole"),
+    _curve("imagination/rows", "Model transitions stored", "transitions", "Model transitions in the model buffer.", "count"),
+    _curve(
+        "imagination/kept",
+        "Share of model steps stored",
+        "share of model steps",
+        "The others were rejected by the gate or are not finite.",
+        "share",
+    ),
+    _curve("imagination/gigabytes", "Memory of the model buffer", "size", "Size of the stored model transitions.", "gigabytes"),
+]
+PLANNER = [
+    Slot(
+        Curves({"": ("time/act_ms",)}, "Time per action", "milliseconds", "Mean time to choose an action, planning included."),
+        "No planning time: no action has been planned yet.",
+    ),
+    _curve("plan/score", "Score of the plan", "predicted return", "Return that the model predicts for the chosen plan, over its horizon."),
+]
+SECTIONS = {"Learning": LEARNING, "The learner": LEARNER, "The model": MODEL, "Model rollouts": ROLLOUTS, "The planner": PLANNER}
+
+
+def metrics_read() -> set[str]:
+    """Every metric that a figure reads; of an ensemble's members the first."""
+    curves = [slot.figure for slots in SECTIONS.values() for slot in slots if isinstance(slot.figure, Curves)]
+    keys = {key for one in curves for names in one.lines.values() for key in names}
+    members = {f"{key}/0" for one in curves if one.members for names in one.lines.values() for key in names}
+    return {*RETURNS, *keys, *members}

@@ -1,1 +1,1 @@
-"""Exact and sampled reinforcement learning on finite MDPs: float64 NumPy, no torch."""
+"""Exact and sampled reinforcement learning on finite MDPs in float64 NumPy, without torch."""

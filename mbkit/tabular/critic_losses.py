@@ -1,4 +1,4 @@
-"""The losses of a regularised critic, by what their closed forms need, and the rewards that they can take.
+"""Losses of a regularised critic with the terms that their closed forms need, and the rewards that they admit.
 
 A critic minimises sum_a beta loss(Q, y) + lambda (pi - beta) g(Q) over Q(s, .) (`critic_regularisation`). With every Bregman divergence,
 here all but Huber, slope = loss' / g' is a positive multiple of Q - y.
@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mbkit.tabular.mdp import MDP, Array, TabularError
+from mbkit.errors import UserError
+from mbkit.tabular.mdp import MDP, Array
 from mbkit.tabular.operators import q_of
 
 log = logging.getLogger(__name__)
@@ -18,29 +19,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loss:
-    """A critic's loss, by what the closed forms need of it."""
+    """Loss of a critic with the terms that the closed forms need."""
 
     name: str
     value: Callable[[Array, Array], Array]  # loss(Q, y)
-    penalty: Callable[[Array], Array]  # g(Q), what is pushed down under pi and up under beta
+    penalty: Callable[[Array], Array]  # g(Q), decreased under pi and increased under beta
     slope: Callable[[Array, Array], Array]  # loss'(Q, y) / g'(Q), zero at Q = y
-    critic: Callable[[Array, Array], Array]  # (y, x) -> the Q with slope(Q, y) = -x; NaN where there is none
-    positive: bool  # y must be > 0, and so is Q
+    critic: Callable[[Array, Array], Array]  # (y, x) -> Q with slope(Q, y) = -x; NaN if there is none
+    positive: bool  # requires y > 0, and then Q > 0
 
 
 def _ratio_critic(y: Array, x: Array) -> Array:
-    """1 - y / Q = -x."""
+    """Solution of 1 - y / Q = -x."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(1 + x > 0, y / (1 + x), np.nan))
 
 
 def _itakura_critic(y: Array, x: Array) -> Array:
-    """x Q^2 + Q - y = 0, the root that is y at x = 0."""
+    """Solution of x Q^2 + Q - y = 0 that equals y at x = 0."""
     with np.errstate(invalid="ignore"):
         return np.asarray(2 * y / (1 + np.sqrt(1 + 4 * x * y)))
 
 
-CROSS_ENTROPY = Loss(  # of the classifier C = Q / (1 + Q) with weights y and 1
+CROSS_ENTROPY = Loss(  # cross-entropy of the classifier C = Q / (1 + Q) with weights y and 1
     "cross_entropy",
     value=lambda q, y: -y * np.log(q / (1 + q)) + np.log1p(q),
     penalty=lambda q: np.log1p(q),
@@ -56,9 +57,9 @@ ITAKURA_SAITO = Loss(
 
 
 def huber(delta: float = 1.0) -> Loss:
-    """Quadratic up to delta, linear beyond; where |lambda (pi - beta)| > delta beta it is outweighed and the critic has no minimum."""
+    """Huber loss: quadratic up to delta, linear beyond. Where |lambda (pi - beta)| > delta beta the critic has no minimum."""
     if not delta > 0:
-        raise TabularError(f"delta of the Huber loss must be > 0, not {delta!r}")
+        raise UserError(f"delta of the Huber loss must be > 0, not {delta!r}")
     return Loss(
         "huber",
         value=lambda q, y: np.where(np.abs(q - y) <= delta, 0.5 * (q - y) ** 2, delta * (np.abs(q - y) - 0.5 * delta)),
@@ -74,31 +75,31 @@ LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, POISSON, MSE, ITAKURA_SAIT
 
 # ------------------------------------------------------------------------------------------------------------------- positivity
 def check_rewards(mdp: MDP, loss: Loss, beta: Array | None = None) -> None:
-    """TabularError, naming the smallest reward, where the loss needs y > 0 and targets cannot be; with `beta` also where they rest.
+    """Raise UserError where the loss needs y > 0 and targets can be <= 0; with `beta` also where Q^beta <= 0 on the data.
 
-    # Paper: every reward > 0; here: no reward < 0 and Q^beta > 0 where the data are (the paper's own grid pays 0 almost everywhere).
+    # Paper: every reward > 0; here: no reward < 0 and Q^beta > 0 on the data (the paper's own grid has reward 0 almost everywhere).
     """
     if not loss.positive:
         return
     smallest = float(mdp.R[~mdp.terminal].min())
     if smallest < 0 or (beta is not None and (q_of(mdp, beta)[(beta > 0) & ~mdp.terminal[:, None]] <= 0).any()):
-        instead = "shift them with `shift_rewards(mdp, smallest=0.1)` or use mse"
-        raise TabularError(f"{loss.name} needs rewards > 0; the smallest is {smallest:g}: {instead}")
+        advice = "shift them with `shift_rewards(mdp, smallest=0.1)` or use mse"
+        raise UserError(f"{loss.name} needs rewards > 0; the smallest is {smallest:g}: {advice}")
 
 
 def shift_rewards(mdp: MDP, smallest: float = 0.1) -> MDP:
-    """The MDP with a constant added to the reward of every state that is not terminal, so that the smallest reward is `smallest`.
+    """MDP with a constant added to the rewards of all non-terminal states, so that the smallest reward is `smallest`.
 
-    The shift is logged: it moves every Q by the same amount, therefore also beta Q / V, and with terminal states even the optimum.
+    The shift is logged, because it changes beta Q / V and, with terminal states, even the optimal policy.
 
     Raises:
-        TabularError: `smallest` <= 0.
+        UserError: `smallest` <= 0.
     """
     if not smallest > 0:
-        raise TabularError(f"shift_rewards: smallest={smallest!r}: expected a number > 0")
+        raise UserError(f"shift_rewards: smallest={smallest!r}: expected a number > 0")
     alive = ~mdp.terminal[:, None]
     shift = smallest - float(mdp.R[~mdp.terminal].min())
     log.warning("rewards shifted by %g so that the smallest is %g; policies proportional to Q change with it", shift, smallest)
     sampler = mdp.reward_sampler
-    moved = None if sampler is None else (lambda rng, s, a, t: sampler(rng, s, a, t) + shift * (not mdp.terminal[s]))
-    return replace(mdp, R=np.where(alive, mdp.R + shift, 0.0), reward_sampler=moved)
+    shifted = None if sampler is None else (lambda rng, s, a, t: sampler(rng, s, a, t) + shift * (not mdp.terminal[s]))
+    return replace(mdp, R=np.where(alive, mdp.R + shift, 0.0), reward_sampler=shifted)

@@ -1,11 +1,11 @@
-"""Critic regularisation on tables: the critic of each loss in closed form, and where actor and critic come to rest together.
+"""Critic regularisation on tables: the critic of each loss in closed form, and the joint fixed point of actor and critic.
 
 Eysenbach et al. 2023, arXiv:2307.12968. In every state the critic minimises over Q(s, .), with targets y = R + gamma P <pi, Q>,
 
     sum_a beta loss(Q, y) + lambda (pi - beta) g(Q),      stationary where  slope(Q, y) = -lambda (pi - beta) / beta,
 
-slope = loss' / g'. beta [S, A] behaviour, pi [S, A] actor, lambda > 0 the weight of the regulariser. Where beta is 0 the data say
-nothing: the actor stays 0 there, and no quotient is formed.
+slope = loss' / g'. beta [S, A] behaviour policy, pi [S, A] actor, lambda > 0 weight of the regulariser. Where beta is 0 there are no
+data: the actor is 0 there, and nothing is divided by beta.
 """
 
 from collections.abc import Iterator
@@ -13,40 +13,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mbkit.errors import UserError
 from mbkit.tabular.critic_losses import CROSS_ENTROPY, Loss, check_rewards
-from mbkit.tabular.mdp import MDP, Array, TabularError
+from mbkit.tabular.mdp import MDP, Array
 from mbkit.tabular.operators import backup, expectation, q_of
 from mbkit.tabular.planning import fixed_point
 
 
-# ---------------------------------------------------------------------------------------------------------------------- critic
+# ----------------------------------------------------------------------------------------------------------------------- critic
 def objective(q: Array, y: Array, beta: Array, pi: Array, lam: float, loss: Loss) -> Array:
-    """What the critic minimises, [S]."""
+    """Objective that the critic minimises, [S]."""
     return np.asarray((beta * loss.value(q, y) + lam * (pi - beta) * loss.penalty(q)).sum(-1))
 
 
 def critic(y: Array, beta: Array, pi: Array, lam: float, loss: Loss) -> Array:
-    """The critic's optimum for a fixed actor, [S, A]; cross-entropy and Poisson: y beta / ((1 - lambda) beta + lambda pi).
+    """Optimal critic for a fixed actor, [S, A]; cross-entropy and Poisson: y beta / ((1 - lambda) beta + lambda pi).
 
     Raises:
-        TabularError: the loss has no minimum in some (s, a): a denominator <= 0 (lambda > 1), a Huber loss outweighed, or an
-            actor with mass where the data have none and a critic that falls without limit.
+        UserError: the objective has no minimum in some (s, a): a denominator <= 0 (lambda > 1), a Huber loss whose slope is too small,
+            or an actor with mass outside the data.
     """
     inside = beta > 0
     x = np.where(inside, lam * (pi - beta) / np.where(inside, beta, 1.0), 0.0)
-    q = np.where(inside, loss.critic(y, x), 0.0)  # off the data the positive losses push Q to 0
-    wrong = ~np.isfinite(q) | (~inside & (pi > 0) & (not loss.positive))
-    if wrong.any():
-        s, a = np.argwhere(wrong)[0]
-        came = f"pi {pi[s, a]:g}, beta {beta[s, a]:g}, lambda {lam:g}"
-        raise TabularError(f"{loss.name} has no minimum at state {s}, action {a} ({came}); `joint_fixed_point` solves for both at once")
+    q = np.where(inside, loss.critic(y, x), 0.0)  # outside the data the positive losses push Q to 0
+    unbounded = ~np.isfinite(q) | (~inside & (pi > 0) & (not loss.positive))
+    if unbounded.any():
+        s, a = np.argwhere(unbounded)[0]
+        where = f"pi {pi[s, a]:g}, beta {beta[s, a]:g}, lambda {lam:g}"
+        raise UserError(f"{loss.name} has no minimum at state {s}, action {a} ({where}); `joint_fixed_point` solves for both at once")
     return q
 
 
 def normalised_target(mdp: MDP, v: Array) -> Array:
-    """What cross-entropy regresses on if each sample y = R + gamma V(s') has weights y / (1 + y) and 1 / (1 + y): E[y w] / E[w], [S, A].
+    """Targets of cross-entropy if each sample y = R + gamma V(s') has weights y / (1 + y) and 1 / (1 + y): E[y w] / E[w], [S, A].
 
-    w = 1 / (1 + y) falls with y, so the target lies below R + gamma P V unless P is deterministic.
+    w = 1 / (1 + y) decreases with y, so the target lies below R + gamma P V unless P is deterministic.
     """
     y = mdp.R[..., None] + mdp.gamma * np.where(mdp.terminal, 0.0, v)
     weight = mdp.P / (1 + y)
@@ -56,19 +57,19 @@ def normalised_target(mdp: MDP, v: Array) -> Array:
 def fixed_policy_iterates(
     mdp: MDP, beta: Array, pi: Array, lam: float, q0: Array, loss: Loss = CROSS_ENTROPY, normalized: bool = False
 ) -> Iterator[Array]:
-    """Q_{t+1} = critic(R + gamma P <pi, Q_t>) with the actor held; lambda = 1 and cross-entropy: Q_t = Q^beta_t beta / pi for all t.
+    """Iterates Q_{t+1} = critic(R + gamma P <pi, Q_t>) for a fixed actor; lambda = 1 and cross-entropy: Q_t = Q^beta_t beta / pi for all t.
 
     Args:
         mdp: the model.
         beta: behaviour policy.
         pi: the actor.
         lam: weight of the regulariser.
-        q0: where it starts, [S, A]; > 0 for the positive losses.
-        loss: of the critic.
-        normalized: targets of `normalised_target`, for parity with the published code; the equality above needs a deterministic P then.
+        q0: initial Q [S, A]; > 0 for the positive losses.
+        loss: loss of the critic.
+        normalized: use `normalised_target` as the published code does; the equality above then needs a deterministic P.
 
     Raises:
-        TabularError: rewards that the loss cannot take.
+        UserError: rewards that the loss does not admit.
     """
     check_rewards(mdp, loss)
     q = q0
@@ -79,98 +80,98 @@ def fixed_policy_iterates(
 
 
 def harmonic_mixture(beta: Array, pi: Array, lam: float) -> Array:
-    """h = pi beta / ((1 - lambda) beta + lambda pi), [S, A]: V of the fixed-policy critic is that of h, whose rows sum to at most 1."""
+    """Sub-policy h = pi beta / ((1 - lambda) beta + lambda pi), [S, A]: the fixed-policy critic has the value of h; rows sum to <= 1."""
     both = (beta > 0) & (pi > 0)
     return np.where(both, pi * beta / np.where(both, (1 - lam) * beta + lam * pi, 1.0), 0.0)
 
 
-# ----------------------------------------------------------------------------------------------------------------------- actor
+# ------------------------------------------------------------------------------------------------------------------------ actor
 def multiplicative_actor(pi: Array, q: Array) -> Array:
-    """pi' proportional to pi Q; after the critic of lambda = 1 has converged, one step gives beta Q^beta / V^beta."""
+    """Actor update pi' proportional to pi Q; after the critic with lambda = 1 has converged, one update gives beta Q^beta / V^beta."""
     weights = pi * np.maximum(q, 0.0)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
-def damped_actor(pi: Array, q: Array, step: float) -> Array:
-    """pi' = pi + step (onehot argmax Q - pi), the published protocol's actor."""
-    new = (1 - step) * pi
-    new[np.arange(len(pi)), q.argmax(-1)] += step
+def damped_actor(pi: Array, q: Array, rate: float) -> Array:
+    """Actor update pi' = pi + rate (onehot argmax Q - pi) of the published protocol."""
+    new = (1 - rate) * pi
+    new[np.arange(len(pi)), q.argmax(-1)] += rate
     return new
 
 
-# ------------------------------------------------------------------------------------------------------------ both at once
+# ------------------------------------------------------------------------------------------------------------ joint fixed point
 @dataclass(frozen=True, eq=False)
-class Rest:
-    """Where actor and critic agree."""
+class JointFixedPoint:
+    """Fixed point of actor and critic."""
 
     pi: Array  # [S, A]
-    level: Array  # [S] the Q that all actions with pi > 0 share; it is the actor's value
+    level: Array  # [S] common Q of all actions with pi > 0, the actor's value
     y: Array  # [S, A] targets R + gamma P level
-    clipped: bool  # some action of the data has pi = 0
+    clipped: bool  # whether some action of the data has pi = 0
 
 
 def water_fill(y: Array, beta: Array, lam: float, loss: Loss, halvings: int = 200) -> tuple[Array, Array]:
-    """The actor that no action can improve on, and its level: pi = beta (1 - slope(c, y) / lambda)_+ with c [S] such that pi sums to 1.
+    """Actor that no action improves, and its level: pi = beta (1 - slope(c, y) / lambda)_+ with c [S] such that pi sums to 1.
 
-    All actions with pi > 0 have Q = c, the others less. c lies between the smallest and largest y of the data and is found by bisection.
+    All actions with pi > 0 have Q = c, the others less. c lies between the smallest and the largest y of the data; bisection solves for it.
     """
     inside = beta > 0
     low, high = np.where(inside, y, np.inf).min(-1), np.where(inside, y, -np.inf).max(-1)
 
-    safe = np.where(inside, y, high[:, None])  # where beta is 0 any y will do
+    safe = np.where(inside, y, high[:, None])  # where beta is 0 the value of y does not matter
 
     def fill(c: Array) -> Array:
         return np.asarray(beta * np.maximum(0.0, 1 - loss.slope(c[:, None], safe) / lam))
 
     for _ in range(halvings):
         middle = 0.5 * (low + high)
-        much = fill(middle).sum(-1) > 1
-        low, high = np.where(much, middle, low), np.where(much, high, middle)
+        too_low = fill(middle).sum(-1) > 1
+        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
     pi = fill(high)
     return pi / pi.sum(-1, keepdims=True), high
 
 
-def joint_fixed_point(mdp: MDP, beta: Array, lam: float, loss: Loss = CROSS_ENTROPY, tol: float = 1e-12) -> Rest:
-    """Iterate y = R + gamma P level(y) to rest, [S, A].
+def joint_fixed_point(mdp: MDP, beta: Array, lam: float, loss: Loss = CROSS_ENTROPY, tol: float = 1e-12) -> JointFixedPoint:
+    """Joint fixed point of actor and critic: iterates y = R + gamma P level(y), [S, A], to convergence.
 
     Where nothing is clipped and the loss is a Bregman divergence (all here but Huber), the level is <beta, y>: y = Q^beta for every
     lambda, and pi = beta (1 + A^beta / (lambda V^beta)) with cross-entropy, beta (1 + A^beta / lambda) with the halved MSE.
 
     Raises:
-        TabularError: lambda <= 0, or rewards that the loss cannot take.
+        UserError: lambda <= 0, or rewards that the loss does not admit.
     """
     if not lam > 0:
-        raise TabularError(f"lambda must be > 0, not {lam!r}")
+        raise UserError(f"lambda must be > 0, not {lam!r}")
     check_rewards(mdp, loss, beta)
 
     def sweep(y: Array) -> Array:
-        return backup(mdp, np.where(mdp.terminal, 0.0, water_fill(living(y), beta, lam, loss, 50)[1]))
+        return backup(mdp, np.where(mdp.terminal, 0.0, water_fill(positive_targets(y), beta, lam, loss, 50)[1]))
 
-    def living(y: Array) -> Array:
-        return np.where(mdp.terminal[:, None], 1.0, y)  # terminal states are worth 0, which a positive loss could not divide by
+    def positive_targets(y: Array) -> Array:
+        return np.where(mdp.terminal[:, None], 1.0, y)  # terminal states have value 0, by which positive losses would divide
 
     y = fixed_point(sweep, q_of(mdp, beta), mdp.gamma, tol).x
-    pi, level = water_fill(living(y), beta, lam, loss)
-    return Rest(pi, np.where(mdp.terminal, 0.0, level), y, bool(((beta > 0) & (pi <= 0)).any()))
+    pi, level = water_fill(positive_targets(y), beta, lam, loss)
+    return JointFixedPoint(pi, np.where(mdp.terminal, 0.0, level), y, bool(((beta > 0) & (pi <= 0)).any()))
 
 
 def exactness_threshold(mdp: MDP, beta: Array) -> float:
-    """The smallest lambda for which cross-entropy clips nothing and its critic evaluates exactly Q^beta: max (V - Q) / V on the data."""
+    """Smallest lambda for which cross-entropy clips no action and its critic is exactly Q^beta: max (V - Q) / V on the data."""
     q = q_of(mdp, beta)
     v = expectation(beta, q)
     alive = (beta > 0) & ~mdp.terminal[:, None]
     return float(((v[:, None] - q) / np.where(mdp.terminal, 1.0, v)[:, None])[alive].max())
 
 
-# ---------------------------------------------------------------------------------------------------------- published protocol
-def protocol(mdp: MDP, beta: Array, q0: Array, step: float = 1e-4, lam: float = 1.0, eps: float = 1e-12) -> Iterator[tuple[Array, Array]]:
-    """(Q_t, pi_t), t = 1, 2, ...: one cross-entropy backup, then one damped actor step, from the uniform policy.
+# ----------------------------------------------------------------------------------------------------------- published protocol
+def protocol(mdp: MDP, beta: Array, q0: Array, rate: float = 1e-4, lam: float = 1.0, eps: float = 1e-12) -> Iterator[tuple[Array, Array]]:
+    """Published protocol: (Q_t, pi_t), t = 1, 2, ..., one cross-entropy backup, then one damped actor update, from the uniform policy.
 
-    Paper: the denominator carries eps = 1e-12; the exact forms above need none. TabularError where a reward is negative.
+    Paper: eps = 1e-12 in the denominator; the closed forms above need none. Raises UserError for negative rewards.
     """
     check_rewards(mdp, CROSS_ENTROPY)
     pi, q = np.full((mdp.S, mdp.A), 1 / mdp.A), q0
     while True:
         q = backup(mdp, expectation(pi, q)) * beta / ((1 - lam) * beta + lam * pi + eps)
-        pi = damped_actor(pi, q, step)
+        pi = damped_actor(pi, q, rate)
         yield q, pi

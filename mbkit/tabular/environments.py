@@ -1,6 +1,6 @@
-"""The MDPs that the checks run on: random, gridded, and small ones made to show one thing. S states, A actions.
+"""Test MDPs: random MDPs, grids, and small examples of one effect each. S states, A actions.
 
-The linear-quadratic problem has a continuous state; it is a set of functions and comes with its exact solution.
+The linear-quadratic regulator has a continuous state; it is a set of functions with its exact solution.
 """
 
 from itertools import pairwise
@@ -9,26 +9,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mbkit.tabular.mdp import MDP, Array, RewardSampler, TabularError
+from mbkit.errors import UserError
+from mbkit.tabular.mdp import MDP, Array, RewardSampler
 
 DOWN, RIGHT, UP, LEFT, STAY = range(5)
-SIDE = 5  # of the grid
+SIDE = 5  # cells per side of the grid
 
 
 def garnet(nS: int = 30, nA: int = 4, nB: int = 4, seed: int = 0, gamma: float = 0.9, low: float = 0.0, sparse: bool = False) -> MDP:
-    """A random MDP (Archibald et al. 1995): nB distinct successors for each (s, a), their probabilities by cutting [0, 1] at random.
+    """Random MDP (Archibald et al. 1995): nB distinct successors of each (s, a), with probabilities from random cuts of [0, 1].
 
     Args:
-        nS: states.
-        nA: actions.
+        nS: number of states.
+        nA: number of actions.
         nB: successors of each state and action, at most nS.
-        seed: the same seed gives the same MDP.
+        seed: random seed.
         gamma: discount.
-        low: rewards are uniform on (low, 1), one for each (s, a).
-        sparse: only a tenth of the states pay.
+        low: lower limit of the rewards, which are uniform on (low, 1) for each (s, a).
+        sparse: only a tenth of the states have rewards.
     """
     if not 1 <= nB <= nS:
-        raise TabularError(f"the branching nB must lie in [1, {nS}], the number of states, not {nB}")
+        raise UserError(f"the branching nB must lie in [1, {nS}], the number of states, not {nB}")
     rng = np.random.default_rng(seed)
     P = np.zeros((nS, nA, nS))
     for s, a in np.ndindex(nS, nA):
@@ -36,34 +37,34 @@ def garnet(nS: int = 30, nA: int = 4, nB: int = 4, seed: int = 0, gamma: float =
         P[s, a, rng.choice(nS, nB, replace=False)] = np.diff(cuts, prepend=0.0, append=1.0)
     R = rng.uniform(low, 1.0, (nS, nA))
     if sparse:
-        paid = rng.choice(nS, max(1, nS // 10), replace=False)
-        R *= np.isin(np.arange(nS), paid)[:, None]
+        rewarding = rng.choice(nS, max(1, nS // 10), replace=False)
+        R *= np.isin(np.arange(nS), rewarding)[:, None]
     return MDP(P, R, np.full(nS, 1 / nS), gamma)
 
 
-# -------------------------------------------------------------------------------------------------------------- the 5x5 grid
+# ----------------------------------------------------------------------------------------------------------------- the 5x5 grid
 class Episodes(NamedTuple):
-    """Recorded steps of a finite MDP, N rows in order; SARSA rows: the last step of a trajectory, whose a' is unknown, is left out."""
+    """Data set of a finite MDP, N transitions in order; the last step of a trajectory, whose next action is unknown, may be left out."""
 
     state: NDArray[np.int64]  # [N]
     action: NDArray[np.int64]  # [N]
     reward: Array  # [N]
     next_state: NDArray[np.int64]  # [N]
     next_action: NDArray[np.int64]  # [N]
-    discount: Array  # [N] 0 where the process terminated, else 1
+    discount: Array  # [N] 0 where the episode terminated, else 1
 
 
 def one_step_grid(experiment: int) -> MDP:
-    """The grids of the first experiments of arXiv:2307.12968: 5x5, s = 5 i + j, walls clip, deterministic, no terminal state, gamma 0.95.
+    """5x5 grids of the first experiments of arXiv:2307.12968: s = 5 i + j, deterministic, no terminal state, gamma 0.95.
 
     Args:
-        experiment: 1 pays 1 in the far corner, 24; 2 pays 2 everywhere, 1 less on 1..3 and 1.5 more on 4; 3 pays 0.01 on 4. The
-            reward is that of the state one is in.
+        experiment: 1: reward 1 in the far corner, state 24. 2: reward 2, 1 less in states 1..3 and 1.5 more in state 4. 3: reward 0.01
+            in state 4. The reward is that of the current state.
     """
     s = np.arange(SIDE * SIDE)
     rewards = {1: 1.0 * (s == 24), 2: 2.0 - ((s >= 1) & (s <= 3)) + 1.5 * (s == 4), 3: 0.01 * (s == 4)}
     if experiment not in rewards:
-        raise TabularError(f"the grid has experiments 1, 2 and 3, not {experiment!r}")
+        raise UserError(f"one_step_grid has experiments 1, 2 and 3, not {experiment!r}")
     P = np.zeros((s.size, 5, s.size))
     for a, (di, dj) in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1), (0, 0)]):
         target = SIDE * np.clip(s // SIDE + di, 0, SIDE - 1) + np.clip(s % SIDE + dj, 0, SIDE - 1)
@@ -72,9 +73,9 @@ def one_step_grid(experiment: int) -> MDP:
 
 
 def grid_episodes(experiment: int) -> Episodes:
-    """The data of the grid experiments.
+    """Data sets of the grid experiments.
 
-    1 and 2: 20 trajectories of 50 uniform actions from RandomState(0), 980 rows. 3: one path of 10 steps along the left and
+    1 and 2: 20 trajectories of 50 uniform actions from RandomState(0), 980 rows. 3: one trajectory of 10 steps along the left and
     the lower wall, then up, then staying.
     """
     mdp = one_step_grid(experiment)
@@ -93,9 +94,9 @@ def grid_episodes(experiment: int) -> Episodes:
     return Episodes(np.array(state), np.array(action), np.array(reward), np.array(next_state), np.array(next_action), np.ones(len(rows)))
 
 
-# --------------------------------------------------------------------------------------------------------- made to show one thing
+# ------------------------------------------------------------------------------------------------------- examples of one effect
 def bandit(means: Array, sigma: float = 1.0, gamma: float = 0.0) -> MDP:
-    """One pull, then the end: state 0 pays N(mean_a, sigma^2) and leads to the terminal state 1. Default arms: `BANDIT_10`."""
+    """Bandit as an MDP: state 0 has reward N(mean_a, sigma^2) and leads to the terminal state 1."""
     P = np.zeros((2, len(means), 2))
     P[:, :, 1] = 1.0
 
@@ -106,14 +107,14 @@ def bandit(means: Array, sigma: float = 1.0, gamma: float = 0.0) -> MDP:
     return MDP(P, np.stack([means, np.zeros(len(means))]), np.array([1.0, 0.0]), gamma, np.array([False, True]), sampler)
 
 
-BANDIT_10 = np.linspace(0.0, 1.0, 10)  # means of the arms on which maximisation bias is shown
+BANDIT_10 = np.linspace(0.0, 1.0, 10)  # means of the arms in the experiment on maximisation bias
 
 
 def soft_trap(alpha: float, gamma: float = 0.99) -> MDP:
-    """Where a soft policy pays most for its entropy: it gives up alpha / 2 a step for a state with three worthless actions.
+    """MDP with a large loss of the soft policy: it gives up alpha / 2 per step for a state with three actions of reward 0.
 
-    Any action in 0 leads to 1; there action 0 pays alpha / 2 and leads to 2, where action 0 pays alpha / 2 for ever and any other
-    costs 1000 alpha; actions 1 and 2 lead to 3, where all three pay nothing for ever but are worth alpha ln 3 of entropy a step.
+    Any action in 0 leads to 1. There action 0 has reward alpha / 2 and leads to 2, where action 0 has reward alpha / 2 for ever and the
+    others -1000 alpha; actions 1 and 2 lead to 3, where all three have reward 0 for ever and entropy alpha ln 3 per step.
     """
     P, R = np.zeros((4, 3, 4)), np.zeros((4, 3))
     P[0, :, 1] = P[1, 0, 2] = P[1, 1:, 3] = P[2, :, 2] = P[3, :, 3] = 1.0
@@ -123,16 +124,16 @@ def soft_trap(alpha: float, gamma: float = 0.99) -> MDP:
 
 
 def exit_or_loop(gamma: float = 0.99) -> MDP:
-    """State 0: action 0 exits with reward 1, action 1 loops with 0. Staying alive earns entropy but no KL, so the two forms disagree."""
+    """MDP on which entropy and KL differ: in state 0 action 0 exits with reward 1, action 1 loops with 0 and collects entropy."""
     P, R = np.zeros((2, 2, 2)), np.zeros((2, 2))
     P[0, 0, 1] = P[0, 1, 0] = P[1, :, 1] = 1.0
     R[0, 0] = 1.0
     return MDP(P, R, np.array([1.0, 0.0]), gamma, np.array([False, True]))
 
 
-# ------------------------------------------------------------------------------------------------------------ linear-quadratic
+# ------------------------------------------------------------------------------------------------------------- linear-quadratic
 class LQR(NamedTuple):
-    """One-dimensional LQR: s' = a s + b u + noise xi, r = -(s^2 + cost u^2), s0 ~ N(0, 1), xi ~ N(0, 1)."""
+    """One-dimensional linear-quadratic regulator: s' = a s + b u + noise xi, r = -(s^2 + cost u^2), s0 ~ N(0, 1), xi ~ N(0, 1)."""
 
     a: float = 0.9
     b: float = 0.5
@@ -141,37 +142,37 @@ class LQR(NamedTuple):
     gamma: float = 0.9
 
     def reward(self, s: Array, u: Array) -> Array:
-        """-(s^2 + cost u^2), of the shape of s and u."""
+        """Reward -(s^2 + cost u^2), of the shape of s and u."""
         return -(s**2 + self.cost * u**2)
 
     def step(self, rng: np.random.Generator, s: Array, u: Array) -> Array:
-        """Draw s'."""
+        """Sample s'."""
         return np.asarray(self.a * s + self.b * u + self.noise * rng.standard_normal(np.shape(s)))
 
 
 def lqr_value(lqr: LQR, gain: float) -> tuple[float, float]:
-    """(p, c) of V(s) = -(p s^2 + c) under u = -gain s; TabularError where gamma (a - b gain)^2 >= 1 and the value is infinite."""
+    """Value (p, c) of V(s) = -(p s^2 + c) under u = -gain s; raises UserError where it is infinite, gamma (a - b gain)^2 >= 1."""
     closed = (lqr.a - lqr.b * gain) ** 2
     if lqr.gamma * closed >= 1:
-        raise TabularError(f"under the gain {gain:g} the return is infinite: gamma (a - b gain)^2 = {lqr.gamma * closed:g} must be < 1")
+        raise UserError(f"under the gain {gain:g} the return is infinite: gamma (a - b gain)^2 = {lqr.gamma * closed:g} must be < 1")
     p = (1 + lqr.cost * gain**2) / (1 - lqr.gamma * closed)
     return p, lqr.gamma * p * lqr.noise**2 / (1 - lqr.gamma)
 
 
 def lqr_q(lqr: LQR, gain: float, s: Array, u: Array) -> Array:
-    """Q of u = -gain s, in closed form."""
+    """Closed-form Q of the policy u = -gain s."""
     p, c = lqr_value(lqr, gain)
     return np.asarray(lqr.reward(s, u) - lqr.gamma * (p * ((lqr.a * s + lqr.b * u) ** 2 + lqr.noise**2) + c))
 
 
 def lqr_return(lqr: LQR, gain: float) -> float:
-    """J = E V(s0)."""
+    """Expected return J = E V(s0)."""
     p, c = lqr_value(lqr, gain)
     return -(p + c)
 
 
 def riccati_gain(lqr: LQR, tol: float = 1e-14) -> float:
-    """The best gain, by iterating the discounted Riccati equation; 1.324624 with the default numbers."""
+    """Optimal gain, by iterating the discounted Riccati equation; 1.324624 for the default parameters."""
     p, before = 0.0, np.inf
     while abs(p - before) > tol * max(1.0, p):
         gain = lqr.gamma * lqr.a * lqr.b * p / (lqr.cost + lqr.gamma * lqr.b**2 * p)

@@ -1,7 +1,7 @@
-"""What an inexact model costs: value expansion, the simulation lemma, and how errors grow with the length of a rollout.
+"""Consequences of model error: value expansion, the simulation lemma, and error growth with the rollout length.
 
-`model` is an MDP with the states and actions of `mdp`. S states, A actions. Sources: Feinberg et al. 2018, arXiv:1803.00101 (MVE); Kearns &
-Singh 2002; Janner et al. 2019, arXiv:1906.08253 (MBPO, lemma B.2).
+`model` is an MDP with the same states and actions as `mdp`. S states, A actions. Sources: Feinberg et al. 2018, arXiv:1803.00101 (MVE);
+Kearns & Singh 2002; Janner et al. 2019, arXiv:1906.08253 (MBPO, lemma B.2).
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from mbkit.tabular.operators import bellman_q, value_of
 
 
 def value_expansion(model: MDP, pi: Array, q: Array, horizon: int) -> list[Array]:
-    """Expected targets of depth 0..H, each [S, A]: [Q, B_Q^pi Q, ..., (B_Q^pi)^H Q] in the model.
+    """Expected targets of depths 0..H, each [S, A]: [Q, B_Q^pi Q, ..., (B_Q^pi)^H Q] in the model.
 
-    Depth H - t is the target of the imagined state t; a perfect model leaves |Q - Q^pi| gamma^depth.
+    Depth H - t is the target of model state t; with a perfect model the error is at most |Q - Q^pi| gamma^depth.
     """
     targets = [q]
     for _ in range(horizon):
@@ -23,7 +23,7 @@ def value_expansion(model: MDP, pi: Array, q: Array, horizon: int) -> list[Array
 
 
 def simulation_bound(mdp: MDP, model: MDP, pi: Array) -> float:
-    """On |V^pi - V^pi of the model|: (eps_r + gamma TV span V_model) / (1 - gamma); eps_r and TV are the worst over (s, a)."""
+    """Bound on |V^pi - V^pi of the model|: (eps_r + gamma TV span V_model) / (1 - gamma); eps_r and TV are maxima over (s, a)."""
     v = value_of(model, pi)
     reward_error = float(np.abs(mdp.R - model.R).max())
     transition_error = float(total_variation(mdp.P, model.P).max())
@@ -31,16 +31,16 @@ def simulation_bound(mdp: MDP, model: MDP, pi: Array) -> float:
 
 
 def compounding(mdp: MDP, model: MDP, pi: Array, steps: int) -> Array:
-    """Total variation between the state laws after k = 0..steps steps from mu0, [steps + 1]; at most k times the one-step error."""
-    true, imagined = transition_of(mdp, pi), transition_of(model, pi)
+    """Total variation between the state distributions after k = 0..steps steps from mu0, [steps + 1]; at most k one-step errors."""
+    transition, modelled = transition_of(mdp, pi), transition_of(model, pi)
     p = q = mdp.mu0
-    apart = [0.0]
+    distances = [0.0]
     for _ in range(steps):
-        p, q = p @ true, q @ imagined
-        apart.append(float(total_variation(p, q)))
-    return np.array(apart)
+        p, q = p @ transition, q @ modelled
+        distances.append(float(total_variation(p, q)))
+    return np.array(distances)
 
 
 def one_step_error(mdp: MDP, model: MDP, pi: Array) -> float:
-    """The worst total variation between P_pi and the model's, over states."""
+    """Maximum over states of the total variation between P_pi and the model's."""
     return float(total_variation(transition_of(mdp, pi), transition_of(model, pi)).max())

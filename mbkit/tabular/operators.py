@@ -1,17 +1,18 @@
-"""Bellman operators on tables, hard, soft and KL-regularised, and the values that they fix.
+"""Bellman operators on tables, hard, soft and KL-regularised, and their fixed points.
 
 Letters: S states, A actions; V [S], Q [S, A], a policy pi [S, A], a prior pi0 [S, A]. Every operator returns a new array and is a
-gamma-contraction in the sup norm. Values of terminal states count as 0 wherever they are read: no reward and no entropy is earned there.
+gamma-contraction in the sup norm. Values of terminal states are read as 0: there is no reward and no entropy bonus there.
 """
 
 import numpy as np
 
-from mbkit.tabular.mdp import MDP, Array, TabularError
+from mbkit.errors import UserError
+from mbkit.tabular.mdp import MDP, Array
 
 
 # ------------------------------------------------------------------------------------------------------- functions of one state
 def lse(x: Array, alpha: float = 1.0) -> Array:
-    """alpha log sum_a exp(x_a / alpha) over the last axis, without overflow; alpha = 0 is the maximum."""
+    """Log-sum-exp alpha log sum_a exp(x_a / alpha) over the last axis, without overflow; alpha = 0 is the maximum."""
     top = x.max(-1)
     if alpha == 0:
         return np.asarray(top)
@@ -19,111 +20,114 @@ def lse(x: Array, alpha: float = 1.0) -> Array:
 
 
 def softmax(x: Array, alpha: float = 1.0) -> Array:
-    """exp(x / alpha) normalised over the last axis, without overflow."""
+    """Softmax of x / alpha over the last axis, without overflow."""
     weights = np.exp((x - x.max(-1, keepdims=True)) / alpha)
     return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
 def log_softmax(x: Array, alpha: float = 1.0) -> Array:
-    """log softmax(x / alpha) over the last axis, finite where softmax underflows."""
+    """Log-softmax of x / alpha over the last axis, finite where softmax underflows."""
     return np.asarray((x - lse(x, alpha)[..., None]) / alpha)
 
 
 def entropy(pi: Array) -> Array:
-    """-sum_a pi log pi; 0 log 0 = 0."""
+    """Entropy -sum_a pi log pi; 0 log 0 = 0."""
     return np.asarray(-(pi * np.log(np.where(pi > 0, pi, 1.0))).sum(-1))
 
 
 def kl(pi: Array, mu: Array) -> Array:
-    """KL(pi || mu) over the last axis; infinite where pi has mass and mu has none."""
+    """KL divergence KL(pi || mu) over the last axis; infinite where mu is 0 and pi is not."""
     with np.errstate(divide="ignore"):
         logs = np.log(np.where(pi > 0, pi, 1.0)) - np.log(np.where(pi > 0, mu, 1.0))
     return np.asarray((pi * logs).sum(-1))
 
 
 def expectation(pi: Array, q: Array) -> Array:
-    """<pi, q>(s) = sum_a pi q."""
+    """Expectation <pi, q>(s) = sum_a pi q."""
     return np.asarray((pi * q).sum(-1))
 
 
 def greedy(q: Array, slack: float = 0.0) -> Array:
-    """The deterministic policy argmax_a q as a table of probabilities; the lowest index within `slack` of the maximum wins."""
+    """Greedy policy argmax_a q as a table of probabilities; of the actions within `slack` of the maximum the lowest index."""
     best = q >= q.max(-1, keepdims=True) - slack
     return np.asarray(np.eye(q.shape[-1])[best.argmax(-1)])
 
 
-# ----------------------------------------------------------------------------------------------------------------- the operators
+# ---------------------------------------------------------------------------------------------------------------- the operators
 def backup(mdp: MDP, v: Array) -> Array:
-    """R + gamma P V, [S, A]."""
+    """Backup of state values: R + gamma P V, [S, A]."""
     return np.asarray(mdp.R + mdp.gamma * (mdp.P @ np.where(mdp.terminal, 0.0, v)))
 
 
 def bellman_v(mdp: MDP, pi: Array, v: Array) -> Array:
-    """B_V^pi: r_pi + gamma P_pi V."""
+    """Bellman operator B_V^pi: r_pi + gamma P_pi V."""
     return expectation(pi, backup(mdp, v))
 
 
 def bellman_q(mdp: MDP, pi: Array, q: Array) -> Array:
-    """B_Q^pi: R + gamma P <pi, Q>."""
+    """Bellman operator B_Q^pi: R + gamma P <pi, Q>."""
     return backup(mdp, expectation(pi, q))
 
 
 def optimality_v(mdp: MDP, v: Array) -> Array:
-    """B*_V: max_a (R + gamma P V)."""
+    """Bellman optimality operator B*_V: max_a (R + gamma P V)."""
     return np.asarray(backup(mdp, v).max(-1))
 
 
 def optimality_q(mdp: MDP, q: Array) -> Array:
-    """B*_Q: R + gamma P max_a Q."""
+    """Bellman optimality operator B*_Q: R + gamma P max_a Q."""
     return backup(mdp, q.max(-1))
 
 
 def soft_bellman_v(mdp: MDP, pi: Array, v: Array, alpha: float) -> Array:
-    """Soft B_V^pi: r_pi + alpha H(pi) + gamma P_pi V; 0 in terminal states."""
+    """Soft Bellman operator B_V^pi: r_pi + alpha H(pi) + gamma P_pi V; 0 in terminal states."""
     return np.where(mdp.terminal, 0.0, bellman_v(mdp, pi, v) + alpha * entropy(pi))
 
 
 def soft_bellman_q(mdp: MDP, pi: Array, q: Array, alpha: float) -> Array:
-    """Soft B_Q^pi: R + gamma P (<pi, Q> + alpha H(pi))."""
+    """Soft Bellman operator B_Q^pi: R + gamma P (<pi, Q> + alpha H(pi))."""
     return backup(mdp, expectation(pi, q) + alpha * entropy(pi))
 
 
 def soft_optimality_q(mdp: MDP, q: Array, alpha: float) -> Array:
-    """Soft B*_Q: R + gamma P lse_alpha(Q)."""
+    """Soft Bellman optimality operator B*_Q: R + gamma P lse_alpha(Q)."""
     return backup(mdp, lse(q, alpha))
 
 
 def kl_bellman_q(mdp: MDP, pi: Array, q: Array, prior: Array, alpha: float) -> Array:
-    """KL B_Q^pi: R + gamma P (<pi, Q> - alpha KL(pi || pi0))."""
+    """KL-regularised Bellman operator B_Q^pi: R + gamma P (<pi, Q> - alpha KL(pi || pi0))."""
     return backup(mdp, expectation(pi, q) - alpha * kl(pi, prior))
 
 
 def kl_optimality_q(mdp: MDP, q: Array, prior: Array, alpha: float) -> Array:
-    """KL B*_Q: R + gamma P alpha log sum_a pi0 exp(Q / alpha); the uniform prior differs from the soft one by alpha ln A a step."""
+    """KL-regularised optimality operator B*_Q: R + gamma P alpha log sum_a pi0 exp(Q / alpha).
+
+    With a uniform prior it differs from the soft operator by gamma alpha ln A.
+    """
     return backup(mdp, lse(q + alpha * log_table(prior), alpha))
 
 
 def log_table(p: Array) -> Array:
-    """The logarithm, -inf at 0 without a warning."""
+    """Logarithm of a table, -inf at 0 without a warning."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(p))
 
 
-# ---------------------------------------------------------------------------------------------------------- their fixed points
+# ----------------------------------------------------------------------------------------------------------------- fixed points
 def value_of(mdp: MDP, pi: Array, bonus: Array | float = 0.0) -> Array:
-    """V^pi = (I - gamma P_pi)^{-1} (r_pi + bonus), [S], by a linear solve; bonus [S] is paid in every state that is not terminal."""
+    """State values V^pi = (I - gamma P_pi)^{-1} (r_pi + bonus), [S], by a linear solve; bonus [S] is added in non-terminal states."""
     alive = ~mdp.terminal
-    transition = np.einsum("sa,sat->st", pi, mdp.P) * alive  # columns of terminal states are worth 0: gamma = 1 works too
+    transition = np.einsum("sa,sat->st", pi, mdp.P) * alive  # terminal states have value 0, so gamma = 1 works too
     return np.linalg.solve(np.eye(mdp.S) - mdp.gamma * transition, np.where(alive, expectation(pi, mdp.R) + bonus, 0.0))
 
 
 def q_of(mdp: MDP, pi: Array, bonus: Array | float = 0.0) -> Array:
-    """Q^pi = R + gamma P V^pi, [S, A]."""
+    """Action values Q^pi = R + gamma P V^pi, [S, A]."""
     return backup(mdp, value_of(mdp, pi, bonus))
 
 
 def soft_q_of(mdp: MDP, pi: Array, alpha: float) -> Array:
-    """Fixed point of `soft_bellman_q`; the entropy of the present step is not inside, as usual."""
+    """Fixed point of `soft_bellman_q`; excludes the entropy of the current step, as usual."""
     return q_of(mdp, pi, alpha * entropy(pi))
 
 
@@ -131,14 +135,14 @@ def kl_q_of(mdp: MDP, pi: Array, prior: Array, alpha: float) -> Array:
     """Fixed point of `kl_bellman_q`.
 
     Raises:
-        TabularError: pi has mass where the prior has none, which costs infinitely much.
+        UserError: the prior is 0 where pi is not, so that the KL divergence is infinite.
     """
     cost = kl(pi, prior)
     if not np.isfinite(cost).all():
-        raise TabularError(f"pi needs the prior's support: in state {np.flatnonzero(~np.isfinite(cost))[0]} the prior is 0 where pi is not")
+        raise UserError(f"pi needs the prior's support: in state {np.flatnonzero(~np.isfinite(cost))[0]} the prior is 0 where pi is not")
     return q_of(mdp, pi, -alpha * cost)
 
 
 def performance(mdp: MDP, pi: Array) -> float:
-    """J(pi) = mu0 . V^pi, the expected discounted return."""
+    """Expected discounted return J(pi) = mu0 . V^pi."""
     return float(mdp.mu0 @ value_of(mdp, pi))

@@ -1,7 +1,7 @@
 """Approximate value iteration with KL and entropy regularisation (Vieillard et al. 2020, arXiv:2003.14089, and 2007.14430 for Munchausen).
 
-lambda weighs KL(pi || previous pi), tau the entropy; beta = lambda / (lambda + tau). Policies are kept as log pi [S, A], because with a
-small lambda their probabilities underflow long before their order is lost. q [S, A]; `errors(k)` is eps_k [S, A], added to q_k, k >= 1.
+lambda is the weight of KL(pi || previous pi), tau that of the entropy; beta = lambda / (lambda + tau). Policies are stored as log pi
+[S, A], because probabilities underflow for a small lambda. q [S, A]; `errors(k)` is eps_k [S, A], added to q_k, k >= 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,31 +10,32 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mbkit.tabular.mdp import MDP, Array, TabularError
+from mbkit.errors import UserError
+from mbkit.tabular.mdp import MDP, Array
 from mbkit.tabular.operators import backup, expectation, greedy, log_softmax, log_table, lse
 
 Errors = Callable[[int], Array]  # k -> eps_k [S, A]
-Evaluate = Literal["full", "entropy", "none"]  # which regularisers the evaluation step keeps; "full" is type 1
+Evaluate = Literal["full", "entropy", "none"]  # which regularisers the evaluation step includes; "full" is type 1
 
 
 class Iterate(NamedTuple):
-    """What an iteration yields: q_k and log pi_k, the policy that is greedy with respect to q_{k-1}."""
+    """One iterate: q_k and log pi_k, the regularised greedy policy of q_{k-1}."""
 
     q: Array  # [S, A]
     log_pi: Array  # [S, A]
 
 
 def greedy_step(q: Array, log_mu: Array, lam: float, tau: float) -> Array:
-    """G_mu^{lambda,tau}(q): log of pi proportional to mu^beta exp(q / (lambda + tau)); lambda = tau = 0 is the hard greedy policy."""
+    """Regularised greedy step G_mu^{lambda,tau}(q): log of pi proportional to mu^beta exp(q / (lambda + tau)); both 0: hard greedy."""
     if lam < 0 or tau < 0:
-        raise TabularError(f"lambda and tau must be >= 0, not {lam!r} and {tau!r}")
+        raise UserError(f"lambda and tau must be >= 0, not {lam!r} and {tau!r}")
     if lam + tau == 0:
         return log_table(greedy(q))
     return log_softmax(q + lam * log_mu if lam > 0 else q, lam + tau)
 
 
 def regularised_backup(mdp: MDP, log_pi: Array, log_mu: Array, q: Array, lam: float, tau: float) -> Array:
-    """T^{lambda,tau}_{pi|mu} q = R + gamma P (<pi, q> - lambda KL(pi || mu) + tau H(pi))."""
+    """Regularised backup T^{lambda,tau}_{pi|mu} q = R + gamma P (<pi, q> - lambda KL(pi || mu) + tau H(pi))."""
     inner = q
     if lam > 0:
         inner = inner - lam * (log_pi - log_mu)
@@ -44,7 +45,7 @@ def regularised_backup(mdp: MDP, log_pi: Array, log_mu: Array, q: Array, lam: fl
 
 
 def uniform_log(mdp: MDP) -> Array:
-    """log of the uniform policy, pi_0 of every iteration here."""
+    """Log of the uniform policy, the initial policy of every iteration here."""
     return np.full((mdp.S, mdp.A), -np.log(mdp.A))
 
 
@@ -64,12 +65,12 @@ def md_vi(
 
     Args:
         mdp: the model.
-        q0: where it starts, [S, A]; pi_0 is uniform.
+        q0: initial q [S, A]; pi_0 is uniform.
         lam: weight of the KL to the previous policy.
         tau: weight of the entropy.
         errors: k -> eps_k.
-        m: evaluation steps.
-        evaluate: "full" is the paper's type 1; type 2 leaves the KL ("entropy") or both ("none") out of the evaluation.
+        m: number of evaluation steps.
+        evaluate: "full" is the paper's type 1; type 2 omits the KL ("entropy") or both ("none") from the evaluation.
     """
     inner_lam = lam if evaluate == "full" else 0.0
     inner_tau = 0.0 if evaluate == "none" else tau
@@ -87,24 +88,24 @@ def md_vi(
 def da_vi(mdp: MDP, q0: Array, lam: float, errors: Errors | None = None) -> Iterator[Iterate]:
     """DA-VI(lambda, 0): h_{k+1} = (k+1)/(k+2) h_k + q_{k+1}/(k+2), pi_{k+1} = softmax((k+1) h_k / lambda); h_k is the mean of q_0..q_k.
 
-    Policies are forgotten: <pi, q> - lambda KL is the difference of lambda log sum exp((k+1) h_k / lambda) and the same a step earlier.
+    No policy is stored: <pi, q> - lambda KL is the difference of lambda log sum exp((k+1) h_k / lambda) and its previous value.
     """
     if not lam > 0:
-        raise TabularError(f"DA-VI(lambda, 0) needs lambda > 0, not {lam!r}")
+        raise UserError(f"DA-VI(lambda, 0) needs lambda > 0, not {lam!r}")
     h, last, k = q0, lse(np.zeros_like(q0), lam), 0
     while True:
-        now = lse((k + 1) * h, lam)
-        q = backup(mdp, now - last) + _error(errors, k + 1)
+        current = lse((k + 1) * h, lam)
+        q = backup(mdp, current - last) + _error(errors, k + 1)
         log_pi = log_softmax((k + 1) * h, lam)
         h = ((k + 1) * h + q) / (k + 2)
-        last, k = now, k + 1
+        last, k = current, k + 1
         yield Iterate(q, log_pi)
 
 
 def da_vi_entropy(mdp: MDP, q0: Array, lam: float, tau: float, errors: Errors | None = None) -> Iterator[Iterate]:
     """DA-VI(lambda, tau), tau > 0: h_k = beta h_{k-1} + (1 - beta) q_k, h_{-1} = 0, pi_{k+1} = softmax(h_k / tau)."""
     if not tau > 0:
-        raise TabularError(f"this DA-VI needs tau > 0, not {tau!r}; tau = 0 is da_vi")
+        raise UserError(f"da_vi_entropy needs tau > 0, not {tau!r}; for tau = 0 use da_vi")
     beta = lam / (lam + tau)
     q, h, k = q0, np.zeros_like(q0), 0
     while True:
@@ -121,10 +122,10 @@ def munchausen_vi(
 
     Args:
         mdp: the model.
-        q0: where it starts, [S, A].
-        alpha: share of the log-policy in the reward. Paper: 0.9.
+        q0: initial q [S, A].
+        alpha: weight of the log-policy in the reward. Paper: 0.9.
         tau: temperature. Paper: 0.03.
-        l0: tau log pi is clipped from below here. Paper: -1; here none, because clipping breaks the equivalence.
+        l0: lower clipping limit of tau log pi. Paper: -1; here: none (clipping breaks the equivalence).
         errors: k -> eps_k.
     """
     q, k = q0, 0
@@ -138,21 +139,21 @@ def munchausen_vi(
 
 @dataclass(frozen=True)
 class SpecialCase:
-    """An algorithm as a choice of the two weights (table 1 of arXiv:2003.14089)."""
+    """Algorithm as a special case of the two weights (table 1 of arXiv:2003.14089)."""
 
     kl: bool  # lambda > 0
     entropy: bool  # tau > 0
-    evaluate: Evaluate  # what its evaluation step keeps
+    evaluate: Evaluate  # regularisers of its evaluation step
 
     def iterate(self, mdp: MDP, q0: Array, lam: float, tau: float, errors: Errors | None = None, m: int = 1) -> Iterator[Iterate]:
-        """The algorithm's exact iteration; the weight it does not use must be 0.
+        """Exact iteration of the algorithm; a weight that it does not use must be 0.
 
         Raises:
-            TabularError: a weight is 0 that the algorithm needs, or is not although the algorithm has none.
+            UserError: a weight that the algorithm uses is 0, or one that it does not use is not.
         """
-        for name, value, wanted in (("lambda", lam, self.kl), ("tau", tau, self.entropy)):
-            if (value > 0) != wanted:
-                raise TabularError(f"{name} must be {'> 0' if wanted else '0'} in this special case, not {value!r}")
+        for name, value, used in (("lambda", lam, self.kl), ("tau", tau, self.entropy)):
+            if (value > 0) != used:
+                raise UserError(f"{name} must be {'> 0' if used else '0'} in this special case, not {value!r}")
         return md_vi(mdp, q0, lam, tau, errors, m, self.evaluate)
 
 
@@ -160,7 +161,7 @@ SPECIAL_CASES = {
     "vi": SpecialCase(False, False, "full"),  # also modified policy iteration with m > 1, DQN in the limit
     "soft_vi": SpecialCase(False, True, "full"),  # soft Q-learning, SAC
     "dpp": SpecialCase(True, False, "full"),  # dynamic policy programming, up to a change of variables
-    "trpo": SpecialCase(True, False, "none"),  # also MPO and Politex: the KL is in the improvement only
+    "trpo": SpecialCase(True, False, "none"),  # also MPO and Politex: KL in the improvement step only
     "mpo": SpecialCase(True, False, "none"),
     "politex": SpecialCase(True, False, "none"),
     "momentum_vi": SpecialCase(True, False, "none"),  # the limit lambda -> 0: argmax of the averaged q
@@ -170,5 +171,5 @@ SPECIAL_CASES = {
 
 
 def take(iterates: Iterator[Iterate], n: int) -> list[Iterate]:
-    """The first n iterates."""
+    """First n iterates."""
     return [next(iterates) for _ in range(n)]

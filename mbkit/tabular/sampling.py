@@ -1,6 +1,6 @@
-"""Experience of finite MDPs: episodes, data sets of rows, step sizes and epsilon-greedy policies. S states, A actions.
+"""Sampling from finite MDPs: episodes, data sets, learning rates and epsilon-greedy policies. S states, A actions.
 
-Every function that draws takes a `numpy.random.Generator`, so that a seed decides everything.
+Every function that samples takes a `numpy.random.Generator`, so that results depend on the seed only.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,18 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mbkit.errors import UserError
 from mbkit.tabular.environments import Episodes
-from mbkit.tabular.mdp import MDP, Array, TabularError, draw
+from mbkit.tabular.mdp import MDP, Array, draw
 from mbkit.tabular.offline import counts
 
 Ints = NDArray[np.int64]
-StepSize = Callable[[float], float]  # number of earlier updates of the same entry -> weight of the new target in (0, 1]
+LearningRate = Callable[[float], float]  # number of earlier updates of the same entry -> learning rate in (0, 1]
 
-UNKNOWN = -1  # the next action of a row that has none
+UNKNOWN = -1  # next action of a row without one
 
 
 class Episode(NamedTuple):
-    """L consecutive steps; `discount` is 0 at the last one if it terminated, so that a truncated episode goes on bootstrapping."""
+    """Episode of L steps; `discount` is 0 at the last step if it terminated, and 1 if it was truncated, so that targets bootstrap."""
 
     state: Ints  # [L+1]
     action: Ints  # [L]
@@ -33,33 +34,33 @@ class Episode(NamedTuple):
         return int(self.action.size)
 
 
-class Learned(NamedTuple):
-    """What a control method returns."""
+class ControlResult(NamedTuple):
+    """Result of a control method."""
 
     q: Array  # [S, A]
-    tried: Ints  # [S, A] updates from real steps
-    returns: Array  # [episodes] undiscounted sum of rewards of every finished episode
+    updates: Ints  # [S, A] updates from environment steps
+    returns: Array  # [episodes] undiscounted return of every finished episode
 
 
-# --------------------------------------------------------------------------------------------------------------------- drawing
+# --------------------------------------------------------------------------------------------------------------------- sampling
 def sample_episode(
     mdp: MDP, pi: Array, rng: np.random.Generator, max_steps: int, start: int | None = None, first_action: int | None = None
 ) -> Episode:
-    """Follow pi [S, A] until a terminal state or for `max_steps` steps.
+    """Sample an episode of pi [S, A] until a terminal state or `max_steps` steps.
 
     Args:
-        mdp: where.
+        mdp: the environment.
         pi: the policy.
         rng: source of all randomness.
-        max_steps: the episode is truncated there.
-        start: first state; None draws it from mu0.
-        first_action: None draws it from pi, too.
+        max_steps: length at which the episode is truncated.
+        start: initial state; None: sampled from mu0.
+        first_action: first action; None: sampled from pi.
 
     Raises:
-        TabularError: max_steps < 1.
+        UserError: max_steps < 1.
     """
     if max_steps < 1:
-        raise TabularError(f"an episode needs max_steps >= 1, not {max_steps}")
+        raise UserError(f"an episode needs max_steps >= 1, not {max_steps}")
     s = mdp.reset(rng) if start is None else start
     states, actions = [s], list[int]()
     rewards, discounts = list[float](), list[float]()
@@ -74,18 +75,18 @@ def sample_episode(
 
 
 def sample_episodes(mdp: MDP, pi: Array, rng: np.random.Generator, n: int, max_steps: int) -> list[Episode]:
-    """N episodes from mu0."""
+    """Sample n episodes with initial states from mu0."""
     return [sample_episode(mdp, pi, rng, max_steps) for _ in range(n)]
 
 
 def sample_rows(mdp: MDP, rng: np.random.Generator, n: int, weight: Array | None = None) -> Episodes:
-    """N independent rows: (s, a) from weight [S, A], else uniform where the process is not over, then (r, s') from the MDP; no a'."""
+    """Sample n independent transitions: (s, a) from weight [S, A], default uniform on non-terminal states, then (r, s'); no a'."""
     if weight is None:
         weight = np.repeat(~mdp.terminal[:, None], mdp.A, 1).astype(float)
     pair = draw_many(rng, weight.ravel(), n)
     s, a = np.divmod(pair, mdp.A)
     next_s = np.empty(n, np.int64)
-    for index in np.unique(pair):  # one sum for every pair, not for every row
+    for index in np.unique(pair):  # one cumulative sum per pair instead of per row
         here = pair == index
         next_s[here] = draw_many(rng, mdp.P[divmod(int(index), mdp.A)], int(here.sum()))
     if mdp.reward_sampler is None:
@@ -96,55 +97,55 @@ def sample_rows(mdp: MDP, rng: np.random.Generator, n: int, weight: Array | None
 
 
 def draw_many(rng: np.random.Generator, weight: Array, n: int) -> Ints:
-    """N indices [N] from one distribution [K], normalised or not."""
+    """Sample n indices [N] from one distribution [K], normalised or not."""
     cumulative = np.cumsum(weight)
     return np.asarray(np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right"), np.int64)
 
 
 def rows_of(episodes: Iterable[Episode]) -> Episodes:
-    """All steps in one data set, in order; the last step of an episode is kept, its a' is UNKNOWN."""
-    kept = list(episodes)
-    if not kept:
-        raise TabularError("rows_of needs at least one episode, but none came")
-    parts = [(e.state[:-1], e.action, e.reward, e.state[1:], np.append(e.action, UNKNOWN)[1:], e.discount) for e in kept]
+    """Data set of all steps, in order, including the last step of every episode with next action UNKNOWN."""
+    episodes = list(episodes)
+    if not episodes:
+        raise UserError("rows_of needs at least one episode, but the list is empty")
+    parts = [(e.state[:-1], e.action, e.reward, e.state[1:], np.append(e.action, UNKNOWN)[1:], e.discount) for e in episodes]
     return Episodes(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 def average_targets(rows: Episodes, target: Array, otherwise: Array) -> Array:
-    """Mean target [N] of the rows of each (s, a), the table that least squares would fit; `otherwise` [S, A] where there are none."""
+    """Mean of the targets [N] of each (s, a), the least-squares table; `otherwise` [S, A] for pairs without rows."""
     S, A = otherwise.shape
     n = counts(rows, S, A)
     total = np.bincount(rows.state * A + rows.action, weights=target, minlength=S * A).reshape(S, A)
     return np.where(n > 0, total / np.maximum(n, 1), otherwise)
 
 
-# ------------------------------------------------------------------------------------------------------ step sizes, exploration
-def constant(size: float) -> StepSize:
-    """Always the same: tracks, never settles."""
-    return lambda n: size
+# -------------------------------------------------------------------------------------------------- learning rates, exploration
+def constant(rate: float) -> LearningRate:
+    """Constant learning rate: the estimate tracks changes but does not converge."""
+    return lambda n: rate
 
 
-def sample_average() -> StepSize:
-    """1 / (n + 1): the estimate is the mean of its targets."""
+def sample_average() -> LearningRate:
+    """Learning rate 1 / (n + 1): the estimate is the mean of its targets."""
     return polynomial(1.0)
 
 
-def polynomial(power: float) -> StepSize:
-    """(n + 1)^-power; power in (1/2, 1] satisfies Robbins & Monro. Bootstrapping wants less than 1 (Even-Dar & Mansour 2003)."""
+def polynomial(power: float) -> LearningRate:
+    """Learning rate (n + 1)^-power; power in (1/2, 1] satisfies Robbins & Monro. Bootstrapping needs < 1 (Even-Dar & Mansour 2003)."""
     if not power >= 0:
-        raise TabularError(f"the power of a step size must be >= 0, not {power!r}")
+        raise UserError(f"the power of a polynomial learning rate must be >= 0, not {power!r}")
     return lambda n: float((n + 1) ** -power)
 
 
-def rescaled_linear(gamma: float) -> StepSize:
-    """1 / (1 + (1 - gamma) n) (Wainwright 2019, arXiv:1905.06265): the effective horizon sets how fast the past is forgotten."""
+def rescaled_linear(gamma: float) -> LearningRate:
+    """Learning rate 1 / (1 + (1 - gamma) n) (Wainwright 2019, arXiv:1905.06265): its decay is set by the effective horizon."""
     return lambda n: 1.0 / (1.0 + (1.0 - gamma) * n)
 
 
 def epsilon_greedy(q: Array, epsilon: float) -> Array:
-    """(1 - epsilon) on the best action of q [..., A] and epsilon spread over all.
+    """Epsilon-greedy policy of q [..., A]: 1 - epsilon on the greedy action, epsilon uniformly on all.
 
-    Ties share, unlike in `operators.greedy`: a table of zeros must explore.
+    Tied actions share the probability, unlike in `operators.greedy`, so that a table of zeros explores.
     """
     best = q == q.max(-1, keepdims=True)
     return np.asarray((1 - epsilon) * best / best.sum(-1, keepdims=True) + epsilon / q.shape[-1])

@@ -1,6 +1,6 @@
 """Temporal-difference prediction: TD(0), n-step TD, TD(lambda), and TD on a batch (Sutton & Barto, chapters 6, 7, 12). S states.
 
-Where an episode was truncated its last state bootstraps like any other; `discount` 0 says that it terminated.
+The last state of a truncated episode bootstraps like any other; `discount` is 0 where the episode terminated.
 """
 
 from collections.abc import Iterable
@@ -8,37 +8,38 @@ from typing import Literal
 
 import numpy as np
 
+from mbkit.errors import UserError
 from mbkit.tabular.environments import Episodes
-from mbkit.tabular.mdp import Array, TabularError
+from mbkit.tabular.mdp import Array
 from mbkit.tabular.planning import fixed_point
-from mbkit.tabular.sampling import Episode, StepSize
+from mbkit.tabular.sampling import Episode, LearningRate
 
 Trace = Literal["accumulating", "replacing"]
 
 
-def td0(episodes: Iterable[Episode], values: Array, gamma: float, step_size: StepSize) -> Array:
-    """V(s) += alpha (r + gamma V(s') - V(s)) along the episodes, from `values` [S]; returns the new V [S]."""
-    return n_step_td(episodes, values, gamma, 1, step_size)
+def td0(episodes: Iterable[Episode], values: Array, gamma: float, learning_rate: LearningRate) -> Array:
+    """TD(0): V(s) += alpha (r + gamma V(s') - V(s)) along the episodes, from `values` [S]; returns the new V [S]."""
+    return n_step_td(episodes, values, gamma, 1, learning_rate)
 
 
-def n_step_td(episodes: Iterable[Episode], values: Array, gamma: float, n: int, step_size: StepSize) -> Array:
-    """V(s_t) += alpha (r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}) - V(s_t)), [S] -> [S].
+def n_step_td(episodes: Iterable[Episode], values: Array, gamma: float, n: int, learning_rate: LearningRate) -> Array:
+    """n-step TD: V(s_t) += alpha (r_t + ... + gamma^{n-1} r_{t+n-1} + gamma^n V(s_{t+n}) - V(s_t)), [S] -> [S].
 
-    State s_t is updated when s_{t+n} is seen, so that going through t in order is the online algorithm. With n at least as long as the
-    episodes it is every-visit Monte Carlo.
+    State s_t is updated when s_{t+n} is reached, so that processing t in order is the online algorithm. With n at least the episode
+    length it is every-visit Monte Carlo.
 
     Raises:
-        TabularError: n < 1.
+        UserError: n < 1.
     """
     if n < 1:
-        raise TabularError(f"n-step TD needs n >= 1, not {n}")
+        raise UserError(f"n-step TD needs n >= 1, not {n}")
     v, count = values.copy(), np.zeros(values.size, np.int64)
     for episode in episodes:
         powers = gamma ** np.arange(min(n, episode.length) + 1)
         for t, s in enumerate(episode.state[:-1].tolist()):
             end = min(t + n, episode.length)
             bootstrap = powers[end - t] * episode.discount[end - 1] * v[episode.state[end]]
-            v[s] += step_size(int(count[s])) * (powers[: end - t] @ episode.reward[t:end] + bootstrap - v[s])
+            v[s] += learning_rate(int(count[s])) * (powers[: end - t] @ episode.reward[t:end] + bootstrap - v[s])
             count[s] += 1
     return v
 
@@ -48,32 +49,32 @@ def td_lambda(
     values: Array,
     gamma: float,
     lam: float,
-    step_size: StepSize,
+    learning_rate: LearningRate,
     trace: Trace = "accumulating",
     online: bool = True,
 ) -> Array:
-    """TD errors credited to all states by how recently they were visited, [S] -> [S].
+    """TD(lambda) with eligibility traces, [S] -> [S].
 
     Args:
-        episodes: experience of the policy to evaluate.
-        values: V to start from.
+        episodes: episodes of the policy to evaluate.
+        values: initial V [S].
         gamma: discount.
-        lam: 0 is TD(0), 1 Monte Carlo.
-        step_size: of each state, by how often it was visited before.
-        trace: a revisit adds 1 to a trace, or resets it to 1.
-        online: V moves at every step. Otherwise at the end of an episode, which with accumulating traces is exactly the sum of the
-            updates towards lambda returns (lam = 1: towards every visit's Monte Carlo return).
+        lam: trace decay lambda; 0 is TD(0), 1 Monte Carlo.
+        learning_rate: as a function of the number of earlier visits of the state.
+        trace: whether a revisit adds 1 to a trace (accumulating) or resets it to 1 (replacing).
+        online: True: V is updated at every step. False: at the end of an episode; with accumulating traces this is exactly the sum of
+            the updates towards lambda returns (lam = 1: towards every visit's Monte Carlo return).
     """
     v, count = values.copy(), np.zeros(values.size, np.int64)
     for episode in episodes:
-        credit = np.zeros(values.size)  # trace times the step size of the visits it came from
+        credit = np.zeros(values.size)  # trace times the learning rate of its visits
         change = np.zeros(values.size)
         for s, r, next_s, d in zip(
             episode.state[:-1].tolist(), episode.reward.tolist(), episode.state[1:].tolist(), episode.discount.tolist(), strict=True
         ):
             credit *= gamma * lam
-            size = step_size(int(count[s]))
-            credit[s] = size + (credit[s] if trace == "accumulating" else 0.0)
+            rate = learning_rate(int(count[s]))
+            credit[s] = rate + (credit[s] if trace == "accumulating" else 0.0)
             count[s] += 1
             change += credit * (r + gamma * d * v[next_s] - v[s])
             if online:
@@ -84,7 +85,7 @@ def td_lambda(
 
 
 def average_v(rows: Episodes, target: Array, otherwise: Array) -> Array:
-    """Mean target [N] of the rows of each state; `otherwise` [S] where there are none."""
+    """Mean of the targets [N] of each state; `otherwise` [S] for states without rows."""
     n = np.bincount(rows.state, minlength=otherwise.size)
     return np.where(n > 0, np.bincount(rows.state, weights=target, minlength=otherwise.size) / np.maximum(n, 1), otherwise)
 
@@ -94,17 +95,17 @@ def batch_v_backup(rows: Episodes, v: Array, gamma: float) -> Array:
     return average_v(rows, rows.reward + gamma * rows.discount * v[rows.next_state], v)
 
 
-def batch_td(rows: Episodes, values: Array, gamma: float, step_size: float = 0.1, tol: float = 1e-10) -> Array:
-    """TD(0) with the increments of the whole batch added up, over and over, to its limit: the value of the empirical MDP.
+def batch_td(rows: Episodes, values: Array, gamma: float, learning_rate: float = 0.1, tol: float = 1e-10) -> Array:
+    """Limit of batch TD(0), which repeatedly adds the summed increments of the whole batch: the value of the empirical MDP.
 
     Args:
-        rows: the data, of one policy.
-        values: V [S] to start from; it stays where a state has no rows.
+        rows: data set of one policy.
+        values: initial V [S]; unchanged in states without rows.
         gamma: discount < 1.
-        step_size: of the mean increment of a state, in (0, 1].
+        learning_rate: learning rate of the mean increment of a state, in (0, 1].
         tol: sup-norm distance to the limit.
     """
-    if not 0 < step_size <= 1:
-        raise TabularError(f"batch TD needs a step size in (0, 1], not {step_size!r}")
-    modulus = 1 - step_size * (1 - gamma)  # of a step towards a gamma-contraction
-    return fixed_point(lambda v: v + step_size * (batch_v_backup(rows, v, gamma) - v), values, modulus, tol).x
+    if not 0 < learning_rate <= 1:
+        raise UserError(f"batch TD needs a learning rate in (0, 1], not {learning_rate!r}")
+    modulus = 1 - learning_rate * (1 - gamma)  # modulus of a partial step towards a gamma-contraction
+    return fixed_point(lambda v: v + learning_rate * (batch_v_backup(rows, v, gamma) - v), values, modulus, tol).x

@@ -1,22 +1,23 @@
-"""Gymnasium's toy-text environments (FrozenLake, Taxi, CliffWalking) as exact MDPs; Gymnasium is imported only when asked for."""
+"""Gymnasium's toy-text environments (FrozenLake, Taxi, CliffWalking) as exact MDPs; Gymnasium is imported on first use."""
 
 from typing import Any
 
 import numpy as np
 
-from mbkit.tabular.mdp import MDP, TabularError
+from mbkit.errors import UserError
+from mbkit.tabular.mdp import MDP
 
 
 def from_gymnasium(name: str, gamma: float = 0.99, **kwargs: Any) -> MDP:
-    """Make the environment and read its table.
+    """MDP from the transition table of a Gymnasium environment.
 
     Args:
-        name: e.g. "FrozenLake-v1".
+        name: environment name, e.g. "FrozenLake-v1".
         gamma: discount.
-        kwargs: of the environment, e.g. is_slippery=False.
+        kwargs: arguments of the environment, e.g. is_slippery=False.
 
     Raises:
-        TabularError: the environment keeps no table of transitions.
+        UserError: the environment has no transition table.
     """
     import gymnasium
 
@@ -24,20 +25,20 @@ def from_gymnasium(name: str, gamma: float = 0.99, **kwargs: Any) -> MDP:
     table, mu0 = getattr(env.unwrapped, "P", None), getattr(env.unwrapped, "initial_state_distrib", None)
     env.close()
     if not isinstance(table, dict) or mu0 is None:
-        raise TabularError(f"{name} keeps no transition table; expected a toy-text environment such as FrozenLake-v1")
+        raise UserError(f"{name} has no transition table; expected a toy-text environment such as FrozenLake-v1")
     return from_table(table, np.asarray(mu0, float), gamma)
 
 
 def from_table(table: dict[int, dict[int, list[tuple[float, int, float, bool]]]], mu0: np.ndarray, gamma: float) -> MDP:
-    """P dict {s: {a: [(probability, s', r, terminated)]}} -> MDP; whatever terminated is absorbing.
+    """MDP from a transition table {s: {a: [(probability, s', r, terminated)]}}; states in which steps terminate are absorbing.
 
-    Where a step terminates in a state that other steps pass through alive, the end needs a state of its own and gets one.
+    If a state is terminal for some transitions and not for others, one terminal state is appended.
     """
     rows = [(s, a, *entry) for s, actions in table.items() for a, entries in actions.items() for entry in entries]
     S, A = len(table), len(table[0])
     ended = {next_s for *_, next_s, _, terminated in rows if terminated}
     alive = {next_s for _, _, p, next_s, _, terminated in rows if p > 0 and not terminated} | set(np.flatnonzero(mu0 > 0).tolist())
-    shared = ended & alive
+    shared = ended & alive  # terminal for some transitions only
     size = S + bool(shared)
     P, R = np.zeros((size, A, size)), np.zeros((size, A))
     terminal = np.isin(np.arange(size), sorted(ended - shared))

@@ -1,7 +1,7 @@
-"""Baselines change the variance of a policy gradient, not its mean (Williams 1992; Greensmith et al. 2004; Peters & Schaal 2008).
+"""Baselines change the variance of a policy gradient but not its mean (Williams 1992; Greensmith et al. 2004; Peters & Schaal 2008).
 
-S states, A actions, N episodes, T steps. Of an estimator w(s,a) (Q(s,a) - b(s)) with the score w = grad log pi, a vector, the trace of the
-covariance is least for b*(s) = E[|w|^2 Q] / E[|w|^2], the squared norm of the whole score.
+S states, A actions, N episodes, T steps. The estimator w(s,a) (Q(s,a) - b(s)) with the score vector w = grad log pi has the
+smallest trace of the covariance for b*(s) = E[|w|^2 Q] / E[|w|^2], with the squared norm of the whole score.
 """
 
 from typing import NamedTuple
@@ -17,163 +17,163 @@ from mbkit.tabular.occupancy import discounted
 from mbkit.tabular.operators import expectation, q_of, softmax
 from mbkit.theory.experiment import Claim, Findings, Setting, Table, experiment
 
-NAMES = ("none", "V", "b*", "b* of each component")
+NAMES = ("none", "V", "b*", "b* per component")
 KINDS = ("whole return", "reward to go", "to go - V", "to go - b*")
-UNLIKELY = 3.3  # chi-square of 16 degrees of freedom, over 16: more comes once in 100 000 times
+UNLIKELY = 3.3  # quantile 1 - 1e-5 of chi-square with 16 degrees of freedom, divided by 16
 SETTINGS = (("rewards in [0, 1]", 0.0, 1.0), ("rewards in [-0.5, 0.5]", -0.5, 1.0), ("rewards in [0, 1], sharp policy", 0.0, 4.0))
 
 
-class Measured(NamedTuple):
-    """Traces of covariances, and whether the means are the policy gradient."""
+class BaselineResults(NamedTuple):
+    """Traces of covariances, and errors of the means."""
 
-    variance: Array  # [settings, seeds, baselines] of one sample
-    moved: float  # greatest distance of a sample's mean to the policy gradient
-    spread: Array  # [seeds, kinds] of whole episodes
-    errors: Array  # [seeds, kinds] T^2 of their means over its degrees of freedom
+    variance: Array  # [settings, seeds, baselines] trace of the covariance of one sample
+    bias: float  # largest distance of a sample's mean to the policy gradient
+    episode_variance: Array  # [seeds, kinds] trace of the covariance of one episode
+    errors: Array  # [seeds, kinds] T^2 of the episode means over its degrees of freedom
 
 
-@experiment("baselines", "A baseline leaves the policy gradient's mean and divides its variance: none >= V >= the optimal one")
+@experiment("baselines", "A baseline does not change the mean of a policy gradient but reduces its variance: none >= V >= optimal baseline")
 def baselines(setting: Setting) -> Findings:
-    """The variance of one sample (s, a), exactly, and of whole episodes, sampled."""
-    it = measure(setting)
-    return Findings([*claims_of_samples(it), *claims_of_episodes(it)], [table_of_samples(it), table_of_episodes(it)], draw(it))
+    """Variance of one sample (s, a), exactly, and of whole episodes, by sampling."""
+    results = measure(setting)
+    return Findings(
+        [*claims_of_samples(results), *claims_of_episodes(results)], [table_of_samples(results), table_of_episodes(results)], draw(results)
+    )
 
 
-def measure(setting: Setting) -> Measured:
-    """Every baseline in every setting, and every weight of the score."""
+def measure(setting: Setting) -> BaselineResults:
+    """Variances of all baselines in all settings, and of all weights of the score."""
     seeds = range(setting.seed, setting.seed + setting.pick(50, 10))
     exact = np.array([[one_sample(seed, shift, scale) for seed in seeds] for _, shift, scale in SETTINGS])  # [settings, seeds, 4, 2]
     episodes = np.array(
         [whole_episodes(seed, setting.pick(20_000, 4_000)) for seed in range(setting.seed, setting.seed + setting.pick(10, 3))]
     )
-    return Measured(exact[..., 0], float(exact[..., 1].max()), episodes[..., 0], episodes[..., 1])
+    return BaselineResults(exact[..., 0], float(exact[..., 1].max()), episodes[..., 0], episodes[..., 1])
 
 
-def claims_of_samples(it: Measured) -> list[Claim]:
-    """No bias; the order of the variances, and where there is none."""
-    usual, counter, variance = it.variance[0], counterexample(), it.variance
-    least = float((variance[..., 2] / np.minimum(variance[..., 0], variance[..., 1])).max())
+def claims_of_samples(results: BaselineResults) -> list[Claim]:
+    """Claims on bias and on the order of the variances."""
+    usual, counter, variance = results.variance[0], counterexample(), results.variance
+    ratio = float((variance[..., 2] / np.minimum(variance[..., 0], variance[..., 1])).max())
     ordered = bool((usual[:, 0] >= usual[:, 1]).all() and (usual[:, 1] >= usual[:, 2]).all())
     return [
-        Claim("no baseline moves the mean", f"within {it.moved:.1e} of the policy gradient", it.moved <= 1e-10),
-        Claim("the optimal baseline is never worse than V or none", f"at most {least:.3f} of the better", least <= 1 + 1e-12),
+        Claim("no baseline changes the mean", f"within {results.bias:.1e} of the policy gradient", results.bias <= 1e-10),
+        Claim("the optimal baseline is never worse than V or none", f"at most {ratio:.3f} of the smaller variance", ratio <= 1 + 1e-12),
         Claim("with rewards in [0, 1]: none >= V >= b*", "variances {:.4g}, {:.4g}, {:.4g}".format(*usual.mean(0)[:3]), ordered),
         Claim(
-            "V is no better than none in general",
+            "in general V is not better than no baseline",
             f"two actions, V: {counter[1]:.4f}, none: {counter[0]:.4f}, b*: {counter[2]:.4f}",
             counter[1] > counter[0] >= counter[2],
         ),
     ]
 
 
-def claims_of_episodes(it: Measured) -> list[Claim]:
-    """Reward to go, V, and no bias."""
-    spread, errors, go = it.spread, it.errors, it.spread.mean(0)
+def claims_of_episodes(results: BaselineResults) -> list[Claim]:
+    """Claims on reward to go, V and bias."""
+    variance, errors, mean = results.episode_variance, results.errors, results.episode_variance.mean(0)
     return [
         Claim(
-            "of whole episodes: reward to go helps, V helps more",
-            "variances {:.4g}, {:.4g}, {:.4g}".format(*go[:3]),
-            bool((spread[:, 0] > spread[:, 1]).all() and (spread[:, 1] > spread[:, 2]).all()),
+            "for whole episodes reward to go reduces the variance, and V reduces it further",
+            "variances {:.4g}, {:.4g}, {:.4g}".format(*mean[:3]),
+            bool((variance[:, 0] > variance[:, 1]).all() and (variance[:, 1] > variance[:, 2]).all()),
         ),
         Claim(
-            "and all have the policy gradient for their mean",
+            "and the mean of each is the policy gradient",
             f"T² / degrees of freedom: {errors.mean():.2f}, at most {errors.max():.2f}",
             bool(errors.max() < UNLIKELY),
         ),
     ]
 
 
-def table_of_samples(it: Measured) -> Table:
-    """By setting and baseline."""
+def table_of_samples(results: BaselineResults) -> Table:
+    """Table of variances by setting and baseline."""
     return Table(
         "Trace of the covariance of one sample of the gradient, (s, a) from the discounted occupancy",
-        ("setting", "baseline", "mean over Garnets", "median share of none", "least", "greatest"),
+        ("setting", "baseline", "mean over Garnets", "median ratio to none", "smallest ratio", "largest ratio"),
         [
-            (SETTINGS[i][0], name, *map(float, (v.mean(), *np.percentile(v / it.variance[i, :, 0], [50, 0, 100]))))
+            (SETTINGS[i][0], name, *map(float, (v.mean(), *np.percentile(v / results.variance[i, :, 0], [50, 0, 100]))))
             for i in range(len(SETTINGS))
-            for name, v in zip(NAMES, it.variance[i].T, strict=True)
+            for name, v in zip(NAMES, results.variance[i].T, strict=True)
         ],
     )
 
 
-def table_of_episodes(it: Measured) -> Table:
-    """By weight of the score."""
-    whole = it.spread.mean(0)[0]
+def table_of_episodes(results: BaselineResults) -> Table:
+    """Table of variances by weight of the score."""
+    whole = results.episode_variance.mean(0)[0]
     return Table(
         "Trace of the covariance of REINFORCE from one episode",
-        ("weight of the score", "mean over Garnets", "std over Garnets", "share of the whole return"),
-        [(k, float(v.mean()), float(v.std()), float(v.mean() / whole)) for k, v in zip(KINDS, it.spread.T, strict=True)],
+        ("weight of the score", "mean over Garnets", "std over Garnets", "ratio to the whole return"),
+        [(k, float(v.mean()), float(v.std()), float(v.mean() / whole)) for k, v in zip(KINDS, results.episode_variance.T, strict=True)],
     )
 
 
-def draw(it: Measured) -> Figure:
-    """Every seed a dot, medians as bars."""
+def draw(results: BaselineResults) -> Figure:
+    """Figure with a dot per seed and bars at the medians."""
     figure, (left, right) = panels(("", "variance of one sample"), ("", "variance of one episode"))
     rng = np.random.default_rng(0)
-    for ax, columns, names in ((left, it.variance[0].T, NAMES), (right, it.spread.T, KINDS)):
+    for ax, columns, names in ((left, results.variance[0].T, NAMES), (right, results.episode_variance.T, KINDS)):
         for i, values in enumerate(columns):
             ax.semilogy(i + rng.uniform(-0.15, 0.15, len(values)), values, "o", markersize=3, alpha=0.6, color=color(i))
             ax.semilogy([i - 0.3, i + 0.3], [np.median(values)] * 2, color=color(i), linewidth=2)
-        ax.set_xticks(
-            range(4), [name.replace(" of each ", ", each\n").replace("hole ", "hole\n").replace("ard ", "ard\n") for name in names]
-        )
+        ax.set_xticks(range(4), [name.replace(" per ", " per\n").replace("hole ", "hole\n").replace("ard ", "ard\n") for name in names])
     return figure
 
 
-# ------------------------------------------------------------------------------------------------------------- one sample, exactly
+# ---------------------------------------------------------------------------------------------------------- one sample, exactly
 def scores(pi: Array) -> Array:
-    """Grad log pi(a|s) with respect to the logits of s: e_a - pi, [S, A, A]."""
+    """Scores grad log pi(a|s) with respect to the logits of s: e_a - pi, [S, A, A]."""
     return np.asarray(np.eye(pi.shape[1]) - pi[:, None, :])
 
 
 def optimal_baseline(pi: Array, q: Array) -> Array:
-    """b* [S] = E[|w|^2 Q] / E[|w|^2]; in print often w^2, which means nothing for a vector."""
+    """Optimal baseline b* [S] = E[|w|^2 Q] / E[|w|^2]; often printed with w^2, which is undefined for a vector."""
     square = (scores(pi) ** 2).sum(-1)
     return expectation(pi, square * q) / expectation(pi, square)
 
 
 def component_baselines(pi: Array, q: Array) -> Array:
-    """One baseline for every component of the score, [S, A]: E[w_i^2 Q] / E[w_i^2]. Unbiased too, and no other is below it."""
+    """Optimal baseline per component of the score, [S, A]: E[w_i^2 Q] / E[w_i^2]; unbiased too, with the smallest variance."""
     square = scores(pi) ** 2
     return np.asarray(np.einsum("sa,sai,sa->si", pi, square, q) / np.einsum("sa,sai->si", pi, square))
 
 
-def sample_covariance(law: Array, pi: Array, q: Array, baseline: Array) -> tuple[float, Array]:
-    """(trace of the covariance, mean [S, A]) of w (Q - b) with (s, a) from law(s) pi(a|s); baseline [S, A], one a component."""
-    x = scores(pi) * (q[:, :, None] - baseline[:, None, :])  # [S, A, A], the only entries that are not zero
-    pairs = law[:, None] * pi
+def sample_covariance(occupancy: Array, pi: Array, q: Array, baseline: Array) -> tuple[float, Array]:
+    """Trace of the covariance and mean [S, A] of w (Q - b) for (s, a) from occupancy(s) pi(a|s); baseline [S, A], per component."""
+    x = scores(pi) * (q[:, :, None] - baseline[:, None, :])  # [S, A, A], the entries that are not 0
+    pairs = occupancy[:, None] * pi
     mean = np.einsum("sa,sai->si", pairs, x)
     return float((pairs * (x**2).sum(-1)).sum() - (mean**2).sum()), mean
 
 
 def one_sample(seed: int, shift: float, scale: float) -> list[tuple[float, float]]:
-    """(trace of the covariance, distance of the mean to the policy gradient) for each of `NAMES`."""
+    """Trace of the covariance and distance of the mean to the policy gradient, for each of `NAMES`."""
     mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
     mdp = MDP(mdp.P, mdp.R + shift, mdp.mu0, mdp.gamma)
     pi = softmax(scale * rng.normal(size=(8, 3)))
     q, horizon = q_of(mdp, pi), 1 / (1 - mdp.gamma)
     v, best = expectation(pi, q), optimal_baseline(pi, q)
-    found = []
+    results = []
     for baseline in (np.zeros((8, 3)), np.repeat(v[:, None], 3, 1), np.repeat(best[:, None], 3, 1), component_baselines(pi, q)):
         variance, mean = sample_covariance(discounted(mdp, pi), pi, q, baseline)
-        found.append((horizon**2 * variance, float(np.abs(horizon * mean - policy_gradient(mdp, pi)).max())))
-    return found
+        results.append((horizon**2 * variance, float(np.abs(horizon * mean - policy_gradient(mdp, pi)).max())))
+    return results
 
 
 def counterexample() -> tuple[float, float, float]:
-    """Variances with none, V and b* where the likely action of two is worth 1, the other 0: V subtracts most where the score is longest."""
+    """Variances with no baseline, V and b*, two actions: probability 0.9 and value 1, probability 0.1 and value 0."""
     pi, q = np.array([[0.9, 0.1]]), np.array([[1.0, 0.0]])
-    of = [
+    variances = [
         sample_covariance(np.ones(1), pi, q, np.full((1, 2), float(b)))[0] for b in (0.0, expectation(pi, q)[0], optimal_baseline(pi, q)[0])
     ]
-    return of[0], of[1], of[2]
+    return variances[0], variances[1], variances[2]
 
 
-# ---------------------------------------------------------------------------------------------------------- whole episodes, sampled
+# -------------------------------------------------------------------------------------------------- whole episodes, by sampling
 def whole_episodes(seed: int, n: int, steps: int = 120) -> list[tuple[float, float]]:
-    """(trace of the covariance, Hotelling's T^2 of the mean against the policy gradient) for each of `KINDS`, from N episodes.
+    """Trace of the covariance and Hotelling's T^2 of the mean against the policy gradient, for each of `KINDS`, from N episodes.
 
-    REINFORCE with its discount: sum_t w_t gamma^t (G_t - b(s_t)), or sum_t w_t G_0. What lies beyond 120 steps is 3e-6 of a return.
+    Discounted REINFORCE: sum_t w_t gamma^t (G_t - b(s_t)), or sum_t w_t G_0. Truncation at 120 steps drops 3e-6 of a return.
     """
     mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
     pi = softmax(rng.normal(size=(8, 3)))
@@ -188,7 +188,7 @@ def whole_episodes(seed: int, n: int, steps: int = 120) -> list[tuple[float, flo
 
 
 def rollouts(mdp: MDP, pi: Array, rng: np.random.Generator, n: int, steps: int) -> tuple[Array, Array]:
-    """States and actions [T, N] of N episodes."""
+    """Sample states and actions [T, N] of N episodes."""
     state, states, actions = (rng.random(n)[:, None] > mdp.mu0.cumsum()[:-1]).sum(1), [], []
     for _ in range(steps):
         action = (rng.random(n)[:, None] > pi.cumsum(1)[state, :-1]).sum(1)
@@ -199,7 +199,7 @@ def rollouts(mdp: MDP, pi: Array, rng: np.random.Generator, n: int, steps: int) 
 
 
 def episode_gradients(pi: Array, state: Array, action: Array, weight: Array) -> Array:
-    """Sum over t of weight grad log pi(a_t | s_t), [N, S A]."""
+    """Gradient estimate of each episode: sum over t of weight grad log pi(a_t | s_t), [N, S A]."""
     n, (S, A) = state.shape[1], pi.shape
     rows = np.arange(n)
     total, visits = np.zeros((n, S, A)), np.zeros((n, S))
@@ -210,9 +210,9 @@ def episode_gradients(pi: Array, state: Array, action: Array, weight: Array) -> 
 
 
 def summary(gradients: Array, truth: Array) -> tuple[float, float]:
-    """Trace of the covariance, and Hotelling's T^2 of mean = truth over its degrees of freedom S (A - 1): about 1 if the mean is right."""
+    """Trace of the covariance, and Hotelling's T^2 of mean = truth over its degrees of freedom S (A - 1), about 1 if unbiased."""
     covariance = np.cov(gradients.T)
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > 1e-9 * values[-1]  # a constant added to the logits of a state moves nothing
-    along = vectors[:, kept].T @ (gradients.mean(0) - truth)
-    return float(np.trace(covariance)), float(len(gradients) * (along**2 / values[kept]).sum() / kept.sum())
+    nonzero = values > 1e-9 * values[-1]  # a constant added to the logits of a state changes nothing
+    along = vectors[:, nonzero].T @ (gradients.mean(0) - truth)
+    return float(np.trace(covariance)), float(len(gradients) * (along**2 / values[nonzero]).sum() / nonzero.sum())

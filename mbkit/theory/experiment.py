@@ -1,8 +1,8 @@
-"""What an experiment of theory is: a function that measures, claims held against what was measured, tables and one figure.
+"""Experiments on the theory: a function that measures, claims checked against the measurements, tables and one figure.
 
 Usage::
 
-    @experiment("horizon", "How errors grow with the horizon: linearly with averaging, quadratically without")
+    @experiment("horizon", "Errors grow linearly with the horizon if they are averaged, and quadratically otherwise")
     def horizon(setting: Setting) -> Findings: ...
 """
 
@@ -21,115 +21,126 @@ from mbkit.storage import plain, write_text
 
 
 class Setting(NamedTuple):
-    """How much is to be measured."""
+    """Size and seed of an experiment."""
 
-    quick: bool = False  # seconds instead of minutes: fewer seeds, smaller problems, the same claims
-    seed: int = 0  # of the first repetition
+    quick: bool = False  # fewer seeds and smaller problems, the same claims: seconds instead of minutes
+    seed: int = 0  # seed of the first repetition
 
     def pick(self, full: Any, quick: Any) -> Any:
-        """One of two sizes."""
+        """`quick` in a quick experiment, else `full`."""
         return quick if self.quick else full
 
 
 class Claim(NamedTuple):
-    """A statement that the experiment could have refuted."""
+    """Refutable statement with the measurement that decides it."""
 
     text: str
-    measured: str  # the figure it was held against, as a person reads it
+    measured: str  # measured values as text
     holds: bool
 
 
 class Table(NamedTuple):
-    """Rows under named columns; numbers stay numbers until they are printed."""
+    """Table with a title and named columns; numbers are formatted when it is written."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
     def markdown(self) -> str:
-        """The table as Markdown, numbers to five digits."""
+        """Markdown text with numbers to five digits."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return f"**{self.title}**\n\n" + "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
 
 class Findings(NamedTuple):
-    """What came out."""
+    """Result of an experiment."""
 
     claims: Sequence[Claim]
     tables: Sequence[Table]
     figure: Figure
 
 
-class Experiment(NamedTuple):
-    """A named experiment."""
+class TheoryExperiment(NamedTuple):
+    """Named experiment on the theory."""
 
     name: str
-    summary: str  # the claim in one line, for `mbkit list experiments`
+    summary: str  # claim in one line, for `mbkit list experiments`
     run: Callable[[Setting], Findings]
 
 
-_EXPERIMENTS: dict[str, Experiment] = {}
+_EXPERIMENTS: dict[str, TheoryExperiment] = {}
+_ALIASES: dict[str, str] = {}  # short name -> name
 
 
-def experiment(name: str, summary: str) -> Callable[[Callable[[Setting], Findings]], Callable[[Setting], Findings]]:
-    """Decorator: file the function as the experiment `name`."""
+def experiment(name: str, summary: str, alias: str = "") -> Callable[[Callable[[Setting], Findings]], Callable[[Setting], Findings]]:
+    """Decorator that registers a function as the experiment `name`, which may have a short name, `alias`."""
 
-    def file(run: Callable[[Setting], Findings]) -> Callable[[Setting], Findings]:
-        _EXPERIMENTS[name] = Experiment(name, summary, run)
+    def register(run: Callable[[Setting], Findings]) -> Callable[[Setting], Findings]:
+        _EXPERIMENTS[name] = TheoryExperiment(name, summary, run)
+        if alias:
+            _ALIASES[alias] = name
         return run
 
-    return file
+    return register
 
 
-def registered() -> list[Experiment]:
-    """Every experiment, by name."""
+def registered() -> list[TheoryExperiment]:
+    """All experiments, sorted by name."""
     return sorted(_EXPERIMENTS.values(), key=lambda e: e.name)
 
 
-def find(name: str) -> list[Experiment]:
-    """The experiment of that name, or every one for "all"; UserError with the nearest name where there is none."""
+def find(name: str) -> list[TheoryExperiment]:
+    """Experiment of this name or short name, or all for "all"; raises UserError with the nearest name otherwise."""
     if name == "all":
         return registered()
+    name = _ALIASES.get(name, name)
     if name not in _EXPERIMENTS:
         raise UserError(f"unknown experiment {name!r}; {nearest(name, [*_EXPERIMENTS, 'all'])}")
     return [_EXPERIMENTS[name]]
 
 
 def make_folder(folder: Path) -> None:
-    """Where the files are to lie, made before minutes are spent on measuring; UserError where that cannot be."""
+    """Create the output folder before measuring; raises UserError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        why = "" if os.access(folder, os.W_OK) else "it cannot be written to"
+        reason = "" if os.access(folder, os.W_OK) else "it cannot be written to"
     except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror or str(error)
-    if why:
-        raise UserError(f"--out {folder}: expected a folder to write into, but {why}")
+        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
+    if reason:
+        raise UserError(f"--out {folder}: expected a folder to write into, but {reason}")
 
 
-def save(what: Experiment, findings: Findings, setting: Setting, seconds: float, folder: Path) -> list[Path]:
-    """Write NAME.json, NAME.md and NAME.png into `folder`; each file appears whole or not at all."""
+def save(entry: TheoryExperiment, findings: Findings, setting: Setting, seconds: float, folder: Path) -> list[Path]:
+    """Write NAME.json, NAME.md and NAME.png into `folder`, each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{what.name}.{kind}" for kind in ("json", "md", "png")]
-    write_text(files[0], as_json(what, findings, setting, seconds))
-    write_text(files[1], as_markdown(what, findings, setting, seconds))
+    files = [folder / f"{entry.name}.{kind}" for kind in ("json", "md", "png")]
+    write_text(files[0], as_json(entry, findings, setting, seconds))
+    write_text(files[1], as_markdown(entry, findings, setting, seconds))
     save_png(findings.figure, files[2])
     return files
 
 
-def as_json(what: Experiment, findings: Findings, setting: Setting, seconds: float) -> str:
-    """Everything measured, as JSON."""
+def as_json(entry: TheoryExperiment, findings: Findings, setting: Setting, seconds: float) -> str:
+    """Findings as JSON."""
     tables = [{"title": t.title, "columns": list(t.columns), "rows": [list(row) for row in t.rows]} for t in findings.tables]
     claims = [c._asdict() for c in findings.claims]
-    found = {"experiment": what.name, "summary": what.summary, **setting._asdict(), "seconds": seconds, "claims": claims, "tables": tables}
-    return json.dumps(plain(found), indent=1) + "\n"
+    record = {
+        "experiment": entry.name,
+        "summary": entry.summary,
+        **setting._asdict(),
+        "seconds": seconds,
+        "claims": claims,
+        "tables": tables,
+    }
+    return json.dumps(plain(record), indent=1) + "\n"
 
 
-def as_markdown(what: Experiment, findings: Findings, setting: Setting, seconds: float) -> str:
-    """The same for a reader."""
-    how = f"`mbkit theory {what.name}{' --quick' * setting.quick} --seed {setting.seed}`, {seconds:.1f} s"
+def as_markdown(entry: TheoryExperiment, findings: Findings, setting: Setting, seconds: float) -> str:
+    """Findings as a Markdown page."""
+    command = f"`mbkit theory {entry.name}{' --quick' * setting.quick} --seed {setting.seed}`, {seconds:.1f} s"
     claims = "".join(f"- {'holds' if c.holds else '**FAILS**'}: {c.text} ({c.measured})\n" for c in findings.claims)
     tables = "\n".join(table.markdown() for table in findings.tables)
-    return f"# {what.name}\n\n{what.summary}.\n\n{how}\n\n{claims}\n{tables}\n![{what.name}]({what.name}.png)\n"
+    return f"# {entry.name}\n\n{entry.summary}.\n\n{command}\n\n{claims}\n{tables}\n![{entry.name}]({entry.name}.png)\n"
 
 
 def _cell(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Three continuous problems with controllers made by hand, and the data that noisy versions of these record.
+"""Three continuous control problems with hand-written controllers, and data sets from noisy versions of these.
 
-The 1-D LQR whose values are known, Gymnasium's Pendulum-v1 (its equations, so that many run at once), and a point mass in the plane.
-Actions in [-1, 1]; an episode ends by time alone. Letters: n episodes, T steps, X state, O observation, A action, N rows.
+The 1-D LQR with known values, Gymnasium's Pendulum-v1 (reimplemented in batches), and a point mass in the plane. Actions in [-1, 1];
+episodes end by truncation only. Letters: n episodes, T steps, X state, O observation, A action, N rows.
 """
 
 from collections.abc import Callable
@@ -15,27 +15,27 @@ from mbkit.tabular.mdp import Array
 Rng = np.random.Generator
 KINDS = ("random", "medium", "medium-expert")
 SPREAD = {"medium": 0.3, "expert": 0.15}  # standard deviation of the noise on a controller's actions
-WEAK = 0.6  # the medium controller does this much of what the expert does
-LQR_FORCE = 4.0  # u at a = 1: so wide that the controllers of the LQR are hardly ever cut
-TORQUE, SPEED, GRAVITY, DT = 2.0, 8.0, 10.0, 0.05  # of Pendulum-v1
-TOP_ENERGY = GRAVITY / 2  # of the pendulum at rest on top: w^2 / 6 + (g / 2) cos(angle)
-CATCH = 0.35  # rad from the top: swinging up ends there and balancing begins
+WEAK = 0.6  # action of the medium controller relative to the expert's
+LQR_FORCE = 4.0  # u at a = 1, large enough that the LQR controllers are hardly ever clipped
+TORQUE, SPEED, GRAVITY, DT = 2.0, 8.0, 10.0, 0.05  # parameters of Pendulum-v1
+TOP_ENERGY = GRAVITY / 2  # energy of the pendulum at rest in the upright position: w^2 / 6 + (g / 2) cos(angle)
+CATCH = 0.35  # angle in rad from the upright position below which the controller balances
 
 
 class Plant(NamedTuple):
-    """A problem; states [..., X], actions [..., A]."""
+    """Control problem; states [..., X], actions [..., A]."""
 
     name: str
     gamma: float
     steps: int  # T
     reset: Callable[[Rng, int], Array]  # (rng, n) -> states [n, X]
     step: Callable[[Rng, Array, Array], tuple[Array, Array]]  # (rng, state, action) -> reward [...], next state
-    observe: Callable[[Array], Array]  # state -> [..., O], of order 1
+    observe: Callable[[Array], Array]  # state -> observation [..., O] of order 1
     expert: Callable[[Array], Array]  # state -> action
 
 
 class Rows(NamedTuple):
-    """SARSA rows: the action after is always known, one more is drawn at the end of an episode."""
+    """Rows with next actions; at the end of an episode the next action is sampled additionally."""
 
     obs: Array  # [N, O]
     action: Array  # [N, A]
@@ -44,35 +44,35 @@ class Rows(NamedTuple):
     next_action: Array  # [N, A]
 
 
-# ------------------------------------------------------------------------------------------------------------------------- LQR
+# -------------------------------------------------------------------------------------------------------------------------- LQR
 def lqr_step(rng: Rng, s: Array, a: Array) -> tuple[Array, Array]:
-    """The LQR of `mbkit.tabular`, u = 4 a."""
+    """Step of the LQR of `mbkit.tabular`, u = 4 a."""
     u = LQR_FORCE * a
     return LQR().reward(s, u)[..., 0], LQR().step(rng, s, u)
 
 
 def lqr_noisy_value(gain: float, sigma: float, lqr: LQR = LQR()) -> tuple[float, float]:  # noqa: B008
-    """(p, c) of V(s) = -(p s^2 + c) under u = -gain s + noise of standard deviation sigma; only its second moment matters."""
+    """Value (p, c) of V(s) = -(p s^2 + c) under u = -gain s + noise of standard deviation sigma, of any distribution."""
     p, _ = lqr_value(lqr, gain)
     return p, (lqr.cost * sigma**2 + lqr.gamma * p * (lqr.noise**2 + (lqr.b * sigma) ** 2)) / (1 - lqr.gamma)
 
 
 def lqr_noisy_q(gain: float, sigma: float, s: Array, u: Array, lqr: LQR = LQR()) -> Array:  # noqa: B008
-    """Q of that policy in closed form."""
+    """Closed-form Q of the noisy linear policy."""
     p, c = lqr_noisy_value(gain, sigma, lqr)
     return np.asarray(lqr.reward(s, u) - lqr.gamma * (p * ((lqr.a * s + lqr.b * u) ** 2 + lqr.noise**2) + c))
 
 
 def lqr_behaviour(kind: str) -> tuple[float, float]:
-    """Gain and noise of u in the data of the LQR."""
+    """Gain and noise of u in the data sets of the LQR."""
     if kind == "random":
         return 0.0, LQR_FORCE / np.sqrt(3)
     return WEAK * riccati_gain(LQR()), SPREAD["medium"] * LQR_FORCE
 
 
-# -------------------------------------------------------------------------------------------------------------------- pendulum
+# --------------------------------------------------------------------------------------------------------------------- pendulum
 def pendulum_step(rng: Rng, state: Array, a: Array) -> tuple[Array, Array]:
-    """Gymnasium's equations; state (angle, speed), 0 is the top. The reward is a tenth of Gymnasium's."""
+    """Step of Gymnasium's pendulum; state (angle, speed), angle 0 is upright. The reward is a tenth of Gymnasium's."""
     angle, speed, u = state[..., 0], state[..., 1], TORQUE * np.clip(a[..., 0], -1, 1)
     cost = wrapped(angle) ** 2 + 0.1 * speed**2 + 0.001 * u**2
     speed = np.clip(speed + (1.5 * GRAVITY * np.sin(angle) + 3 * u) * DT, -SPEED, SPEED)
@@ -80,22 +80,22 @@ def pendulum_step(rng: Rng, state: Array, a: Array) -> tuple[Array, Array]:
 
 
 def wrapped(angle: Array) -> Array:
-    """In [-pi, pi)."""
+    """Angle in [-pi, pi)."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def swing_up(state: Array) -> Array:
-    """Pump energy until there is enough for the top, then hold it there (Astrom & Furuta 2000)."""
+    """Swing-up controller: energy pumping, then balancing near the upright position (Astrom & Furuta 2000)."""
     angle, speed = wrapped(state[..., 0]), state[..., 1]
-    lacking = TOP_ENERGY - (speed**2 / 6 + 0.5 * GRAVITY * np.cos(angle))
-    pump = np.clip(2 * lacking, -1, 1) * np.where(speed >= 0, 1.0, -1.0)
+    missing = TOP_ENERGY - (speed**2 / 6 + 0.5 * GRAVITY * np.cos(angle))
+    pump = np.clip(2 * missing, -1, 1) * np.where(speed >= 0, 1.0, -1.0)
     hold = -(6 * angle + 1.5 * speed)
     return np.clip(np.where(np.abs(angle) < CATCH, hold, pump), -1, 1)[..., None]
 
 
-# ------------------------------------------------------------------------------------------------------------------ point mass
+# ------------------------------------------------------------------------------------------------------------------- point mass
 def mass_step(rng: Rng, state: Array, a: Array) -> tuple[Array, Array]:
-    """State (position, velocity) in the plane: v' = 0.95 v + 0.2 a, x' = x + 0.1 v'; pays -(|x|^2 + 0.1 |v|^2 + 0.05 |a|^2)."""
+    """Step of the point mass: v' = 0.95 v + 0.2 a, x' = x + 0.1 v', reward -(|x|^2 + 0.1 |v|^2 + 0.05 |a|^2); state (x, v)."""
     a, x, v = np.clip(a, -1, 1), state[..., :2], state[..., 2:]
     reward = -((x**2).sum(-1) + 0.1 * (v**2).sum(-1) + 0.05 * (a**2).sum(-1))
     v = 0.95 * v + 0.2 * a
@@ -133,9 +133,9 @@ PLANTS = (
 )
 
 
-# ------------------------------------------------------------------------------------------------------------------------ data
+# ------------------------------------------------------------------------------------------------------------------------- data
 def behave(plant: Plant, kind: str, rng: Rng, state: Array) -> Array:
-    """One action of a controller's noisy version: random, medium or expert; cut to [-1, 1]."""
+    """Actions of the behaviour policy: random, or the medium or expert controller with noise, clipped to [-1, 1]."""
     mean = plant.expert(state)
     if kind == "random":
         return rng.uniform(-1, 1, mean.shape)
@@ -144,7 +144,7 @@ def behave(plant: Plant, kind: str, rng: Rng, state: Array) -> Array:
 
 
 def record(plant: Plant, kind: str, rng: Rng, rows: int) -> Rows:
-    """At least `rows` rows in whole episodes, then cut; medium-expert is half of each."""
+    """Data set of `rows` rows from whole episodes; medium-expert is half of each."""
     if kind == "medium-expert":
         parts = record(plant, "medium", rng, rows // 2), record(plant, "expert", rng, rows - rows // 2)
         return Rows(*map(np.concatenate, zip(*parts, strict=True)))
@@ -160,7 +160,7 @@ def record(plant: Plant, kind: str, rng: Rng, rows: int) -> Rows:
 
 
 def returns(plant: Plant, act: Callable[[Array], Array], state: Array, rng: Rng) -> Array:
-    """Undiscounted returns [...] of act(observation) from states [..., X]."""
+    """Undiscounted returns [...] of the policy act(observation) from states [..., X]."""
     total = np.zeros(state.shape[:-1])
     for _ in range(plant.steps):
         reward, state = plant.step(rng, state, act(plant.observe(state)))

@@ -1,10 +1,10 @@
-"""Soft Q-learning and the soft policy gradient are one gradient (Schulman et al. 2017, arXiv:1704.06440). S states, A actions.
+"""Equivalence of soft Q-learning and the soft policy gradient (Schulman et al. 2017, arXiv:1704.06440). S states, A actions.
 
-Q = V + alpha log(pi / pi0) turns a table Q into a policy and back. With the target y frozen and the action drawn from pi, exactly, any pi0:
+Q = V + alpha log(pi / pi0) relates a table Q to a policy. With a fixed target y and actions sampled from pi, exactly and for any pi0:
 
     grad E 1/2 (Q - y)^2 = -alpha E[Delta grad log pi] + alpha^2 grad D_KL(pi | pi0) - E[Delta] grad V,    Delta = y - alpha D_KL - V
 
-Gradients are flat, [D], over the parameters.
+Gradients are flat vectors [D] over the parameters.
 """
 
 from collections.abc import Sequence
@@ -25,98 +25,99 @@ from mbkit.theory.experiment import Claim, Findings, Setting, Table, experiment
 from mbkit.theory.policy_gradient import finite_differences
 
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-WEIGHTS = (0.5, 0.9, 0.95)  # lambda of the advantage estimator
+WEIGHTS = (0.5, 0.9, 0.95)  # GAE lambdas
 
 
 class Terms(NamedTuple):
-    """Gradients [D], summed over states with the weights of the occupancy."""
+    """Gradients [D], weighted over states by the occupancy."""
 
-    squared: Array  # of E 1/2 (Q - y)^2, by automatic differentiation
+    squared: Array  # gradient of E 1/2 (Q - y)^2, by automatic differentiation
     score: Array  # alpha E[Delta grad log pi], Delta with D_KL(s)
-    own: Array  # the same, Delta with the action's own log(pi / pi0)
+    score_log_ratio: Array  # the same, Delta with log(pi / pi0) of the action
     divergence: Array  # alpha^2 grad D_KL
     value: Array  # E[Delta] grad V
 
 
-class Measured(NamedTuple):
-    """Errors of right and wrong forms."""
+class SoftEquivalenceResults(NamedTuple):
+    """Errors of correct and incorrect forms."""
 
-    sides: Array  # [temperatures, seeds, 5] what `equivalence` returns
-    slopes: Array  # [temperatures, seeds, 5] what `soft_gradient` returns
-    ratios: list[tuple[float, float]]  # by lambda: of the sum from n = 0 to the usual one, greatest rest
+    sides: Array  # [temperatures, seeds, 5] results of `equivalence`
+    slopes: Array  # [temperatures, seeds, 5] results of `soft_gradient`
+    ratios: list[tuple[float, float]]  # by lambda: ratio of the sum from n = 0 to the usual one, largest residual
 
 
-@experiment("soft_equivalence", "The gradient of soft Q-learning is that of soft policy gradient and value fitting, for any prior")
+@experiment("soft_equivalence", "The gradient of soft Q-learning is that of the soft policy gradient and a value loss, for any prior")
 def soft_equivalence(setting: Setting) -> Findings:
-    """Both sides of the equivalence with shared parameters; the soft gradient against finite differences; the sum from n = 0."""
-    it = measure(setting)
-    return Findings(claims(it), tables(it), draw(it))
+    """Both sides of the equivalence with shared parameters; the soft gradient and finite differences; the sum from n = 0."""
+    results = measure(setting)
+    return Findings(claims(results), tables(results), draw(results))
 
 
-def measure(setting: Setting) -> Measured:
-    """Every temperature on every Garnet, and every lambda on one."""
+def measure(setting: Setting) -> SoftEquivalenceResults:
+    """Errors for every temperature on every Garnet, and for every lambda on one."""
     seeds = range(setting.seed, setting.seed + setting.pick(30, 4))
-    return Measured(
+    return SoftEquivalenceResults(
         sides=np.array([[equivalence(seed, alpha) for seed in seeds] for alpha in TEMPERATURES]),
         slopes=np.array([[soft_gradient(seed, alpha) for seed in seeds] for alpha in TEMPERATURES]),
         ratios=[weight_of_the_sum_from_zero(setting.seed, lam) for lam in WEIGHTS],
     )
 
 
-def claims(it: Measured) -> list[Claim]:
-    """The equivalence, the slope of the objective, the mixture."""
-    exact, twice, usual = float(it.sides[..., 0].max()), float(it.sides[..., 2].max()), float(np.median(it.sides[..., 3]))
-    forms, wrong, missed = float(it.slopes[..., :2].max()), float(it.slopes[..., 2].min()), float(it.slopes[..., 3].max())
+def claims(results: SoftEquivalenceResults) -> list[Claim]:
+    """Claims on the equivalence, the gradient of the objective, and the mixture of n-step advantages."""
+    sides, slopes = results.sides, results.slopes
+    exact, double, pull = float(sides[..., 0].max()), float(sides[..., 2].max()), float(np.median(sides[..., 3]))
+    forms, incorrect, residual = float(slopes[..., :2].max()), float(slopes[..., 2].min()), float(slopes[..., 3].max())
     return [
         Claim("the two gradients are equal, for uniform and for random priors, one and three steps", f"within {exact:.1e}", exact <= 1e-12),
         Claim(
-            "with the action's own KL in Delta, adding alpha^2 grad D_KL errs by that very term",
-            f"within {twice:.1e}",
-            twice <= 1e-12 and usual > 1e-6,
+            "with the action's log-ratio in Delta, adding alpha^2 grad D_KL has exactly that term as its error",
+            f"within {double:.1e}",
+            double <= 1e-12 and pull > 1e-6,
         ),
-        Claim("both forms of the soft policy gradient are the slope of the objective", f"within {forms:.1e}", forms <= 1e-6),
+        Claim("both forms of the soft policy gradient are the gradient of the objective", f"within {forms:.1e}", forms <= 1e-6),
         Claim(
-            "KL in the reward and grad D_KL beside it misses by alpha E[grad D_KL] / (1 - gamma)",
-            f"that within {missed:.1e}, a norm of {wrong:.1e} at least",
-            missed <= 1e-12 and wrong > 1e-6,
+            "the form with both the KL in the reward and grad D_KL has the error alpha E[grad D_KL] / (1 - gamma)",
+            f"within {residual:.1e}, norm at least {incorrect:.1e}",
+            residual <= 1e-12 and incorrect > 1e-6,
         ),
         Claim(
-            "the mixture that starts at n = 0 is lambda times the one that starts at n = 1",
-            ", ".join(f"{ratio:.6f}" for ratio, _ in it.ratios),
-            all(rest <= 1e-12 for _, rest in it.ratios),
+            "the mixture of n-step advantages from n = 0 is lambda times the mixture from n = 1",
+            ", ".join(f"{ratio:.6f}" for ratio, _ in results.ratios),
+            all(residual <= 1e-12 for _, residual in results.ratios),
         ),
     ]
 
 
-def tables(it: Measured) -> list[Table]:
-    """Medians over the temperature; the mixture over lambda."""
+def tables(results: SoftEquivalenceResults) -> list[Table]:
+    """Tables of medians over the temperature, and of the mixture over lambda."""
     return [
         Table(
-            "Distance to the gradient of half the squared error (greatest entry, median over Garnets)",
-            ("alpha", "D_KL in Delta", "own KL in Delta, and alpha^2 grad D_KL", "alpha^2 grad D_KL", "alpha on the value term too"),
-            [(alpha, *np.median(row[:, [0, 1, 3, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, it.sides, strict=True)],
+            "Distance to the gradient of half the squared error (largest entry, median over Garnets)",
+            ("alpha", "D_KL in Delta", "log-ratio in Delta, and alpha^2 grad D_KL", "alpha^2 grad D_KL", "alpha also on the value term"),
+            [(alpha, *np.median(row[:, [0, 1, 3, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, results.sides, strict=True)],
         ),
         Table(
-            "Distance to the slope of the KL-regularised objective (greatest entry, median over Garnets)",
-            ("alpha", "A grad log pi - alpha grad D_KL", "(A - alpha log-ratio) grad log pi", "both", "of a slope of"),
-            [(alpha, *np.median(row[:, [0, 1, 2, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, it.slopes, strict=True)],
+            "Distance to the gradient of the KL-regularised objective (largest entry, median over Garnets)",
+            ("alpha", "A grad log pi - alpha grad D_KL", "(A - alpha log-ratio) grad log pi", "both", "largest entry of the gradient"),
+            [(alpha, *np.median(row[:, [0, 1, 2, 4]], 0).tolist()) for alpha, row in zip(TEMPERATURES, results.slopes, strict=True)],
         ),
         Table(
-            "KL-GAE as (1 - lambda) sum over n >= 0 of lambda^n A^(n), over the sum of deltas",
-            ("lambda", "ratio", "greatest rest"),
-            [(lam, *ratio) for lam, ratio in zip(WEIGHTS, it.ratios, strict=True)],
+            "KL-GAE as (1 - lambda) sum over n >= 0 of lambda^n A^(n), relative to the sum of TD errors",
+            ("lambda", "ratio", "largest residual"),
+            [(lam, *ratio) for lam, ratio in zip(WEIGHTS, results.ratios, strict=True)],
         ),
     ]
 
 
-def draw(it: Measured) -> Figure:
-    """Left: the equivalence. Right: the soft policy gradient. Both over the temperature."""
+def draw(results: SoftEquivalenceResults) -> Figure:
+    """Figure over the temperature. Left: the equivalence. Right: the soft policy gradient."""
     figure, (left, right) = panels(
         ("temperature alpha", "error of the decomposition"), ("temperature alpha", "error of the soft policy gradient")
     )
-    medians(left, it.sides, (0, 1, 4), ("D_KL(s) in Delta", "own KL in Delta", "alpha on value term"))
-    left.plot(TEMPERATURES, np.median(it.sides[..., 3], 1), ":", color="#23272f", linewidth=1.5, label="alpha² grad D_KL")
-    medians(right, it.slopes, (0, 1, 2), ("KL beside A", "KL inside A", "both"))
+    medians(left, results.sides, (0, 1, 4), ("D_KL(s) in Delta", "log-ratio in Delta", "alpha on value term"))
+    left.plot(TEMPERATURES, np.median(results.sides[..., 3], 1), ":", color="#23272f", linewidth=1.5, label="alpha² grad D_KL")
+    medians(right, results.slopes, (0, 1, 2), ("KL beside A", "KL inside A", "both"))
     for ax in (left, right):
         ax.set_ylim(1e-18, 1e11)
         legend(ax)
@@ -124,34 +125,34 @@ def draw(it: Measured) -> Figure:
 
 
 def medians(ax: object, errors: Array, columns: Sequence[int], names: Sequence[str]) -> None:
-    """Medians over the seeds, one line a column."""
+    """Plot medians over the seeds, one line per column."""
     for i, (column, name) in enumerate(zip(columns, names, strict=True)):
         style = "o--" if i == 1 else "o-"
         ax.loglog(TEMPERATURES, np.median(errors[..., column], 1), style, markersize=4, color=color(i), label=name)  # type: ignore[attr-defined]
 
 
-# --------------------------------------------------------------------------------------------------------------- the equivalence
+# -------------------------------------------------------------------------------------------------------------- the equivalence
 def equivalence(seed: int, alpha: float) -> tuple[float, ...]:
-    """Greatest entries over two priors and targets of one and three steps.
+    """Largest entries over two priors and targets of one and three steps.
 
     Returns:
-        The error of the decomposition, that with the action's own KL, what that error differs from alpha^2 grad D_KL by, that term, and
-        the error with alpha on the value term too (a mistake in print).
+        Error of the decomposition, error with the action's log-ratio in Delta, difference of that error to alpha^2 grad D_KL, that term,
+        and the error with alpha also on the value term (a misprint).
     """
     mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
-    found = []
+    results = []
     for prior in (uniform_policy(mdp), random_policy(mdp, rng)):
         for steps in (1, 3):
             t = terms(mdp, prior, alpha, steps, seed)
-            right, double = -t.score + t.divergence - t.value, -t.own + t.divergence - t.value
+            correct, double = -t.score + t.divergence - t.value, -t.score_log_ratio + t.divergence - t.value
             spurious = -t.score + t.divergence - alpha * t.value
-            errors = (right - t.squared, double - t.squared, double - t.squared - t.divergence, t.divergence, spurious - t.squared)
-            found.append([float(np.abs(error).max()) for error in errors])
-    return tuple(np.max(found, 0).tolist())
+            errors = (correct - t.squared, double - t.squared, double - t.squared - t.divergence, t.divergence, spurious - t.squared)
+            results.append([float(np.abs(error).max()) for error in errors])
+    return tuple(np.max(results, 0).tolist())
 
 
 def terms(mdp: MDP, prior: Array, alpha: float, steps: int, seed: int) -> Terms:
-    """All five with a network of shared parameters, so that no state has its own; sums over actions and states are exact."""
+    """All five gradients for a network whose parameters are shared between states; sums over actions and states are exact."""
     rng = torch.Generator().manual_seed(seed)
     features, first, second = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((mdp.S, 4), (4, 6), (6, mdp.A)))
     parameters = [first.requires_grad_(), second.requires_grad_()]
@@ -163,12 +164,12 @@ def terms(mdp: MDP, prior: Array, alpha: float, steps: int, seed: int) -> Terms:
     pi = log_pi.exp().detach()
     divergence = (log_pi.exp() * ratio).sum(1, keepdim=True)
     y = torch.as_tensor(target(mdp, pi.numpy(), q.detach().numpy(), prior, alpha, steps))
-    weight = torch.as_tensor(discounted(mdp, pi.numpy()))[:, None] * pi  # [S, A], frozen as the actor's are
-    delta, own = ((y - alpha * x - v).detach() for x in (divergence, ratio))
+    weight = torch.as_tensor(discounted(mdp, pi.numpy()))[:, None] * pi  # [S, A], without gradient
+    delta, delta_log_ratio = ((y - alpha * x - v).detach() for x in (divergence, ratio))
     sums = (
         (weight * 0.5 * (q - y).square()).sum(),
         alpha * (weight * delta * log_pi).sum(),
-        alpha * (weight * own * log_pi).sum(),
+        alpha * (weight * delta_log_ratio * log_pi).sum(),
         alpha**2 * (weight * divergence).sum(),
         (weight * delta * v).sum(),
     )
@@ -176,25 +177,25 @@ def terms(mdp: MDP, prior: Array, alpha: float, steps: int, seed: int) -> Terms:
 
 
 def target(mdp: MDP, pi: Array, q: Array, prior: Array, alpha: float, steps: int) -> Array:
-    """The soft n-step target [S, A], its expectation: n backups of the table under the frozen policy."""
+    """Expected soft n-step target [S, A]: n backups of the table under the fixed policy."""
     for _ in range(steps):
         q = kl_bellman_q(mdp, pi, q, prior, alpha)
     return q
 
 
 def gradient(x: Tensor, parameters: Sequence[Tensor]) -> Array:
-    """D x / d parameters, flat."""
+    """Gradient dx / d parameters as a flat vector."""
     parts = torch.autograd.grad(x, parameters, retain_graph=True)
     return np.asarray(torch.cat([part.flatten() for part in parts]).numpy())
 
 
-# ---------------------------------------------------------------------------------------------------------- soft policy gradient
+# --------------------------------------------------------------------------------------------------------- soft policy gradient
 def soft_gradient(seed: int, alpha: float) -> tuple[float, ...]:
-    """Greatest entries, with a tabular softmax and a random prior.
+    """Largest entries, with a tabular softmax and a random prior.
 
     Returns:
-        Distance to finite differences with the KL beside the advantage, inside it, and both; what the last differs from
-        alpha E[grad D_KL] / (1 - gamma) by; the slope itself.
+        Distances to finite differences with the KL beside the advantage, inside it, and both; difference of the last to
+        alpha E[grad D_KL] / (1 - gamma); the gradient itself.
     """
     mdp, rng = garnet(8, 3, 3, seed=seed), np.random.default_rng(seed)
     prior, theta = random_policy(mdp, rng), rng.normal(size=(8, 3))
@@ -204,23 +205,23 @@ def soft_gradient(seed: int, alpha: float) -> tuple[float, ...]:
         return float(mdp.mu0 @ value_of(mdp, pi, -alpha * kl(pi, prior)))
 
     slope = finite_differences(objective, theta)
-    beside, inside, both, twice = soft_policy_gradients(mdp, softmax(theta), prior, alpha)
-    errors = (beside - slope, inside - slope, both - slope, both - beside - twice, slope)
+    beside, inside, both, excess = soft_policy_gradients(mdp, softmax(theta), prior, alpha)
+    errors = (beside - slope, inside - slope, both - slope, both - beside - excess, slope)
     return tuple(float(np.abs(error).max()) for error in errors)
 
 
 def soft_policy_gradients(mdp: MDP, pi: Array, prior: Array, alpha: float) -> tuple[Array, Array, Array, Array]:
-    """E[A grad log pi] - alpha grad D_KL; E[(A - alpha log(pi / pi0)) grad log pi]; the wrong sum of both; its excess. All [S, A].
+    """E[A grad log pi] - alpha grad D_KL; E[(A - alpha log(pi / pi0)) grad log pi]; the incorrect sum of both; its excess. All [S, A].
 
-    A = Q - V, and Q does not contain the KL of its own step. The expected KL-GAE without the add-back is A - alpha log(pi / pi0) for
-    every lambda if V is exact.
+    A = Q - V, and Q excludes the KL of the current step. The expected KL-GAE that includes it is A - alpha log(pi / pi0) for every
+    lambda if V is exact.
     """
     q, ratio, divergence = kl_q_of(mdp, pi, prior, alpha), np.log(pi / prior), kl(pi, prior)[:, None]
     advantage = q - (expectation(pi, q)[:, None] - alpha * divergence)
     scale = discounted(mdp, pi)[:, None] / (1 - mdp.gamma)
 
     def score(weight: Array) -> Array:
-        """E[weight grad log pi] of a softmax table."""
+        """Gradient E[weight grad log pi] of a softmax table."""
         return np.asarray(scale * pi * (weight - expectation(pi, weight)[:, None]))
 
     pull = alpha * score(ratio)  # alpha grad D_KL
@@ -228,20 +229,20 @@ def soft_policy_gradients(mdp: MDP, pi: Array, prior: Array, alpha: float) -> tu
     return score(advantage) - pull, inside, inside - pull, -pull
 
 
-# ------------------------------------------------------------------------------------------------------------ the sum from n = 0
+# ----------------------------------------------------------------------------------------------------------- the sum from n = 0
 def weight_of_the_sum_from_zero(seed: int, lam: float, steps: int = 40, alpha: float = 0.7, gamma: float = 0.9) -> tuple[float, float]:
-    """(1 - lambda) sum_{n>=0} lambda^n A^(n) with A^(0) = alpha KL_t, less alpha KL_t, over the sum of deltas: (ratio, greatest rest)."""
+    """(1 - lambda) sum_{n>=0} lambda^n A^(n) - alpha KL_t, A^(0) = alpha KL_t, relative to the sum of deltas: (ratio, largest residual)."""
     rng = torch.Generator().manual_seed(seed)
     reward, divergence, value, after = torch.randn(4, steps, 8, generator=rng, dtype=torch.float64)
     divergence = divergence.abs()
     discount, ended = torch.ones_like(reward), torch.zeros_like(reward, dtype=torch.bool)
     next_value = torch.cat([value[1:], after[-1:]])
-    own = alpha * divergence
-    mixture, left = (1 - lam) * own, 1 - (1 - lam)
+    current_kl = alpha * divergence
+    mixture, remaining = (1 - lam) * current_kl, 1 - (1 - lam)
     for n in range(1, steps + 1):
-        weight = left if n == steps else (1 - lam) * lam**n  # no estimate is longer than the trajectory
+        weight = remaining if n == steps else (1 - lam) * lam**n  # no estimate is longer than the trajectory
         mixture = mixture + weight * (kl_n_step_return(reward, divergence, discount, ended, next_value, gamma, n, alpha) - value)
-        left -= weight
-    deltas = kl_gae(reward, divergence, discount, ended, value, next_value, gamma, lam, alpha) - own
-    ratio = ((mixture - own) * deltas).sum() / deltas.square().sum()
-    return float(ratio), float((mixture - own - lam * deltas).abs().max())
+        remaining -= weight
+    deltas = kl_gae(reward, divergence, discount, ended, value, next_value, gamma, lam, alpha) - current_kl
+    ratio = ((mixture - current_kl) * deltas).sum() / deltas.square().sum()
+    return float(ratio), float((mixture - current_kl - lam * deltas).abs().max())

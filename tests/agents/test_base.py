@@ -1,4 +1,4 @@
-"""What all agents share: one step of an optimizer, the critics' loss, and the contract, on every agent there is."""
+"""What all agents share: one step of an optimizer, the critics' loss, and the contract, on every agent."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from mbkit import recipes, registry  # noqa: F401  # agents register when recipe
 from mbkit.accelerate import accelerated
 from mbkit.agents.base import LearningAgent, descend, regression_loss
 from mbkit.errors import UserError
+from mbkit.networks.optimizers import FusedAdam
 from mbkit.testing import check_agent, experience
 from mbkit.types import EnvSpec, Targets
 
@@ -16,16 +17,16 @@ LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubcl
 NAMES = [e.name for e in LEARNERS]
 
 
-def test_all_are_here():
+def test_agents_registry_has_all_families():
     assert {"sac", "td3", "ddpg", "dpg", "naf", "dqn", "double_dqn", "ppo"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
-def test_contract(entry):
+def test_agents_with_defaults_keep_the_contract(entry):
     check_agent(lambda spec: entry.target(spec, entry.config()))
 
 
-def somewhere(entry, device) -> tuple[LearningAgent, EnvSpec]:
+def made_for(entry, device) -> tuple[LearningAgent, EnvSpec]:
     """The agent with its default settings, for continuous actions if it has them."""
     try:
         return entry.target(spec := WIDE._replace(device=device), entry.config()), spec
@@ -34,14 +35,14 @@ def somewhere(entry, device) -> tuple[LearningAgent, EnvSpec]:
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "dpg", "naf"])
-def test_discrete_actions_are_refused(name):
+def test_needs_continuous_discrete_actions_are_refused(name):
     entry = registry.agents[name]
     with pytest.raises(UserError, match=rf"{name} needs continuous actions.* 2 discrete"):
         entry.target(WIDE._replace(discrete=True), entry.config())
 
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn"])
-def test_continuous_actions_are_refused(name):
+def test_needs_discrete_continuous_actions_are_refused(name):
     entry = registry.agents[name]
     with pytest.raises(UserError, match=rf"{name} needs discrete actions.* of 2 dimensions"):
         entry.target(WIDE, entry.config())
@@ -49,12 +50,12 @@ def test_continuous_actions_are_refused(name):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
-def test_a_captured_cycle_is_the_eager_one(entry):
+def test_update_captured_cycle_equals_the_eager_one(entry):
     """Two captured cycles against the same updates without a graph."""
     results = []
     for mode in ("eager", "cudagraph"):
         torch.manual_seed(0)
-        agent, spec = somewhere(entry, torch.device("cuda"))
+        agent, spec = made_for(entry, torch.device("cuda"))
         batches = [type(b)(*(x.cuda() for x in b)) for b in (experience(agent, spec, seed) for seed in range(2))]
         run = accelerated(lambda batch: tuple([agent.update(batch) for _ in range(agent.cycle)][-1].values()), mode, spec.device, agent)  # noqa: B023
         torch.manual_seed(1)
@@ -62,9 +63,9 @@ def test_a_captured_cycle_is_the_eager_one(entry):
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
 
 
-def test_descend_touches_its_own_parameters_only():
+def test_descend_moves_only_the_optimizer_s_parameters():
     mine, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.SGD([mine], lr=0.1)
+    optimizer = FusedAdam([mine], lr=0.1)  # whose first step is lr times the sign of the gradient
     loss = descend(optimizer, (mine * other).sum())
     torch.testing.assert_close(mine.data, torch.full((2,), 0.9))
     assert other.grad is None
@@ -72,7 +73,7 @@ def test_descend_touches_its_own_parameters_only():
     assert not loss.requires_grad
 
 
-def test_regression_loss_sums_over_critics_and_averages_rows():
+def test_regression_loss_by_hand_sums_over_critics_and_averages_rows():
     q, target = torch.tensor([[1.0, 2.0], [0.0, 4.0]]), torch.tensor([0.0, 1.0])
     y = Targets(torch.zeros(2, 1), torch.zeros(2, 1), target, torch.tensor([1.0, 0.5]))
     expected = 0.5 * ((1 * 1 + 0.5 * 1) / 2 + (0 + 0.5 * 9) / 2)

@@ -1,4 +1,4 @@
-"""Priors: densities against torch.distributions, mixtures, policies that learned before, and every way in which one can be wrong."""
+"""Priors: densities against torch.distributions, mixtures, policies of trained agents, and wrong ones."""
 
 import math
 
@@ -19,7 +19,7 @@ from mbkit.networks.policy import TanhGaussian
 from mbkit.types import EnvSpec
 
 BOX = EnvSpec(3, 2, torch.device("cpu"))
-CHOICE = EnvSpec(3, 4, torch.device("cpu"), discrete=True)
+DISCRETE = EnvSpec(3, 4, torch.device("cpu"), discrete=True)
 OWN = """
 import torch
 def leaning(obs):
@@ -58,26 +58,26 @@ def own_module(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_uniform_priors_integrate_to_one():
+def test_uniform_density_integrates_to_one():
     obs = torch.randn(5, 3)
     torch.testing.assert_close(Uniform(4).log_probs(obs).exp().sum(-1), torch.ones(5))
     torch.testing.assert_close(Uniform(2).log_prob(obs, torch.zeros(5, 2)).exp() * 2**2, torch.ones(5))
 
 
-def test_a_squashed_policy_has_the_density_of_torch():
+def test_squashed_density_equals_torch_s():
     torch.manual_seed(0)
     policy, obs = TanhGaussian(3, 2, (16,)).double(), torch.randn(200, 3, dtype=torch.float64)
     mean, log_std = policy(obs)
     oracle = TransformedDistribution(Independent(Normal(mean, log_std.exp()), 1), [TanhTransform()])
-    action, own = policy.rsample(obs)
+    action, log_prob = policy.rsample(obs)
     prior = Squashed(policy)
     torch.testing.assert_close(prior.log_prob(obs, action), oracle.log_prob(action), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(prior.log_prob(obs, action), own, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(prior.log_prob(obs, action), log_prob, atol=1e-6, rtol=1e-6)
     corner = torch.full((200, 2), 1.0, dtype=torch.float64).clamp(-INSIDE, INSIDE)
     assert prior.log_prob(obs, corner).isfinite().all()
 
 
-def test_a_squashed_policy_is_held_fixed():
+def test_squashed_is_a_fixed_copy():
     policy = TanhGaussian(3, 2, (16,))
     prior, obs, action = Squashed(policy), torch.randn(8, 3), torch.rand(8, 2)
     before = prior.log_prob(obs, action)
@@ -88,67 +88,67 @@ def test_a_squashed_policy_is_held_fixed():
     assert all(p.requires_grad for p in policy.parameters())
 
 
-def test_functions_of_the_user():
+def test_make_prior_of_user_functions_returns_their_values_and_gradients():
     obs = torch.randn(8, 3)
-    assert make_prior(PriorConfig("own_priors:leaning"), CHOICE).log_probs(obs)[:, 2].equal(own_leaning(obs)[:, 2])
+    assert make_prior(PriorConfig("own_priors:leaning"), DISCRETE).log_probs(obs)[:, 2].equal(leaning(obs)[:, 2])
     action = torch.rand(8, 2, requires_grad=True)
-    found = make_prior(PriorConfig("own_priors:bell"), BOX).log_prob(obs, action)
-    (gradient,) = torch.autograd.grad(found.sum(), action)
+    log_pi0 = make_prior(PriorConfig("own_priors:bell"), BOX).log_prob(obs, action)
+    (gradient,) = torch.autograd.grad(log_pi0.sum(), action)
     torch.testing.assert_close(gradient, -2 * (action - 0.1 * obs[:, :2]))  # a policy can climb it
 
 
-def own_leaning(obs: Tensor) -> Tensor:
+def leaning(obs: Tensor) -> Tensor:
     return torch.stack((obs[:, 0], 0 * obs[:, 0], -obs[:, 0], obs[:, 1]), 1).log_softmax(-1)
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_mixed_with_the_uniform_one(share):
+def test_prior_uniform_mixes_in_its_share(share):
     obs, action = torch.randn(8, 3), torch.rand(8, 2)
-    mixed, pure = (make_prior(PriorConfig("own_priors:leaning", s), CHOICE).log_probs(obs) for s in (share, 0.0))
+    mixed, pure = (make_prior(PriorConfig("own_priors:leaning", s), DISCRETE).log_probs(obs) for s in (share, 0.0))
     torch.testing.assert_close(mixed.exp(), (1 - share) * pure.exp() + share / 4)
     mixed, pure = (make_prior(PriorConfig("own_priors:bell", s), BOX).log_prob(obs, action) for s in (share, 0.0))
     torch.testing.assert_close(mixed.exp(), (1 - share) * pure.exp() + share / 4)
-    assert (mixed >= math.log(share / 4) - 1e-6).all()  # no action is ruled out
+    assert (mixed >= math.log(share / 4) - 1e-6).all()  # no action is excluded
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "words"),
+    ("name", "spec", "message"),
     [
-        ("wide", CHOICE, r"expected log-probabilities of shape \[64, 4\], got torch.float32 \[64, 3\]"),
-        ("unnormalised", CHOICE, r"sum to 1, got a sum of 4"),
-        ("forbidding", CHOICE, r"finite at all choices.* in 64 of 64 rows"),
-        ("nothing", CHOICE, r"AttributeError: 'NoneType'"),
+        ("wide", DISCRETE, r"expected log-probabilities of shape \[64, 4\], got torch.float32 \[64, 3\]"),
+        ("unnormalised", DISCRETE, r"sum to 1, got a sum of 4"),
+        ("forbidding", DISCRETE, r"finite at all actions.* in 64 of 64 rows"),
+        ("nothing", DISCRETE, r"AttributeError: 'NoneType'"),
         ("half", BOX, r"finite at all points of the box.* support .* of 64 rows"),
         ("edgy", BOX, r"finite at all points of the box.* in 16 of 64 rows"),
         ("column", BOX, r"obs \[64, 3\], action \[64, 2\]: expected log-densities of shape \[64\], got torch.float32 \[64, 1\]"),
         ("broken", BOX, r"got ValueError: no luck"),
-        ("array", CHOICE, r"as a torch.Tensor, got a numpy.ndarray"),
+        ("array", DISCRETE, r"as a torch.Tensor, got a numpy.ndarray"),
         ("cut_off", BOX, r"differentiable in the action, got no gradient"),
         ("limit", BOX, r"is a int; expected a function$"),
         ("absent", BOX, r"has no 'absent'"),
     ],
 )
-def test_wrong_priors_are_named(name, spec, words):
-    with pytest.raises(UserError, match=rf"own_priors:{name}.*{words}|{words}") as caught:
+def test_check_prior_wrong_functions_are_named(name, spec, message):
+    with pytest.raises(UserError, match=rf"own_priors:{name}.*{message}|{message}") as caught:
         make_prior(PriorConfig(f"own_priors:{name}"), spec)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
 
-def test_a_constant_density_needs_no_gradient():
+def test_check_prior_constant_density_needs_no_gradient():
     assert make_prior(PriorConfig("own_priors:level"), BOX).log_prob(torch.zeros(2, 3), torch.zeros(2, 2)).tolist() == [-1.0, -1.0]
 
 
-def test_a_name_that_is_nothing_is_refused():
+def test_make_prior_unknown_name_is_refused():
     with pytest.raises(UserError, match=r"agent.prior=unifrom: expected uniform, module:function, or the directory of a run"):
         make_prior(PriorConfig("unifrom"), BOX)
 
 
-def test_an_object_must_have_probabilities():
+def test_make_prior_object_without_probabilities_is_refused():
     with pytest.raises(UserError, match=r"expected a policy with log_prob\(obs, action\), came a Linear"):
         make_prior(PriorConfig(), BOX, nn.Linear(3, 2))
     with pytest.raises(UserError, match=r"log_probs\(obs\), came a Squashed"):
-        make_prior(PriorConfig(), CHOICE, TanhGaussian(3, 4, (8,)))
+        make_prior(PriorConfig(), DISCRETE, TanhGaussian(3, 4, (8,)))
 
 
 class Plain:
@@ -158,11 +158,13 @@ class Plain:
         return obs.new_tensor([0.1, 0.2, 0.3, 0.4]).log().expand(len(obs), 4)
 
 
-def test_any_object_with_the_method_is_a_policy():
-    assert make_prior(PriorConfig(), CHOICE, Plain()).log_probs(torch.zeros(2, 3)).exp()[1].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+def test_make_prior_accepts_any_object_with_log_probs():
+    assert make_prior(PriorConfig(), DISCRETE, Plain()).log_probs(torch.zeros(2, 3)).exp()[1].tolist() == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4]
+    )
 
 
-def test_making_one_spends_no_random_numbers():
+def test_make_prior_spends_no_random_numbers():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     make_prior(PriorConfig("own_priors:bell", 0.1), BOX)
@@ -172,13 +174,13 @@ def test_making_one_spends_no_random_numbers():
 @pytest.mark.parametrize(
     ("build", "spec"),
     [
-        (lambda spec: SoftQ(spec, SoftQConfig(temperature=0.2)), CHOICE),
-        (lambda spec: SoftQ(spec, SoftQConfig(form="pgq", prior="own_priors:leaning")), CHOICE),
-        (lambda spec: SACDiscrete(spec, SACDiscreteConfig(hidden=(8,))), CHOICE),
-        (lambda spec: PPO(spec, PPOConfig(hidden=(8,), normalize_obs=True)), CHOICE),
+        (lambda spec: SoftQ(spec, SoftQConfig(temperature=0.2)), DISCRETE),
+        (lambda spec: SoftQ(spec, SoftQConfig(parameterization="pgq", prior="own_priors:leaning")), DISCRETE),
+        (lambda spec: SACDiscrete(spec, SACDiscreteConfig(hidden=(8,))), DISCRETE),
+        (lambda spec: PPO(spec, PPOConfig(hidden=(8,), normalize_obs=True)), DISCRETE),
     ],
 )
-def test_what_a_learned_agent_would_do(build, spec):
+def test_policy_of_discrete_agent_has_the_frequencies_of_its_actions(build, spec):
     """Frequencies of its exploring actions are the probabilities of the prior."""
     torch.manual_seed(0)
     agent = build(spec)
@@ -186,24 +188,24 @@ def test_what_a_learned_agent_would_do(build, spec):
         for p in agent.parameters():
             p.mul_(1.5)
     prior, obs = policy_of(agent, discrete=True), torch.randn(1, 3)
-    seen = torch.bincount(agent.sample(obs.expand(20_000, 3)), minlength=4) / 20_000
-    torch.testing.assert_close(seen, make_prior(PriorConfig(), spec, prior).log_probs(obs)[0].exp(), atol=0.02, rtol=0)
+    frequencies = torch.bincount(agent.sample(obs.expand(20_000, 3)), minlength=4) / 20_000
+    torch.testing.assert_close(frequencies, make_prior(PriorConfig(), spec, prior).log_probs(obs)[0].exp(), atol=0.02, rtol=0)
     assert not any(p.requires_grad for p in prior.parameters())
 
 
-def test_a_squashed_actor_is_taken_over():
+def test_policy_of_sac_has_its_density():
     agent = SAC(BOX, SACConfig(hidden=(8,)))
     obs, (action, expected) = torch.randn(4, 3), agent.policy.rsample(torch.zeros(4, 3))
     torch.testing.assert_close(policy_of(agent, discrete=False).log_prob(0 * obs, action), expected.detach(), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("build", "spec", "words"),
+    ("build", "spec", "message"),
     [
-        (lambda spec: DQN(spec, DQNConfig()), CHOICE, "needs choice probabilities .* came a run of DQN"),
+        (lambda spec: DQN(spec, DQNConfig()), DISCRETE, "needs probabilities of discrete actions .* came a run of DQN"),
         (lambda spec: PPO(spec, PPOConfig()), BOX, "needs a squashed Gaussian .* came a run of PPO"),
     ],
 )
-def test_agents_without_probabilities_are_refused(build, spec, words):
-    with pytest.raises(UserError, match=words):
+def test_policy_of_agents_without_probabilities_is_refused(build, spec, message):
+    with pytest.raises(UserError, match=message):
         policy_of(build(spec), spec.discrete)

@@ -1,6 +1,5 @@
-"""The command line: what it prints, its exit statuses, one sentence per mistake."""
+"""How the command line ends: a mistake with status 2 and one line on stderr, an interrupted run with 130."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,60 +7,28 @@ import sys
 import time
 
 import pytest
+from pets_runs import TINY
 from typer.testing import CliRunner
 
+import mbkit
 from mbkit import cli
-
-TINY = (
-    "threads=1", "eval.episodes=2", "eval.video=false", "loop.warmup_steps=30", "agent.horizon=4", "agent.particles=3",
-    "planner.candidates=12", "planner.elites=3", "planner.iterations=2", "dynamics.members=3", "dynamics.elites=3",
-    "dynamics.hidden=[16]", "dynamics.max_epochs=3", "env_kwargs.max_episode_steps=25",
-)  # fmt: skip
+from mbkit.loops.interrupt import Interrupted
 
 
-def call(*words: str) -> str:
-    result = CliRunner().invoke(cli.app, list(words))
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def mbkit(*words: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "mbkit", *words], capture_output=True, text=True, timeout=120, **options)
-
-
-def test_train_evaluate_resume_report(tmp_path):
-    directory = str(tmp_path / "run")
-    said = call("train", "pets", *TINY, "steps=60", f"run_dir={directory}")
-    assert "return" in said
-    assert f"report: {directory}/report.html" in said
-    assert (tmp_path / "run/report.html").stat().st_size > 10_000
-    score = json.loads(call("evaluate", directory, "--episodes", "3", "--json"))
-    assert len(score["returns"]) == 3
-    assert "after 80 steps" in call("resume", directory, "steps=80")
-    assert call("report", directory, "--out", str(tmp_path / "page.html")).strip() == str(tmp_path / "page.html")
+def main_with(monkeypatch, *arguments: str) -> int:
+    """The exit status of `mbkit` called with these arguments in this process."""
+    monkeypatch.setattr(sys, "argv", ["mbkit", *arguments])
+    with pytest.raises(SystemExit) as status:
+        cli.main()
+    return status.value.code
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("planners", "icem"), ("dynamics", "mujoco"), ("recipes", "pets"), ("envs", "HalfCheetah-v5"), ("envs", "reacher")]
-)
-def test_list(what, name):
-    assert name in call("list", what)
-
-
-def test_config_shows_value_range_and_meaning():
-    said = call("config", "pets", "planner.elites=7")
-    line = next(line for line in said.splitlines() if line.startswith("planner.elites"))
-    assert "7" in line
-    assert ">= 1" in line
-    assert "best candidates" in line
-    assert "steps: 77" in call("config", "pets", "steps=77", "--yaml")
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["train", "pots"], "unknown algorithm 'pots'; did you mean 'pets'?"),
         (["train", "pets", "planner.elitess=3"], "unknown option planner.elitess; did you mean 'planner.elites'?"),
+        (["train", "pets", "loop.n_step=3"], "loop.n_step has no meaning for pets, which plans with a model; of loop.* these have one:"),
         (["train", "pets", "dynamics.lr=00143"], "leading zero"),
         (["train", "pets", "steps=-1"], "out of range"),
         (["trian"], "No such command 'trian'"),
@@ -73,18 +40,50 @@ def test_config_shows_value_range_and_meaning():
         (["report", "/nowhere"], "/nowhere"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_status_2(words, sentence, tmp_path):
-    result = mbkit(*words, cwd=tmp_path)
-    assert result.returncode == 2
-    assert sentence in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_main_mistake_is_one_line_on_stderr_and_status_2(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main_with(monkeypatch, *arguments) == 2
+    written = capsys.readouterr()
+    assert sentence in written.err
+    assert len(written.err.strip().splitlines()) == 1
+    assert written.out == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_run_ends_with_130_and_goes_on(tmp_path):
+def test_main_interrupted_run_is_status_130(monkeypatch, capsys):
+    def stopped(algo, *arguments):
+        raise Interrupted("stopped by SIGINT")
+
+    monkeypatch.setattr("mbkit.run.train", stopped)
+    assert main_with(monkeypatch, "train", "pets") == 130
+    assert capsys.readouterr().err == "mbkit: stopped by SIGINT\n"
+
+
+def test_main_crash_keeps_its_trace(monkeypatch):
+    def broken(algo, *arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("mbkit.run.train", broken)
+    monkeypatch.setattr(sys, "argv", ["mbkit", "train", "pets"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_root_version_is_the_packages():
+    assert CliRunner().invoke(cli.app, ["--version"]).output.strip() == mbkit.__version__
+
+
+def test_module_mistake_ends_as_the_command_does(tmp_path):
+    mistake = subprocess.run([sys.executable, "-m", "mbkit", "train", "pots"], capture_output=True, text=True, cwd=tmp_path)
+    assert mistake.returncode == 2
+    assert mistake.stderr.startswith("mbkit: unknown algorithm 'pots'")
+    assert mistake.stdout == ""
+
+
+def test_module_interrupted_run_ends_with_130_and_can_be_resumed(tmp_path):
     directory = tmp_path / "run"
-    words = [sys.executable, "-m", "mbkit", "train", "pets", *TINY, "steps=100000", f"run_dir={directory}", "checkpoint.every=20"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "mbkit", "train", "pets", *TINY, "steps=100000", f"run_dir={directory}", "checkpoint.every=20"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(directory.glob("checkpoint/*.pt")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -93,4 +92,5 @@ def test_an_interrupted_run_ends_with_130_and_goes_on(tmp_path):
     assert process.returncode == 130
     assert "mbkit resume" in stderr
     step = max(int(path.stem.removeprefix("step-")) for path in directory.glob("checkpoint/*.pt"))
-    assert f"after {step + 10} steps" in call("resume", str(directory), f"steps={step + 10}")
+    resumed = CliRunner().invoke(cli.app, ["resume", str(directory), f"steps={step + 10}"])
+    assert f"after {step + 10} steps" in resumed.output

@@ -1,5 +1,6 @@
 """Composition of experiments: layers, ranges, and a sentence for every mistake."""
 
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbkit import registry
-from mbkit.config import compose, from_dict, to_yaml
+from mbkit.config import PlanLoop, compose, from_dict, reading, to_yaml
 from mbkit.config.describe import describe
 from mbkit.errors import UserError
 from mbkit.fields import between, positive
@@ -19,14 +20,14 @@ from mbkit.fields import between, positive
 class ToyAgent:
     """An agent group."""
 
-    horizon: int = positive(25)  # steps looked ahead
+    horizon: int = positive(25)  # planning horizon, steps
 
 
 @dataclass(frozen=True)
 class Model:
     """A dynamics group."""
 
-    lr: float = positive(0.1)  # Adam step size
+    lr: float = positive(0.1)  # Adam learning rate
     hidden: tuple[int, ...] = (2, 2)  # width of each layer
     ratio: float = between(0.5, 0, 1)
 
@@ -35,30 +36,31 @@ class Model:
 class Search:
     """A planner group."""
 
-    sigma: float = positive(0.5)  # spread
+    sigma: float = positive(0.5)  # search width
 
 
 @pytest.fixture(autouse=True)
 def toy(tmp_path, monkeypatch):
     """A registry with one algorithm of its own and a folder of presets."""
-    for kind in ("recipes", "dynamics", "planners"):
-        monkeypatch.setattr(getattr(registry, kind), "_entries", dict(getattr(registry, kind)._entries))
+    for kind in (registry.recipes, registry.dynamics, registry.planners):
+        list(kind)  # the built-in parts register
+        monkeypatch.setattr(kind, "_entries", dict(kind._entries))
     registry.dynamics.register("toymodel", Model)(Model)
     registry.planners.register("toysearch", Search)(Search)
     registry.planners.register("othersearch", Model)(Model)
-    registry.recipes.register(
-        "toy", ToyAgent, env="cartpole", steps=300, planner={"name": "toysearch"}, dynamics={"name": "toymodel", "lr": 1}
-    )(lambda: None)
+    defaults = {"env": "cartpole", "steps": 300, "planner": {"name": "toysearch"}, "dynamics": {"name": "toymodel", "lr": 1}}
+    registry.recipes.register("toy", ToyAgent, loop=PlanLoop, defaults=defaults)(lambda: None)
     presets = tmp_path / "toy"
     presets.mkdir()
     (presets / "cartpole.yaml").write_text("steps: 400\nplanner: {sigma: 2}\n")
     (presets / "cartpole.long.yaml").write_text("steps: 4000\n")
     (presets / "octal.yaml").write_text("dynamics:\n  lr: 00143\n")
     (presets / "broken.yaml").write_text("dynamics: [lr: 1\n")
-    monkeypatch.setattr(sys.modules["mbkit.config.compose"], "config_root", lambda: tmp_path)
+    (tmp_path / "mine.yaml").write_text("steps: 700\nplanner: {sigma: 9}\n")
+    monkeypatch.setattr(reading, "config_root", lambda: tmp_path)
 
 
-def test_layers_go_defaults_preset_words():
+def test_compose_layers_go_defaults_preset_options():
     experiment = compose("toy", ["planner.sigma=3", "dynamics.hidden=[8, 9]"])
     assert (experiment.steps, experiment.env) == (400, "cartpole")  # the preset beats the recipe
     assert experiment.planner.config.sigma == 3  # the word beats the preset
@@ -66,20 +68,31 @@ def test_layers_go_defaults_preset_words():
     assert compose("toy", ["preset=long"]).steps == 4000
 
 
-def test_swapping_a_part_forgets_the_old_parts_fields():
+def test_compose_another_part_forgets_the_options_of_the_old_one():
     experiment = compose("toy", ["planner=othersearch", "planner.lr=7"])
     assert experiment.planner.name == "othersearch"
     assert experiment.planner.config.lr == 7
 
 
-def test_config_yaml_round_trip():
+def test_compose_a_file_of_the_users_is_a_preset(tmp_path):
+    experiment = compose("toy", [f"preset={tmp_path / 'mine.yaml'}", "planner.sigma=3"])
+    assert (experiment.steps, experiment.planner.config.sigma) == (700, 3)
+
+
+def test_compose_works_from_a_script():
+    """Built-in parts register on first look-up: nothing else need be imported."""
+    code = "from mbkit.config import compose; print(compose('sac').agent.name, compose('pets').planner.name)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "sac icem\n"
+
+
+def test_to_yaml_is_read_back_by_from_dict():
     experiment = compose("toy", ["env_kwargs.depth=2", "dynamics.ratio=0.25", "eval.episodes=3"])
     assert from_dict(yaml.safe_load(to_yaml(experiment))) == experiment
 
 
 @settings(max_examples=25)
 @given(lr=st.floats(1e-30, 1e30), seed=st.integers(0, 2**32 - 1), widths=st.lists(st.integers(1, 999), min_size=1, max_size=4))
-def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
+def test_to_yaml_keeps_any_valid_value(lr, seed, widths):
     experiment = compose("toy", [f"dynamics.lr={lr!r}", f"seed={seed}", f"dynamics.hidden={widths}"])
     assert (experiment.dynamics.config.lr, experiment.seed, experiment.dynamics.config.hidden) == (lr, seed, tuple(widths))
     assert from_dict(yaml.safe_load(to_yaml(experiment))) == experiment
@@ -88,8 +101,9 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["loop.updates_per_step=1e9"], r"loop.updates_per_step=1000000000.0 is out of range: expected in .0, 10000."),
-        (["loop.n_step=1001"], r"loop.n_step=1001 is out of range: expected in .1, 1000."),
+        (["loop.num_envs=0"], r"loop.num_envs=0 is out of range: expected >= 1"),
+        (["loop.numenvs=2"], r"unknown option loop.numenvs; did you mean 'loop.num_envs'"),
+        (["loop.n_step=1"], r"loop.n_step has no meaning for toy, which plans with a model; of loop.\* these have one: buffer_size, fit"),
         (["planner.sigmaa=3"], "unknown option planner.sigmaa; did you mean 'planner.sigma'"),
         (["stepz=3"], "unknown option 'stepz'; did you mean 'steps'"),
         (["planner=toyserch"], "unknown planner 'toyserch'; did you mean 'toysearch'"),
@@ -115,38 +129,39 @@ def test_any_valid_value_survives_the_round_trip(lr, seed, widths):
         (["env=octal"], "octal.yaml: 00143 has a leading zero"),
         (["env=broken"], "broken.yaml is not valid YAML"),
         (["env=3"], "env must be the name of an environment"),
+        (["preset=nowhere.yaml"], "preset=nowhere.yaml: nowhere.yaml cannot be read .No such file"),
     ],
 )
-def test_a_mistake_is_one_sentence(words, sentence):
+def test_compose_a_mistake_is_one_sentence(words, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         compose("toy", words)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_algorithm_names_the_nearest():
+def test_algorithm_unknown_names_the_nearest():
     with pytest.raises(UserError, match="unknown algorithm 'tooy'; did you mean 'toy'"):
         compose("tooy")
 
 
-def test_decimals_are_not_octal():
+def test_compose_decimals_are_not_octal():
     assert compose("toy", ["dynamics.lr=0.05", "seed=0", "dynamics.ratio=1e-03"]).dynamics.config.lr == 0.05
     assert compose("toy", ["run_dir=/my 01 run/007x"]).run_dir == "/my 01 run/007x"
 
 
-def test_whole_floats_are_integers_where_integers_are_meant():
+def test_compose_whole_floats_are_integers_where_integers_are_meant():
     assert compose("toy", ["steps=1e5"]).steps == 100_000
 
 
-def test_every_field_has_a_meaning_and_its_value():
+def test_describe_shows_meaning_value_and_range():
     lines = {d.key: d for d in describe(compose("toy"))}
-    assert lines["planner.sigma"].meaning == "spread"
+    assert lines["planner.sigma"].meaning == "search width"
     assert lines["planner.sigma"].value == 2
     assert lines["dynamics.lr"].limits == "> 0"
     assert lines["eval.every"].meaning.startswith("environment steps")
     assert lines["env"].meaning  # inherited fields keep theirs
 
 
-def test_a_registry_refuses_two_owners_of_a_name():
+def test_register_refuses_two_owners_of_a_name():
     class Other:
         __module__ = "somewhere.else"
 

@@ -6,22 +6,20 @@ import pytest
 import torch
 from systems import CPU, NOISE, SPEC, A, B, linear_gaussian
 
-from mbkit import recipes  # noqa: F401  registers pets
 from mbkit.config import compose
 from mbkit.dynamics.local_linear import LocalLinear, LocalLinearConfig, k_means, local_fits, nearest, outputs, pooled, scattered
-from mbkit.envs import make
+from mbkit.envs import known, make
 from mbkit.errors import UserError
-from mbkit.recipes.parts import make_dynamics
 from mbkit.registry import dynamics
-from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, Transition
+from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, TaskKnowledge, Transition
 
 SMALL = LocalLinearConfig(centres=4)
 FEW = EnvSpec(2, 1, CPU)
 
 
-def model(cfg: LocalLinearConfig = SMALL, spec: EnvSpec = SPEC, data: Transition | None = None, **known) -> LocalLinear:
+def model(cfg: LocalLinearConfig = SMALL, spec: EnvSpec = SPEC, data: Transition | None = None, **knowledge) -> LocalLinear:
     torch.manual_seed(0)
-    out = LocalLinear(spec, cfg, **known)
+    out = LocalLinear(spec, cfg, TaskKnowledge(**knowledge))
     if data is not None:
         out.fit(data)
     return out
@@ -40,7 +38,7 @@ def folded(rows: int) -> Transition:
     return Transition(obs, action, following.sum(1), following, torch.ones(rows))
 
 
-def test_registered_and_fulfils_the_protocols():
+def test_local_linear_is_registered_and_fulfils_the_protocols():
     assert dynamics["local_linear"].target is LocalLinear
     for protocol in (Dynamics, Predictive, Learnable, Stateful):
         assert isinstance(model(), protocol)
@@ -48,7 +46,7 @@ def test_registered_and_fulfils_the_protocols():
 
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize("centres", [1, 8])
-def test_recovers_a_linear_system(centres, delta):
+def test_fit_recovers_a_linear_system(centres, delta):
     data = linear_gaussian(1000, noise=torch.zeros(3))
     data = data._replace(obs=data.obs + 5, next_obs=data.next_obs + 5)  # an offset goes to the intercept
     m = model(LocalLinearConfig(centres=centres, delta=delta), data=data)
@@ -62,7 +60,7 @@ def test_recovers_a_linear_system(centres, delta):
 
 
 @pytest.mark.parametrize("centres", [1, 8])
-def test_recovers_the_noise(centres):
+def test_fit_recovers_the_noise(centres):
     m = model(LocalLinearConfig(centres=centres), data=linear_gaussian(5000))
     truth = torch.cat((NOISE, NOISE.square().sum().sqrt()[None])).square()  # the reward is the sum of x'
     rows = m.predict(torch.randn(1000, 3), torch.zeros(1000, 2))
@@ -74,25 +72,25 @@ def test_recovers_the_noise(centres):
     torch.testing.assert_close(draws.mean(0), p.mean[0, 0, :3], rtol=0, atol=float(5 * NOISE.max() / 20000**0.5))
 
 
-def test_degrees_of_freedom_are_counted():
+def test_local_fits_count_degrees_of_freedom():
     """With 4 features and 12 rows in a lone centre, dividing by the rows would give two thirds of the variance."""
     torch.manual_seed(0)
-    found = []
+    variances = []
     for _ in range(400):
         x, y = torch.randn(12, 3, dtype=torch.float64), torch.randn(12, 1, dtype=torch.float64)
         (fit,) = local_fits(x, y, torch.zeros(12, dtype=torch.int64), 1, 1e-6, [1e-3])
-        found.append(fit.var[0, 0])
-    assert 0.9 < torch.stack(found).mean() < 1.1
+        variances.append(fit.var[0, 0])
+    assert 0.9 < torch.stack(variances).mean() < 1.1
 
 
-def test_a_variance_without_rows_is_its_prior_and_with_many_its_own():
+def test_pooled_is_the_prior_without_rows_and_the_residual_variance_with_many():
     squares, prior = torch.tensor([8.0]), torch.tensor([3.0])
     assert pooled(0 * squares, torch.tensor([0.0]), prior) == prior
     assert pooled(squares, torch.tensor([3.0]), prior) == (8 + 3) / 4
     assert abs(pooled(1e6 * squares, torch.tensor([1e6]), prior) - 8) < 1e-4
 
 
-def test_beats_one_linear_model_where_the_system_is_piecewise_linear():
+def test_local_linear_beats_one_linear_model_where_the_system_is_piecewise_linear():
     torch.manual_seed(1)
     train, test = folded(2000), folded(500)
     clear = test.obs[:, 0].abs() > 0.3  # a centre's region may straddle the kink
@@ -104,7 +102,7 @@ def test_beats_one_linear_model_where_the_system_is_piecewise_linear():
     torch.testing.assert_close(torch.stack(of_obs), torch.tensor([1.0, -0.5]), atol=0.02, rtol=0)
 
 
-def test_limits_of_the_shrinkage():
+def test_shrinkage_limits_are_the_fit_to_all_rows_and_separate_fits():
     """Strong: every centre is the fit to all rows. Weak: least squares of its own rows. A centre without rows is the fit to all, too."""
     torch.manual_seed(0)
     x, y = torch.randn(400, 3, dtype=torch.float64), torch.randn(400, 2, dtype=torch.float64)
@@ -115,8 +113,8 @@ def test_limits_of_the_shrinkage():
     torch.testing.assert_close(strong.coef, common[:, None].expand_as(strong.coef), atol=1e-6, rtol=0)
     torch.testing.assert_close(weak.coef[:, 3], common, atol=1e-6, rtol=0)
     for c in range(3):
-        own = torch.linalg.lstsq(x1[centre == c], y[centre == c]).solution
-        torch.testing.assert_close(weak.coef[:, c], own, atol=1e-6, rtol=0)
+        separate = torch.linalg.lstsq(x1[centre == c], y[centre == c]).solution
+        torch.testing.assert_close(weak.coef[:, c], separate, atol=1e-6, rtol=0)
     torch.testing.assert_close(weak.var[3], (y - x1 @ common).square().sum(0) / 396, rtol=0.01, atol=0)
 
 
@@ -133,7 +131,7 @@ def test_shrinkage_is_that_many_rows_of_the_common_fit():
     torch.testing.assert_close(fit.coef[:, 0], both, atol=1e-6, rtol=0)
 
 
-def test_hold_out_chooses_the_shrinkage():
+def test_fit_chooses_the_shrinkage_by_hold_out():
     """Where all is one noisy line, many centres with few rows each are pulled to it; where there is a kink, they are not."""
 
     def error(shrinkage: tuple[float, ...], spec: EnvSpec, train: Transition, test: Transition) -> torch.Tensor:
@@ -150,13 +148,13 @@ def test_k_means_finds_blobs():
     torch.manual_seed(0)
     truth = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     x = (truth[:, None] + 0.1 * torch.randn(4, 50, 2)).flatten(0, 1)
-    found = k_means(x, 4, 5)
-    assert sorted(nearest(truth, found).tolist()) == [0, 1, 2, 3]
-    assert (found[nearest(truth, found)] - truth).abs().max() < 0.1
-    assert torch.equal(nearest(x, found), torch.cdist(x, found).argmin(1))
+    centres = k_means(x, 4, 5)
+    assert sorted(nearest(truth, centres).tolist()) == [0, 1, 2, 3]
+    assert (centres[nearest(truth, centres)] - truth).abs().max() < 0.1
+    assert torch.equal(nearest(x, centres), torch.cdist(x, centres).argmin(1))
 
 
-def test_centres_of_equal_rows_and_more_centres_than_rows():
+def test_k_means_takes_equal_rows_and_more_centres_than_rows():
     assert scattered(torch.ones(3, 2), 5).tolist() == [[1, 1]] * 5
     assert k_means(torch.ones(3, 2), 5, 3).isfinite().all()
     data = linear_gaussian(3)
@@ -170,7 +168,7 @@ def test_outputs_are_each_rows_own_model():
     torch.testing.assert_close(outputs(x, coef, centre), one_by_one)
 
 
-def test_only_the_window_counts():
+def test_fit_uses_the_window_only():
     old, recent = linear_gaussian(300), linear_gaussian(200)
     both = Transition(*(torch.cat(c) for c in zip(old._replace(next_obs=old.next_obs * 100), recent, strict=True)))
     a, b = model(replace(SMALL, window=200), data=both), model(replace(SMALL, window=200), data=recent)
@@ -178,7 +176,7 @@ def test_only_the_window_counts():
 
 
 @pytest.mark.parametrize("reward", [None, lambda obs, action, next_obs: next_obs[:, 0]])
-def test_shapes(reward):
+def test_predict_and_rollout_shapes(reward):
     m = model(data=linear_gaussian(200), reward=reward)
     obs, actions = torch.randn(7, 3), torch.rand(7, 5, 2)
     p, out = m.predict(obs, actions[:, 0]), m.rollout(m.init(obs), actions)
@@ -187,11 +185,10 @@ def test_shapes(reward):
     assert out.reward.shape == out.terminated.shape == (7, 5)
     assert out.terminated.dtype == torch.bool
     assert m.step(obs, actions[:, 0]).prediction is None
-    m.with_prediction = True
-    assert torch.equal(m.step(obs, actions[:, 0]).prediction.mean, p.mean)
+    assert torch.equal(m.step(obs, actions[:, 0], predict=True).prediction.mean, p.mean)
 
 
-def test_a_rollout_of_means_is_prediction_after_prediction():
+def test_rollout_of_means_is_prediction_after_prediction():
     m = model(replace(SMALL, noise="mean"), data=linear_gaussian(300))
     obs, actions = torch.randn(6, 3), torch.rand(6, 4, 2) * 2 - 1
     out, x = m.rollout(m.init(obs), actions), obs
@@ -202,7 +199,7 @@ def test_a_rollout_of_means_is_prediction_after_prediction():
         torch.testing.assert_close(out.reward[:, t], p[:, 3])
 
 
-def test_known_reward_and_termination_see_obs_action_and_successor():
+def test_rollout_passes_obs_action_and_successor_to_known_reward_and_termination():
     def reward(obs, action, next_obs):
         return obs[:, 0] + 10 * action[:, 0] + 100 * next_obs[:, 0]
 
@@ -215,7 +212,7 @@ def test_known_reward_and_termination_see_obs_action_and_successor():
     assert not model(data=linear_gaussian(200)).rollout(obs, actions).terminated.any()
 
 
-def test_discrete_actions_each_have_their_own_effect():
+def test_fit_of_discrete_actions_recovers_the_effect_of_each():
     spec, effect = EnvSpec(3, 4, CPU, discrete=True), torch.randn(4, 3)
     obs, action = torch.randn(400, 3), torch.randint(4, (400,))
     following = obs @ A + effect[action]
@@ -225,12 +222,12 @@ def test_discrete_actions_each_have_their_own_effect():
     torch.testing.assert_close(out.reward[:, 0], effect[:, 0], atol=1e-4, rtol=0)
 
 
-def test_an_unfitted_model_predicts_no_change():
+def test_local_linear_unfitted_predicts_no_change():
     m, obs = model(), torch.randn(5, 3)
     assert torch.equal(m.step(obs, torch.rand(5, 2)).obs, obs)
 
 
-def test_refits_in_place_and_from_scratch():
+def test_fit_again_starts_from_scratch_in_place():
     m, data = model(data=linear_gaussian(200)), linear_gaussian(300)
     places = [t.data_ptr() for t in m.state_dict().values()]
     old = m.coef.clone()
@@ -244,7 +241,7 @@ def test_refits_in_place_and_from_scratch():
     assert all(v.dim() == 0 and v.isfinite() for v in metrics.values())
 
 
-def test_holdout_error_is_that_of_the_noise():
+def test_fit_returns_the_error_of_the_noise():
     metrics = model().fit(linear_gaussian(5000))
     noise = torch.cat((NOISE.square(), NOISE.square().sum()[None])).mean()
     torch.testing.assert_close(metrics["model/holdout_mse"], noise, rtol=0.15, atol=0)
@@ -262,23 +259,23 @@ def test_state_dict_round_trip():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda d: Transition(*(c[:1] for c in d)), "at least 2 transitions, got 1"),
         (lambda d: d._replace(obs=d.obs.index_fill(0, torch.tensor([3]), torch.nan)), "inputs .* must be finite, got .* in row 3"),
         (lambda d: d._replace(reward=d.reward.index_fill(0, torch.tensor([2]), torch.inf)), "targets .* must be finite, got .* in row 2"),
     ],
 )
-def test_bad_rows_are_refused_and_the_model_stays(spoil, said):
+def test_fit_refuses_bad_rows_and_leaves_the_model_alone(spoil, message):
     m = model(data=linear_gaussian(50))
     before = {k: v.clone() for k, v in m.state_dict().items()}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         m.fit(spoil(linear_gaussian(50)))
     assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"centres": 0}, "dynamics.centres=0 is out of range: expected >= 1"),
         ({"ridge": 0.0}, "dynamics.ridge"),
@@ -289,12 +286,12 @@ def test_bad_rows_are_refused_and_the_model_stays(spoil, said):
         ({"termination": "learned"}, "dynamics.termination of local_linear must be"),
     ],
 )
-def test_settings_that_do_not_fit(given, said):
-    with pytest.raises(UserError, match=said):
-        LocalLinear(SPEC, replace(SMALL, **given))
+def test_local_linear_refuses_settings_that_do_not_fit(options, message):
+    with pytest.raises(UserError, match=message):
+        LocalLinear(SPEC, replace(SMALL, **options))
 
 
-def test_without_holdout_all_rows_are_fitted():
+def test_fit_without_holdout_uses_all_rows():
     data = linear_gaussian(60)
     m = model(LocalLinearConfig(centres=1, holdout=0.0, shrinkage=(1.0,)), data=data)
     x1 = torch.cat((data.obs, data.action, torch.ones(60, 1)), 1).double()
@@ -313,7 +310,7 @@ def pendulum(steps: int, seed: int) -> Transition:
     return Transition(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
 
-def test_learns_the_pendulum_from_a_few_hundred_steps():
+def test_local_linear_learns_the_pendulum_from_a_few_hundred_steps():
     torch.manual_seed(0)
     train, test = pendulum(600, 0), pendulum(400, 1)
     m = model(LocalLinearConfig(), EnvSpec(3, 1, CPU), train)
@@ -323,9 +320,10 @@ def test_learns_the_pendulum_from_a_few_hundred_steps():
     assert error.sum() < still.sum() / 30
 
 
-def test_recipes_take_it_by_name_with_what_is_known_of_the_task():
-    experiment = compose("pets", ["env=Pendulum-v1", "dynamics=local_linear", "dynamics.centres=3", "dynamics.shrinkage=[0.5]"])
-    m = make_dynamics(experiment, make("Pendulum-v1"))(make("Pendulum-v1"))
+def test_local_linear_by_name_takes_what_is_known_of_the_task():
+    part = compose("pets", ["env=Pendulum-v1", "dynamics=local_linear", "dynamics.centres=3", "dynamics.shrinkage=[0.5]"]).dynamics
+    reward = known.reward_fn("Pendulum-v1")
+    m = dynamics[part.name].target(make("Pendulum-v1").spec, part.config, TaskKnowledge(reward))
     assert isinstance(m, LocalLinear)
     assert m.cfg == LocalLinearConfig(centres=3, shrinkage=(0.5,))
-    assert m.reward is not None
+    assert m.task.reward is reward

@@ -1,6 +1,5 @@
 """Fitting: the loss, its gradient, bootstrap, early stopping, restore, warm start, and recovery of a known system."""
 
-import io
 from copy import deepcopy
 from dataclasses import replace
 
@@ -10,25 +9,26 @@ from systems import NOISE, SPEC, A, B, linear_gaussian
 
 from mbkit.dynamics import training
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbkit.dynamics.propagation import soft_bounded_logvar
-from mbkit.dynamics.training import Best, Rows, draw_bootstrap, gaussian_loss, loss, rows, shuffled
+from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
+from mbkit.dynamics.training import Best, TrainingRows, draw_bootstrap, gaussian_loss, hold_out, loss, optimizer, rows, shuffled
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
+from mbkit.types import TaskKnowledge
 
 SMALL = EnsembleConfig(members=3, elites=2, hidden=(16, 16), max_epochs=3, batch=64)
 
 
-def test_loss_is_the_likelihood_up_to_its_constants():
+def test_gaussian_loss_is_the_likelihood_up_to_its_constants():
     mean, logvar, y = torch.randn(3, 3, 5, 2).unbind(0)
     nll = -torch.distributions.Normal(mean, (0.5 * logvar).exp()).log_prob(y)
     expected = (2 * nll - torch.log(torch.tensor(2 * torch.pi))).mean((1, 2)).sum()
     torch.testing.assert_close(gaussian_loss(mean, logvar, y), expected)
 
 
-def test_gradient_of_the_loss_by_finite_differences():
+def test_loss_gradient_by_finite_differences():
     torch.manual_seed(0)
-    model = Ensemble(SPEC, replace(SMALL, hidden=(4,), termination="learned")).double()
-    batch = Rows(torch.randn(3, 6, 5).double(), torch.randn(3, 6, 4).double(), torch.rand(3, 6).round().double())
+    model = EnsembleNetwork(SPEC, replace(SMALL, hidden=(4,), termination="learned")).double()
+    batch = TrainingRows(torch.randn(3, 6, 5).double(), torch.randn(3, 6, 4).double(), torch.rand(3, 6).round().double())
     loss(model, batch).backward()
     for p in (model.net.weight[0], model.net.bias[1], model.logvar_bounds):
         where = torch.randn_like(p)
@@ -38,23 +38,23 @@ def test_gradient_of_the_loss_by_finite_differences():
         torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, (p.grad * where).sum(), rtol=1e-5, atol=1e-7)
 
 
-def test_weight_decay_is_the_gradient_of_half_the_squared_norm():
+def test_optimizer_weight_decay_is_the_gradient_of_half_the_squared_norm():
     """One Adam step with our groups equals one on the loss with 0.5 wd ||W||^2 written out, biases spared."""
     torch.manual_seed(0)
-    model = Ensemble(SPEC, replace(SMALL, weight_decay=(0.1, 0.2, 0.3)))
-    twin = deepcopy(model)
-    plain = torch.optim.Adam(twin.parameters(), lr=model.cfg.lr)
-    batch = Rows(torch.randn(3, 6, 5), torch.randn(3, 6, 4), torch.zeros(3, 6))
+    network = EnsembleNetwork(SPEC, replace(SMALL, weight_decay=(0.1, 0.2, 0.3)))
+    twin, adam = deepcopy(network), optimizer(network)
+    plain = torch.optim.Adam(twin.parameters(), lr=network.cfg.lr)
+    batch = TrainingRows(torch.randn(3, 6, 5), torch.randn(3, 6, 4), torch.zeros(3, 6))
     decay = sum(0.5 * wd * w.square().sum() for wd, w in zip((0.1, 0.2, 0.3), twin.net.weight, strict=True))
     (loss(twin, batch) + decay).backward()
     plain.step()
-    loss(model, batch).backward()
-    model.optimizer.step()
-    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+    loss(network, batch).backward()
+    adam.step()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
 
 
-def test_bootstrap_draws_with_replacement():
+def test_draw_bootstrap_draws_with_replacement():
     torch.manual_seed(0)
     index = draw_bootstrap(3, 2000, True, torch.device("cpu"))
     for row in index:
@@ -63,7 +63,7 @@ def test_bootstrap_draws_with_replacement():
 
 
 @pytest.mark.parametrize(("n", "batch"), [(64, 16), (65, 16), (10, 16), (7, 1)])
-def test_an_epoch_meets_every_row_in_batches_of_one_size(n, batch):
+def test_shuffled_epoch_meets_every_row_in_batches_of_one_size(n, batch):
     index = torch.stack([torch.arange(n), torch.arange(n) + 100])
     batches = shuffled(index, batch)
     assert batches.shape[2] <= batch
@@ -73,23 +73,23 @@ def test_an_epoch_meets_every_row_in_batches_of_one_size(n, batch):
     assert batches.numel() // 2 - n < len(batches)
 
 
-def test_one_member_without_bootstrap_is_a_plain_network_trained_plainly():
+def test_fit_of_one_member_without_bootstrap_is_plain_training_of_a_plain_network():
     data = linear_gaussian(128)
     cfg = replace(SMALL, members=1, elites=1, bootstrap=False, holdout=0.0, max_epochs=2, weight_decay=(0.0,), learn_bounds=False)
     torch.manual_seed(0)
     model = Ensemble(SPEC, cfg)
+    net = model.network.net
     layers = [
-        (w[0].detach().clone().requires_grad_(), b[0].detach().clone().requires_grad_())
-        for w, b in zip(model.net.weight, model.net.bias, strict=True)
+        (w[0].detach().clone().requires_grad_(), b[0].detach().clone().requires_grad_()) for w, b in zip(net.weight, net.bias, strict=True)
     ]
     torch.manual_seed(3)
     model.fit(data)
     torch.manual_seed(3)
     order = torch.randperm(128)
-    raw = rows(model, data)
+    raw = rows(model.network, data)
     x, y = raw.x[order], raw.y[order]
     x = (x - x.mean(0)) / x.std(0)
-    optimizer = torch.optim.Adam([p for layer in layers for p in layer], lr=cfg.lr)
+    adam = torch.optim.Adam([p for layer in layers for p in layer], lr=cfg.lr)
     for _ in range(2):
         for where in torch.randperm(128).split(64):
             h = x[where]
@@ -97,15 +97,15 @@ def test_one_member_without_bootstrap_is_a_plain_network_trained_plainly():
                 h = h @ w + b
                 h = torch.nn.functional.silu(h) if n < 2 else h
             logvar = soft_bounded_logvar(h[:, 4:], torch.tensor(-10.0), torch.tensor(0.5))
-            optimizer.zero_grad()
+            adam.zero_grad()
             ((h[:, :4] - y[where]).square() * (-logvar).exp() + logvar).mean().backward()
-            optimizer.step()
-    for (w, b), ours, bias in zip(layers, model.net.weight, model.net.bias, strict=True):
+            adam.step()
+    for (w, b), ours, bias in zip(layers, net.weight, net.bias, strict=True):
         torch.testing.assert_close(ours[0], w, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(bias[0], b, atol=1e-4, rtol=1e-4)
 
 
-def test_each_member_gets_its_own_best_weights_back():
+def test_best_gives_each_member_its_own_best_weights_back():
     net = EnsembleMLP(2, (1, 1))
     best = Best(net, 0.01)
     history = torch.tensor([[1.0, 1.0], [0.5, 2.0], [0.8, 0.4], [0.499, 0.9]])  # the last gain of member 0 is below 1 %
@@ -120,30 +120,33 @@ def test_each_member_gets_its_own_best_weights_back():
     torch.testing.assert_close(best.error, torch.tensor([0.499, 0.4]))
 
 
-def test_a_nan_error_is_never_the_best():
+def test_best_never_stores_a_nan_error():
     best = Best(EnsembleMLP(2, (1, 1)), 0.01)
     assert not best.update(torch.tensor([torch.nan, torch.nan]))
     assert best.error.isinf().all()
 
 
-def test_training_stops_after_patience(monkeypatch):
-    monkeypatch.setattr(training, "holdout_error", lambda model, held: torch.ones(3))
+def test_fit_stops_after_patience(monkeypatch):
+    monkeypatch.setattr(training, "holdout_error", lambda network, holdout: torch.ones(3))
     model = Ensemble(SPEC, replace(SMALL, max_epochs=None, patience=4))
     assert model.fit(linear_gaussian(100))["model/epochs"] == 5
 
 
-def test_elites_are_the_members_of_least_holdout_error():
+def test_choose_elites_takes_the_members_of_least_holdout_error():
     torch.manual_seed(0)
     model = Ensemble(SPEC, replace(SMALL, lr=1e-12, members=5))
     with torch.no_grad():
-        for p in model.net.parameters():
+        for p in model.network.net.parameters():
             p.zero_()
-        model.net.bias[-1][:, 0, :4] = torch.tensor([3.0, 0.0, 2.0, 1.0, 0.1])[:, None]
-    model.fit(linear_gaussian(200))
-    assert model.elites.tolist() == [1, 4]
+        model.network.net.bias[-1][:, 0, :4] = torch.tensor([3.0, 0.0, 2.0, 1.0, 0.1])[:, None]
+    metrics = model.fit(linear_gaussian(200))
+    assert model.network.elites.tolist() == [1, 4]
+    errors = torch.stack([metrics[f"model/holdout_mse/{e}"] for e in range(5)])
+    assert errors.argsort().tolist() == [1, 4, 3, 2, 0]
+    assert metrics["model/holdout_mse"] == errors[[1, 4]].mean()
 
 
-def test_warm_start_goes_on_from_weights_and_moments():
+def test_fit_goes_on_from_weights_and_moments():
     torch.manual_seed(0)
     model, data = Ensemble(SPEC, replace(SMALL, max_epochs=8)), linear_gaussian(500)
     first = model.fit(data)
@@ -153,87 +156,63 @@ def test_warm_start_goes_on_from_weights_and_moments():
     assert next(iter(model.optimizer.state.values()))["step"].item() == 2 * count
 
 
-@pytest.mark.parametrize("learned_termination", [False, True])
-def test_state_dict_continues_bit_for_bit(learned_termination):
-    """Through a weights_only file, into a model that has seen other data."""
-    cfg = replace(SMALL, termination="learned" if learned_termination else "never")
-    torch.manual_seed(0)
-    data, more = linear_gaussian(200), linear_gaussian(260)
-    model, other = Ensemble(SPEC, cfg), Ensemble(SPEC, cfg)
-    model.fit(data)
-    other.fit(more)
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    buffer.seek(0)
-    places = [p.data_ptr() for p in other.parameters()]
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    assert places == [p.data_ptr() for p in other.parameters()]
-    results = []
-    for m in (model, other):
-        torch.manual_seed(7)
-        m.fit(more)
-        results.append((m.rollout(data.obs, data.action[:, None]), m.state_dict()))
-    for a, b in zip(results[0][0], results[1][0], strict=True):
-        assert torch.equal(a, b)
-    for key, value in results[0][1].items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, results[1][1][key]), key
-
-
-def test_same_seed_same_model():
+def test_fit_with_the_same_seed_gives_the_same_model():
     def run():
         torch.manual_seed(5)
         model = Ensemble(SPEC, SMALL)
         model.fit(linear_gaussian(100))
-        return model.net.weight[0]
+        return model.network.net.weight[0]
 
     assert torch.equal(run(), run())
 
 
-def test_diverging_training_leaves_the_model_as_it_was():
+def same_tensors(state: dict, other: dict) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+def test_fit_that_diverges_leaves_the_model_as_it_was():
     torch.manual_seed(0)
     model, data = Ensemble(SPEC, SMALL), linear_gaussian(200)
     model.fit(data)
-    before = deepcopy(model.state_dict())
+    before, moments = deepcopy(model.network.state_dict()), deepcopy(model.optimizer.state_dict()["state"])
     for group in model.optimizer.param_groups:
         group["lr"] = 1e30
     with pytest.raises(UserError, match="diverged: the loss is"):
         model.fit(data)
-    for key, value in before.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, model.state_dict()[key]), key
+    assert same_tensors(before, model.network.state_dict())
+    assert all(same_tensors(slots, model.optimizer.state_dict()["state"][p]) for p, slots in moments.items())
     assert model.step(data.obs, data.action).obs.isfinite().all()
 
 
-def test_diverging_first_training_leaves_no_trace():
+def test_fit_that_diverges_at_first_leaves_no_trace():
     model = Ensemble(SPEC, replace(SMALL, lr=1e30))
-    before = deepcopy(model.state_dict())
+    before = deepcopy(model.network.state_dict())
     with pytest.raises(UserError, match="diverged"):
         model.fit(linear_gaussian(200))
     slots = [value for slot in model.optimizer.state.values() for value in slot.values()]
     assert not any(value.any() for value in slots)  # as Adam begins; the tensors stay, since a captured graph may hold them
-    assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items() if isinstance(v, torch.Tensor))
+    assert same_tensors(before, model.network.state_dict())
 
 
 @pytest.mark.parametrize(("field", "named"), [("obs", "inputs"), ("next_obs", "targets"), ("reward", "targets")])
-def test_nan_in_the_data_is_refused(field, named):
+def test_fit_refuses_nan_in_the_data(field, named):
     data = linear_gaussian(20)
     getattr(data, field)[3] = torch.nan
     with pytest.raises(UserError, match=f"{named}.*in row 3"):
         Ensemble(SPEC, SMALL).fit(data)
 
 
-def test_too_little_data_is_refused():
+def test_fit_refuses_a_single_row():
     with pytest.raises(UserError, match="at least 2 transitions, got 1"):
         Ensemble(SPEC, SMALL).fit(linear_gaussian(1))
     Ensemble(SPEC, SMALL).fit(linear_gaussian(2))
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_mean_and_noise_of_a_linear_gaussian_system_are_recovered(scaled):
+def test_fit_recovers_mean_and_noise_of_a_linear_gaussian_system(scaled):
     torch.manual_seed(0)
     cfg = replace(SMALL, members=2, hidden=(32, 32), max_epochs=60, patience=10, scale_targets=scaled)
-    model = Ensemble(SPEC, cfg, lambda obs, action, next_obs: next_obs[:, 0])
+    model = Ensemble(SPEC, cfg, TaskKnowledge(lambda obs, action, next_obs: next_obs[:, 0]))
     model.fit(linear_gaussian(5000))
     test = linear_gaussian(2000)
     p = model.predict(test.obs, test.action)
@@ -242,7 +221,7 @@ def test_mean_and_noise_of_a_linear_gaussian_system_are_recovered(scaled):
     torch.testing.assert_close(p.var.flatten(0, 1).median(0).values.sqrt().detach(), NOISE, rtol=0.2, atol=0)
 
 
-def test_termination_is_learned_and_drawn():
+def test_fit_learns_termination_which_rollouts_draw():
     torch.manual_seed(0)
     cfg = replace(SMALL, max_epochs=30, lr=3e-3, termination="learned", propagation="expectation")
     model = Ensemble(SPEC, cfg)
@@ -255,10 +234,14 @@ def test_termination_is_learned_and_drawn():
     torch.testing.assert_close(drawn, (test.discount == 0).float().mean(), atol=0.02, rtol=0)
 
 
-def test_holdout_is_capped_and_metrics_are_scalars():
-    model = Ensemble(SPEC, replace(SMALL, holdout_max=10))
-    train, held = training._split(model, rows(model, linear_gaussian(200)))
-    assert (len(train), len(held.x)) == (190, 10)
-    metrics = model.fit(linear_gaussian(100))
-    assert {"model/loss", "model/holdout_mse", "model/holdout_nll", "model/epochs"} == set(metrics)
+def test_hold_out_is_capped():
+    network = EnsembleNetwork(SPEC, replace(SMALL, holdout_max=10))
+    train, holdout = hold_out(network, rows(network, linear_gaussian(200)))
+    assert (len(train.x), len(holdout.x)) == (190, 10)
+
+
+def test_fit_returns_scalars_among_them_every_members_error():
+    metrics = Ensemble(SPEC, replace(SMALL, holdout_max=10)).fit(linear_gaussian(100))
+    members = {f"model/holdout_mse/{e}" for e in range(3)}
+    assert {"model/loss", "model/holdout_mse", "model/holdout_nll", "model/epochs"} | members == set(metrics)
     assert all(v.ndim == 0 and not v.requires_grad for v in metrics.values())

@@ -25,7 +25,7 @@ def make(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_layout_is_the_papers(name):
+def test_benchmark_layout_is_the_papers(name):
     obs_dim, action_dim, horizon, seconds, bound, inputs = LAYOUT[name]
     env = make(name)
     assert env.observation_space.shape == (obs_dim,)
@@ -41,7 +41,7 @@ def test_layout_is_the_papers(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_an_episode_ends_by_time_alone_and_repeats_with_its_seed(name):
+def test_benchmark_episode_does_not_terminate_and_repeats_with_its_seed(name):
     env, horizon = make(name), 60
     actions = [env.action_space.sample() for _ in range(horizon)]
     first = [env.step(a) for a in actions]
@@ -55,7 +55,7 @@ def test_an_episode_ends_by_time_alone_and_repeats_with_its_seed(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_known_reward_is_the_environments(name):
+def test_benchmark_known_reward_equals_the_environments(name):
     env, reward_fn = make(name), known.reward_fn(name)
     obs, _ = env.reset(seed=1)
     for _ in range(100):
@@ -69,7 +69,7 @@ def test_known_reward_is_the_environments(name):
         obs = next_obs
 
 
-def test_cartpole_hangs_at_first_and_is_paid_for_standing():
+def test_cartpole_starts_hanging_and_is_rewarded_for_standing():
     env = make("cartpole")
     assert abs(env.reset(seed=3)[0][1]) < 0.6
     assert env.unwrapped.reset_model().shape == (4,)
@@ -80,7 +80,7 @@ def test_cartpole_hangs_at_first_and_is_paid_for_standing():
     assert reward(hanging, torch.zeros(1), hanging) == pytest.approx(np.exp(-4), abs=1e-6)
 
 
-def test_cartpole_tip_is_where_mujoco_has_it():
+def test_cartpole_tip_equals_mujocos_position():
     env = make("cartpole").unwrapped
     for _ in range(20):
         obs = env.step(env.action_space.sample())[0]
@@ -90,7 +90,7 @@ def test_cartpole_tip_is_where_mujoco_has_it():
     assert (x.item(), z.item()) == pytest.approx((place[0], place[2]), abs=1e-12)
 
 
-def test_hand_is_where_mujoco_has_it():
+def test_arm_hand_equals_mujocos_position():
     env = make("pusher").unwrapped
     for _ in range(50):
         obs = env.step(env.action_space.sample())[0]
@@ -113,7 +113,7 @@ def test_reacher_goal_stays_and_differs_between_episodes():
     assert np.abs(env.unwrapped.data.qpos[:7]).max() == 0
 
 
-def test_halfcheetah_is_gymnasiums_body_with_its_speed_in_front():
+def test_halfcheetah_equals_gymnasiums_with_its_speed_in_front():
     env, original = make("halfcheetah").unwrapped, gymnasium.make("HalfCheetah-v5").unwrapped
     np.testing.assert_array_equal(env.model.body_mass, original.model.body_mass)
     np.testing.assert_array_equal(env.model.body_inertia, original.model.body_inertia)
@@ -123,14 +123,14 @@ def test_halfcheetah_is_gymnasiums_body_with_its_speed_in_front():
     for _ in range(30):
         action = env.action_space.sample()
         obs, reward, *_ = env.step(action)
-        expected, its_reward, _, _, info = original.step(action)
+        expected, original_reward, _, _, info = original.step(action)
         np.testing.assert_allclose(obs[1:], expected, atol=1e-9)
         assert obs[0] == pytest.approx(info["x_velocity"], abs=1e-9)
-        assert reward == pytest.approx(its_reward, abs=1e-6)  # both pay for speed and 0.1 |a|^2
+        assert reward == pytest.approx(original_reward, abs=1e-6)  # both pay for speed and 0.1 |a|^2
     assert known.absolute_dims("halfcheetah") == (0,)
 
 
-def test_model_inputs_are_the_papers():
+def test_preprocess_is_the_papers():
     obs = torch.arange(4.0)
     torch.testing.assert_close(known.preprocess("cartpole")(obs), torch.tensor([np.sin(1.0), np.cos(1.0), 0, 2, 3], dtype=torch.float32))
     obs = torch.arange(18.0)

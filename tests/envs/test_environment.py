@@ -1,4 +1,4 @@
-"""Rows against a brute-force rollout in every autoreset mode; seeds, numbers at the boundary, names and arguments refused."""
+"""Environments: seeds, numbers and shapes at the boundary, a user's vector environments, rendering."""
 
 import os
 import subprocess
@@ -8,115 +8,17 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gym_toys import ScriptedEnv, StepCounter
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
+from gymnasium.vector import SyncVectorEnv
 
 import mbkit.envs
-from mbkit.envs.environment import Environment, single
+from mbkit.envs.environment import single
 from mbkit.errors import UserError
 
-UNIT = spaces.Box(-1, 1, (1,))
 
-
-class Counter(gymnasium.Env):
-    """Counts its steps; every row tells which episode, which step, which action. Terminates at step `length`, also cuts at step `cut`."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
-
-    def __init__(self, index: int = 0, length: int = 3, cut: int = 4, dictionary: bool = False) -> None:
-        self.index, self.length, self.cut, self.episode, self.count = index, length, cut, 0, 0
-        self.action_space = spaces.Box(-1, 1, (1,))
-        self.dictionary = dictionary
-        if dictionary:
-            self.observation_space = spaces.Dict({"who": spaces.Discrete(4), "what": Counter.observation_space})
-
-    def _obs(self, action: float) -> object:
-        what = np.array([self.episode, self.count, action])
-        return {"who": self.index, "what": what} if self.dictionary else what
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
-        super().reset(seed=seed)
-        self.episode, self.count = self.episode + 1, 0
-        return self._obs(self.np_random.random()), {}
-
-    def step(self, action: np.ndarray) -> tuple:
-        self.count += 1
-        terminated, truncated = self.count == self.length + self.episode % 2, self.count == self.cut
-        return self._obs(action[0]), 10 * self.episode + self.count, terminated, truncated, {}
-
-
-def counters(m: int, dictionary: bool) -> list[gymnasium.Env]:
-    return [Counter(i, length=2 + i, dictionary=dictionary) for i in range(m)]
-
-
-def vectorised(m: int, mode: AutoresetMode, dictionary: bool = False) -> Environment:
-    return mbkit.envs.wrap(SyncVectorEnv([lambda env=env: env for env in counters(m, dictionary)], autoreset_mode=mode))
-
-
-def policy(obs: Tensor) -> Tensor:
-    """Actions that depend on all that was observed, so that a wrong `obs` shows in the rows."""
-    return torch.sin(obs.sum(1, keepdim=True))
-
-
-def rows_of(environment: Environment, steps: int) -> list[list[list[float]]]:
-    """Valid rows of each environment, in order: obs, action, reward, next_obs, terminated, truncated."""
-    obs = environment.reset()
-    rows: list[list[list[float]]] = [[] for _ in range(environment.num_envs)]
-    for _ in range(steps):
-        action = policy(obs)
-        out = environment.step(action)
-        table = torch.cat([obs, action, out.reward[:, None], out.next_obs, out.terminated[:, None], out.truncated[:, None]], 1)
-        for i, row in enumerate(table.tolist()):
-            if environment.valid[i]:
-                rows[i].append(row)
-        obs = out.obs
-        assert environment.obs is obs
-    return rows
-
-
-def brute_force(env: gymnasium.Env, seed: int, steps: int) -> list[list[float]]:
-    """The same rows from one environment, stepped by hand."""
-    rows, obs = [], None
-    for _ in range(steps):
-        if obs is None:
-            obs, seed = torch.tensor(env.reset(seed=seed)[0], dtype=torch.float32), None
-        action = policy(obs[None])[0]
-        raw, reward, terminated, truncated, _ = env.step(action.numpy())
-        successor = torch.tensor(raw, dtype=torch.float32)
-        rows.append([*obs.tolist(), *action.tolist(), reward, *successor.tolist(), terminated, truncated and not terminated])
-        obs = None if terminated or truncated else successor
-    return rows
-
-
-@settings(max_examples=20, deadline=None)
-@given(m=st.integers(1, 4), steps=st.integers(1, 25), dictionary=st.booleans())
-def test_every_autoreset_mode_yields_the_rows_of_one_environment_by_hand(m: int, steps: int, dictionary: bool) -> None:
-    own = rows_of(single("counter", counters(m, dictionary), 0), steps)
-    if not dictionary:
-        assert own == [brute_force(env, i, steps) for i, env in enumerate(counters(m, False))]
-    assert rows_of(vectorised(m, AutoresetMode.SAME_STEP, dictionary), steps) == own
-    assert rows_of(vectorised(m, AutoresetMode.DISABLED, dictionary), steps) == own
-    later = rows_of(vectorised(m, AutoresetMode.NEXT_STEP, dictionary), 2 * steps)
-    assert [rows[:steps] for rows in later] == own
-
-
-def test_a_next_step_reset_row_is_marked_and_carries_the_reset_observation() -> None:
-    environment = vectorised(1, AutoresetMode.NEXT_STEP)
-    environment.reset()
-    ended = [environment.step(torch.zeros(1, 1)) for _ in range(3)][-1]
-    assert ended.terminated.item()
-    out = environment.step(torch.zeros(1, 1))
-    assert not environment.valid.item()
-    assert out.obs[0, :2].tolist() == [2, 0]
-    environment.step(torch.zeros(1, 1))
-    assert environment.valid.item()
-
-
-def test_terminated_wins_where_both_are_set() -> None:
-    environment = single("counter", [Counter(length=3, cut=4)], 0)
+def test_environment_step_terminated_wins_over_truncated() -> None:
+    environment = single("counter", [StepCounter(length=3, cut=4)], 0)
     environment.reset()
     steps = [environment.step(torch.zeros(1, 1)) for _ in range(4)]
     assert (steps[-1].terminated.item(), steps[-1].truncated.item()) == (True, False)
@@ -124,7 +26,7 @@ def test_terminated_wins_where_both_are_set() -> None:
     assert cut[-1].terminated.item()
 
 
-def test_a_one_step_cut_is_truncation_with_the_true_successor() -> None:
+def test_environment_step_time_limit_truncates_with_the_true_successor() -> None:
     cut, uncut = (mbkit.envs.make("Pendulum-v1", env_kwargs=kwargs) for kwargs in ({"max_episode_steps": 1}, {}))
     assert torch.equal(cut.reset(), uncut.reset())
     out = cut.step(torch.zeros(1, 1))
@@ -133,30 +35,7 @@ def test_a_one_step_cut_is_truncation_with_the_true_successor() -> None:
     assert not torch.equal(out.obs, out.next_obs)
 
 
-def test_a_vector_entry_point_of_its_own_is_accepted() -> None:
-    environment = mbkit.envs.wrap(gymnasium.make_vec("CartPole-v1", num_envs=3))
-    assert environment.spec.discrete
-    assert environment.envs == []
-    environment.reset(seed=0)
-    ended = invalid = 0
-    for _ in range(60):
-        out = environment.step(torch.ones(3, dtype=torch.int64))
-        invalid += int((~environment.valid).sum())
-        ended += int(out.terminated.sum())
-        assert not (out.terminated & ~environment.valid).any()
-    assert ended > 3
-    assert ended - 3 <= invalid <= ended
-
-
-def test_environments_in_other_processes_yield_the_same_rows() -> None:
-    make = [lambda i=i: Counter(i, length=2 + i) for i in range(2)]
-    environment = mbkit.envs.wrap(AsyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP))
-    assert rows_of(environment, 9) == rows_of(single("counter", counters(2, False), 0), 9)
-    assert "_state" in (environment.restart_reason or "") or "cannot be saved" in (environment.restart_reason or "")
-    environment.close()
-
-
-def test_environment_i_is_seeded_with_seed_plus_i_and_later_resets_go_on() -> None:
+def test_environment_reset_seeds_environment_i_with_seed_plus_i() -> None:
     environment = mbkit.envs.make("Hopper-v5", seed=7, num_envs=3)
     first = environment.reset()
     for i in range(3):
@@ -167,7 +46,7 @@ def test_environment_i_is_seeded_with_seed_plus_i_and_later_resets_go_on() -> No
 
 
 @pytest.mark.parametrize("name", ["InvertedPendulum-v5", "CartPole-v1", "HalfCheetah-v5"])
-def test_the_boundary_is_float32_whatever_comes_inside(name: str) -> None:
+def test_environment_outputs_are_float32(name: str) -> None:
     environment = mbkit.envs.make(name, num_envs=2)
     assert environment.reset().dtype == torch.float32
     m, a = 2, environment.spec.action_dim
@@ -177,14 +56,14 @@ def test_the_boundary_is_float32_whatever_comes_inside(name: str) -> None:
     assert out.next_obs.shape == (m, environment.spec.obs_dim)
 
 
-def test_what_is_known_of_a_task() -> None:
+def test_environment_has_dimensions_time_step_and_limit_of_the_task() -> None:
     cheetah, cartpole = mbkit.envs.make("HalfCheetah-v5"), mbkit.envs.make("CartPole-v1")
     assert (cheetah.spec.obs_dim, cheetah.spec.action_dim, cheetah.max_episode_steps) == (17, 6, 1000)
     assert cheetah.dt == pytest.approx(0.05)
     assert (cartpole.spec.action_dim, cartpole.spec.discrete, cartpole.dt) == (2, True, 0.02)
 
 
-def test_steps_are_those_of_gymnasium_to_the_last_digit() -> None:
+def test_environment_step_equals_gymnasium_to_the_last_digit() -> None:
     environment, bare = mbkit.envs.make("Humanoid-v5", seed=3), gymnasium.make("Humanoid-v5")
     environment.reset()
     bare.reset(seed=3)
@@ -198,8 +77,8 @@ def test_steps_are_those_of_gymnasium_to_the_last_digit() -> None:
         assert np.allclose(environment.native_action(action)[0], 0.4 * action[0].numpy(), rtol=1e-6)
 
 
-class Broken(Counter):
-    """Fails in its second step, or on reset, as it is told."""
+class Broken(StepCounter):
+    """Returns a number that is not finite in its second step, or on its second reset."""
 
     def __init__(self, what: str) -> None:
         super().__init__(length=1 if what == "reset" else 9)
@@ -215,71 +94,88 @@ class Broken(Counter):
         return (obs * np.nan if broken == "observation" else obs), (np.inf if broken == "reward" else reward), terminated, truncated, info
 
 
-@pytest.mark.parametrize(("what", "came"), [("observation", "nan"), ("reward", "inf"), ("reset", "nan")])
-def test_a_number_that_is_not_finite_is_named_with_environment_and_step(what: str, came: str) -> None:
-    environment = single("broken", [Counter(length=9), Broken(what)], 0)
+@pytest.mark.parametrize(("what", "value"), [("observation", "nan"), ("reward", "inf"), ("reset", "nan")])
+def test_environment_step_non_finite_number_is_named_with_environment_and_step(what: str, value: str) -> None:
+    environment = single("broken", [StepCounter(length=9), Broken(what)], 0)
     environment.reset()
     kind = "observation" if what == "reset" else what
     environment.step(torch.zeros(2, 1))
-    with pytest.raises(UserError, match=rf"{kind} of broken \(environment 1\) .*at step 2: expected finite numbers, got .*{came}"):
+    with pytest.raises(UserError, match=rf"{kind} of broken \(environment 1\) .*at step 2: expected finite numbers, got .*{value}"):
         environment.step(torch.zeros(2, 1))
 
 
+BOX = r"observation of toy: expected shape \(3,\) as in its observation space, got "
+
+
 @pytest.mark.parametrize(
-    ("name", "arguments", "sentence"),
+    ("observed", "outline"),
     [
-        ("HalfCheeta-v5", {}, "unknown environment 'HalfCheeta-v5'; did you mean 'HalfCheetah-v5'"),
-        ("HalfCheetah-v9", {}, "did you mean 'HalfCheetah-v5'"),
-        ("cartpol", {}, "did you mean 'cartpole'"),
-        ("Hopper-v3", {}, "environment 'Hopper-v3' cannot be made"),
-        ("no_such_module_here:Thing-v0", {}, "module 'no_such_module_here' cannot be imported"),
-        ("Hopper-v5", {"healthy_rewrd": 1}, "'Hopper-v5' has no argument 'healthy_rewrd'; did you mean 'healthy_reward'"),
-        ("Pendulum-v1", {"gravity": 1}, "'Pendulum-v1' has no argument 'gravity'"),
-        ("Hopper-v5", {"healthy_reward": "much"}, "env_kwargs.healthy_reward of Hopper-v5: expected a value like 1.0, got 'much'"),
-        ("Hopper-v5", {"frame_skip": 2.5}, "env_kwargs.frame_skip of Hopper-v5: expected a value like 4, got 2.5"),
-        ("Hopper-v5", {"terminate_when_unhealthy": 1}, "env_kwargs.terminate_when_unhealthy"),
-        ("Hopper-v5", {"healthy_z_range": [0.7]}, "env_kwargs.healthy_z_range of Hopper-v5: expected 2 numbers"),
-        ("Hopper-v5", {"healthy_z_range": [0.7, "x"]}, "env_kwargs.healthy_z_range of Hopper-v5: expected a value like inf, got 'x'"),
-        ("Hopper-v5", {"max_episode_steps": 0}, "env_kwargs.max_episode_steps of Hopper-v5: expected an integer of at least 1, got 0"),
-        ("Hopper-v5", {"xml_file": "./nowhere.xml"}, "with env_kwargs xml_file: .*nowhere.xml"),
+        (np.zeros(2), r"shape \(2,\)"),
+        (np.zeros(1), r"shape \(1,\)"),
+        (np.zeros((1, 3)), r"shape \(1, 3\)"),
+        (0.5, r"0\.5"),
+        (None, "None"),
+        ([0.0, [1.0]], r"\[0\.0, \[1\.0\]\]"),
     ],
 )
-def test_names_and_arguments_refused(name: str, arguments: dict, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        mbkit.envs.make(name, env_kwargs=arguments)
+@pytest.mark.parametrize("when", ["reset", "step"])
+def test_environment_observation_of_another_shape_than_its_space_is_named(observed: object, outline: str, when: str) -> None:
+    toy = ScriptedEnv()
+    toy.script = (observed,) if when == "reset" else (np.zeros(3), observed)
+    environment = single("toy", [ScriptedEnv(), toy], 0)
+    if when == "step":
+        environment.reset()
+    with pytest.raises(UserError, match=BOX + outline):
+        environment.reset() if when == "reset" else environment.step(torch.zeros(2, 1))
 
 
-def test_arguments_reach_the_task_and_its_bases() -> None:
-    environment = mbkit.envs.make("Ant-v5", env_kwargs={"include_cfrc_ext_in_observation": False, "healthy_z_range": [0.1, 2], "width": 64})
-    assert environment.spec.obs_dim == 27
-    assert environment.envs[0].unwrapped.width == 64
+@pytest.mark.parametrize("observed", [{"a": np.zeros(3)}, {"a": np.zeros(2), "b": 0}, np.zeros(5), {"a": np.zeros(3), "b": 7}])
+def test_environment_part_of_an_observation_of_another_shape_is_named(observed: object) -> None:
+    toy = ScriptedEnv()
+    toy.observation_space, toy.script = spaces.Dict({"a": ScriptedEnv.observation_space, "b": spaces.Discrete(2)}), (observed,)
+    with pytest.raises(UserError, match=r"observation of toy: expected Dict\(.*, got .*"):
+        single("toy", [toy], 0).reset()
 
 
-def test_dm_control_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dm_control.suite", None)
-    with pytest.raises(UserError, match=r'needs dm_control: pip install "mbkit\[dmc\]"'):
-        mbkit.envs.make("dm_control/cheetah-run-v0")
-
-
-def test_a_wrong_number_of_environments_or_actions_is_refused() -> None:
-    with pytest.raises(UserError, match="num_envs of Hopper-v5: expected at least 1, got 0"):
-        mbkit.envs.make("Hopper-v5", num_envs=0)
+def test_environment_step_action_of_another_shape_is_refused() -> None:
     environment = mbkit.envs.make("Hopper-v5")
     environment.reset()
     with pytest.raises(UserError, match=r"action for Hopper-v5: expected shape \(1, 3\), got \(3,\)"):
         environment.step(torch.zeros(3))
 
 
-def test_wrap_refuses_what_it_cannot_read() -> None:
-    with pytest.raises(UserError, match=r"expected a gymnasium.vector.VectorEnv, got Counter"):
-        mbkit.envs.wrap(Counter())
-    vector = SyncVectorEnv([Counter])
+def test_wrap_vector_entry_point_without_single_environments_is_accepted() -> None:
+    environment = mbkit.envs.wrap(gymnasium.make_vec("CartPole-v1", num_envs=3))
+    assert environment.spec.discrete
+    assert environment.envs == []
+    environment.reset(seed=0)
+    ended = invalid = 0
+    for _ in range(60):
+        out = environment.step(torch.ones(3, dtype=torch.int64))
+        invalid += int((~environment.valid).sum())
+        ended += int(out.terminated.sum())
+        assert not (out.terminated & ~environment.valid).any()
+    assert ended > 3
+    assert ended - 3 <= invalid <= ended
+
+
+def test_wrap_refuses_other_objects_and_unknown_autoreset_modes() -> None:
+    with pytest.raises(UserError, match=r"expected a gymnasium.vector.VectorEnv, got StepCounter"):
+        mbkit.envs.wrap(StepCounter())
+    vector = SyncVectorEnv([StepCounter])
     vector.metadata = {}
     with pytest.raises(UserError, match=r"metadata\['autoreset_mode'\] of vector environment SyncVectorEnv: expected one of .*, got None"):
         mbkit.envs.wrap(vector)
 
 
-def test_a_picture_needs_no_setting_and_its_absence_has_a_type_of_its_own() -> None:
+def test_wrap_observation_of_another_shape_than_its_space_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = SyncVectorEnv([ScriptedEnv, ScriptedEnv])
+    monkeypatch.setattr(vector, "reset", lambda **_: (np.zeros((2, 4)), {}))
+    with pytest.raises(UserError, match=r"observation of SyncVectorEnv: expected shape \(2, 3\) .*, got shape \(2, 4\)"):
+        mbkit.envs.wrap(vector).reset()
+
+
+def test_environment_render_works_without_settings_or_raises_no_renderer() -> None:
     """In processes of their own: MUJOCO_GL and the EGL device (there is no number 99) are read once."""
     code = (
         "import mbkit.envs\n"
@@ -297,14 +193,7 @@ def test_a_picture_needs_no_setting_and_its_absence_has_a_type_of_its_own() -> N
         assert done.stdout.startswith(expected), done.stderr
 
 
-def test_a_graphics_setting_mujoco_rejects_is_named() -> None:
-    code = "import mbkit.envs\ntry:\n    mbkit.envs.make('Hopper-v5')\nexcept mbkit.errors.UserError as error:\n    print(error)\n"
-    wrong = os.environ | {"MUJOCO_GL": "crayon"}
-    done = subprocess.run([sys.executable, "-c", code], env=wrong, capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("MuJoCo cannot be imported with MUJOCO_GL='crayon'"), done.stderr
-
-
-def test_rendering_without_a_mode_is_refused() -> None:
+def test_environment_render_without_a_mode_is_refused() -> None:
     environment = mbkit.envs.make("InvertedPendulum-v5")
     environment.reset()
     with pytest.raises(mbkit.envs.NoRenderer, match="expected render_mode='rgb_array', got None"):

@@ -1,120 +1,88 @@
-"""Known rewards and terminations against the environments they describe, over random steps through the scaling to [-1, 1]."""
+"""What is known of a task: one record for models, notes for the user, and a user's functions, loaded and checked."""
 
-import gymnasium
-import numpy as np
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from mbkit.envs import known
+from mbkit.envs import knowledge_notes, known, task_knowledge
+from mbkit.envs.rewards import inverted_pendulum_fell, never
 from mbkit.errors import UserError
+from mbkit.types import EnvSpec, TaskKnowledge
 
 WITH_X = {"exclude_current_positions_from_observation": False}
-REWARDS = [  # name, env_kwargs, tolerance in float64
-    ("InvertedPendulum-v5", {}, 0),
-    ("InvertedDoublePendulum-v5", {}, 1e-4),
-    ("InvertedDoublePendulum-v5", {"healthy_reward": 3.0}, 1e-4),
-    ("Hopper-v5", WITH_X, 1e-6),
-    ("Hopper-v5", WITH_X | {"healthy_reward": 2.0, "ctrl_cost_weight": 0.2, "terminate_when_unhealthy": False}, 1e-6),
-    ("Walker2d-v5", WITH_X | {"forward_reward_weight": 3.0, "frame_skip": 2}, 1e-6),
-    ("HalfCheetah-v5", WITH_X, 1e-6),
-    ("HalfCheetah-v5", WITH_X | {"ctrl_cost_weight": 1.0}, 1e-5),
-    ("Swimmer-v5", WITH_X, 1e-6),
-    ("Reacher-v5", {}, 1e-6),
-    ("Reacher-v5", {"reward_dist_weight": 2.0, "reward_control_weight": 0.5}, 1e-6),
-    ("Pusher-v5", {}, 1e-6),
-    ("Pusher-v5", {"reward_near_weight": 0.1, "reward_dist_weight": 2.0, "reward_control_weight": 0.3}, 1e-5),
-    ("Pendulum-v1", {}, 1e-5),
-    ("CartPole-v1", {}, 0),
-    ("CartPole-v1", {"sutton_barto_reward": True}, 0),
-    ("MountainCarContinuous-v0", {}, 1e-6),
-    ("MountainCar-v0", {}, 0),
-]
-ENDINGS = [
-    ("InvertedPendulum-v5", {}),
-    ("InvertedDoublePendulum-v5", {}),
-    ("Hopper-v5", {}),
-    ("Hopper-v5", WITH_X | {"healthy_z_range": (1.1, 1.3), "healthy_state_range": (-4.0, 4.0)}),
-    ("Walker2d-v5", {"healthy_angle_range": (-0.3, 0.3)}),
-    ("Walker2d-v5", {"terminate_when_unhealthy": False}),
-    ("Ant-v5", {}),
-    ("Ant-v5", WITH_X | {"healthy_z_range": (0.4, 0.8), "include_cfrc_ext_in_observation": False}),
-    ("Humanoid-v5", {}),
-    ("Humanoid-v5", WITH_X | {"healthy_z_range": (1.2, 2.0)}),
-    ("HalfCheetah-v5", {}),
-    ("CartPole-v1", {}),
-    ("MountainCarContinuous-v0", {}),
-]
 
 
-def steps(name, kwargs, count):
-    """Random steps as (obs, scaled action, next_obs) in float64, reward, terminated."""
-    env = gymnasium.make(name, disable_env_checker=True, **kwargs)
-    env.action_space.seed(0)
-    obs, _ = env.reset(seed=0)
-    for _ in range(count):
-        action = env.action_space.sample()
-        next_obs, reward, terminated, truncated, _ = env.step(action)
-        scaled = action / getattr(env.action_space, "high", 1)
-        yield tuple(torch.as_tensor(x, dtype=torch.float64) for x in (obs, scaled, next_obs)), float(reward), terminated
-        obs = env.reset()[0] if terminated or truncated else next_obs
-    env.close()
+def spec(obs_dim, action_dim, discrete=False):
+    return EnvSpec(obs_dim, action_dim, torch.device("cpu"), discrete)
 
 
-@pytest.mark.parametrize(("name", "kwargs", "tolerance"), REWARDS)
-def test_reward(name, kwargs, tolerance):
-    reward_fn = known.reward_fn(name, kwargs)
-    for rows, reward, _ in steps(name, kwargs, 200):
-        assert reward_fn(*rows).item() == pytest.approx(reward, abs=tolerance)
-    assert known.why_learned(name, kwargs) == ""
+def test_task_knowledge_auto_is_what_is_known_of_the_task():
+    obs, action = torch.full((2, 4), 0.1), torch.ones(2, 1)
+    task = task_knowledge("InvertedPendulum-v5", spec(4, 1))
+    assert torch.equal(task.reward(obs, action, obs), torch.ones(2))
+    assert task.termination is inverted_pendulum_fell
+    assert (task.preprocess, task.absolute) == (None, ())
+    assert task_knowledge("Mine-v0", spec(4, 1)) == TaskKnowledge()
+    assert task_knowledge("HalfCheetah-v5", spec(17, 6)).reward is None
+    task = task_knowledge("HalfCheetah-v5", spec(18, 6), WITH_X)
+    assert task.reward is not None
+    assert task.termination is never
 
 
-@pytest.mark.parametrize(("name", "kwargs"), ENDINGS)
-def test_termination(name, kwargs):
-    termination_fn, seen = known.termination_fn(name, kwargs), 0
-    for rows, _, terminated in steps(name, kwargs, 400):
-        result = termination_fn(*(x.float() for x in rows))
-        assert result.dtype == torch.bool
-        assert result.item() == terminated
-        seen += terminated
-    can_end = kwargs.get("terminate_when_unhealthy", True) and name not in ("HalfCheetah-v5", "MountainCarContinuous-v0")
-    assert seen > 0 if can_end else seen == 0
+def test_task_knowledge_benchmark_has_the_papers_inputs_and_targets():
+    cheetah = task_knowledge("mbkit/halfcheetah-v0", spec(18, 6))
+    assert cheetah.preprocess is known.benchmark("halfcheetah").preprocess
+    assert cheetah.absolute == (0,)
+    assert task_knowledge("reacher", spec(17, 7)).preprocess is None
 
 
-def test_hidden_velocity_limits_do_not_end_an_episode_that_goes_on():
-    env = gymnasium.make("Hopper-v5").unwrapped
-    env.reset(seed=0)
-    env.set_state(env.init_qpos, env.init_qvel + np.eye(6)[0] * 50)
-    obs, _, terminated, *_ = env.step(np.zeros(3))
-    assert not terminated
-    assert not known.termination_fn("Hopper-v5")(*(torch.as_tensor(x) for x in (obs, np.zeros(3), obs)))
+def test_task_knowledge_learned_or_never_has_no_function():
+    task = task_knowledge("cartpole", spec(4, 1), reward="learned", termination="learned")
+    assert (task.reward, task.termination) == (None, None)
+    assert task.preprocess is not None
+    assert task_knowledge("InvertedPendulum-v5", spec(4, 1), termination="never").termination is None
 
 
-@pytest.mark.parametrize("name", ["InvertedPendulum-v5", "Hopper-v5", "Ant-v5"])
-def test_what_is_not_a_number_terminates(name):
-    obs = torch.as_tensor(gymnasium.make(name).reset(seed=0)[0])[None]
-    broken = obs.clone()
-    broken[0, 3] = torch.nan
-    fn = known.termination_fn(name)
-    assert not fn(obs, obs, obs)
-    assert fn(obs, obs, broken)
+def test_task_knowledge_import_path_is_a_users_function_checked_on_zeros(tmp_path, monkeypatch):
+    (tmp_path / "my_task_8.py").write_text(
+        "def height(obs, action, next_obs):\n    return next_obs[:, 0]\n"
+        "def low(obs, action, next_obs):\n    assert action.shape == (len(obs), 1)\n    return height(obs, action, next_obs) < 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    obs = torch.tensor([[2.0, 1.0]])
+    task = task_knowledge("Pendulum-v1", spec(2, 1), reward="my_task_8:height", termination="my_task_8:low")
+    assert task.reward(obs, obs[:, :1], obs) == 2
+    assert not task.termination(obs, obs[:, :1], obs)
+    with pytest.raises(UserError, match=r"^reward my_task_8:low of obs \[2, 2\], action \[2, 1\], .*: expected .* got torch.bool"):
+        task_knowledge("Pendulum-v1", spec(2, 1), reward="my_task_8:low")
+    with pytest.raises(UserError, match=r"^termination my_task_8:low of obs \[2, 2\], action \[2\], .* got AssertionError"):
+        task_knowledge("CartPole-v1", spec(2, 2, discrete=True), termination="my_task_8:low")
+    with pytest.raises(UserError, match="did you mean 'height'"):
+        task_knowledge("Pendulum-v1", spec(2, 1), reward="my_task_8:heigth")
 
 
-@pytest.mark.parametrize(("name", "kwargs", "word"), [
-    ("HalfCheetah-v5", {}, "position"),
-    ("Hopper-v5", {}, "position"),
-    ("HalfCheetah-v5", WITH_X | {"xml_file": "mine.xml"}, "xml_file"),
-    ("Ant-v5", WITH_X, "contact"),
-    ("Humanoid-v5", {}, "contact"),
-    ("Mine-v0", {}, "pkg.mod:fn"),
-])  # fmt: skip
-def test_a_reward_that_is_learned_says_why(name, kwargs, word):
-    assert known.reward_fn(name, kwargs) is None
-    assert word in known.why_learned(name, kwargs)
-    assert known.why_learned(name, kwargs).endswith(".")
+def test_knowledge_notes_name_what_is_not_known():
+    assert knowledge_notes("CartPole-v1", None, "auto", "auto", True) == []
+    assert knowledge_notes("HalfCheetah-v5", {}, "auto", "auto", True) == [known.why_learned("HalfCheetah-v5")]
+    assert knowledge_notes("HalfCheetah-v5", WITH_X, "auto", "auto", True) == []
+    for learnable, advice in ((True, "; with dynamics.termination=learned it learns when they do"), (False, "")):
+        reward, termination = knowledge_notes("Mine-v0", {}, "auto", "auto", learnable)
+        assert reward == known.why_learned("Mine-v0")
+        assert termination == f"The model assumes that episodes of Mine-v0 never terminate{advice}."
+    assert knowledge_notes("Mine-v0", {}, "learned", "never", True) == []
+    assert knowledge_notes("Mine-v0", {}, "pkg.mod:fn", "pkg.mod:fn", True) == []
+
+
+def test_import_of_envs_does_not_import_mujoco():
+    """In a process of its own: a wrong MUJOCO_GL, which makes MuJoCo's import fail, is reported by `make`."""
+    code = "import sys, mbkit.envs\nassert 'mujoco' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("name", ["cartpole", "reacher", "pusher", "halfcheetah", "mbkit/cartpole-v0"])
-def test_benchmarks_never_terminate_and_their_rewards_have_gradients(name):
+def test_benchmark_never_terminates_and_its_reward_has_gradients(name):
     task = known.benchmark(name)
     obs, action = torch.zeros(5, 2, task.env.obs_dim), torch.zeros(5, 2, {"cartpole": 1, "halfcheetah": 6}.get(name.split("/")[0], 7))
     action, obs = action[..., : 1 if "cartpole" in name else None].requires_grad_(), obs.requires_grad_()
@@ -126,14 +94,22 @@ def test_benchmarks_never_terminate_and_their_rewards_have_gradients(name):
     assert not ended.any()
 
 
-@pytest.mark.parametrize("name", ["Reacher-v5", "Pusher-v5"])
-def test_gradients_of_distances_are_finite_at_zero(name):
-    obs = torch.zeros(1, 23, requires_grad=True)
-    known.reward_fn(name)(obs, torch.zeros(1, 7), obs).sum().backward()
-    assert obs.grad.isfinite().all()
+@pytest.mark.parametrize(("name", "kwargs", "word"), [
+    ("HalfCheetah-v5", {}, "position"),
+    ("Hopper-v5", {}, "position"),
+    ("HalfCheetah-v5", WITH_X | {"xml_file": "mine.xml"}, "xml_file"),
+    ("Ant-v5", WITH_X, "contact"),
+    ("Humanoid-v5", {}, "contact"),
+    ("Mine-v0", {}, "pkg.mod:fn"),
+])  # fmt: skip
+def test_why_learned_names_the_reason(name, kwargs, word):
+    assert known.reward_fn(name, kwargs) is None
+    assert word in known.why_learned(name, kwargs)
+    assert known.why_learned(name, kwargs).endswith(".")
 
 
-def test_no_termination_is_known_for_a_stranger():
+def test_known_other_environment_has_no_functions():
+    assert known.reward_fn("Mine-v0") is None
     assert known.termination_fn("Mine-v0") is None
     assert known.preprocess("Mine-v0") is None
     assert known.absolute_dims("Mine-v0") == ()
@@ -161,7 +137,7 @@ def test_load_fn_names_what_is_missing(tmp_path, monkeypatch):
         known.load_fn("broken_task_7:fn")
 
 
-@pytest.mark.parametrize(("kind", "fn", "came"), [
+@pytest.mark.parametrize(("kind", "fn", "result"), [
     ("reward", lambda o, a, n: 1 / 0, "ZeroDivisionError: division by zero"),
     ("reward", lambda o, a: o[:, 0], "TypeError"),
     ("reward", lambda o, a, n: n.numpy()[:, 0], "got a numpy.ndarray$"),
@@ -172,12 +148,12 @@ def test_load_fn_names_what_is_missing(tmp_path, monkeypatch):
     ("termination", lambda o, a, n: n[:, 0], r"a bool tensor of shape \[2\], got torch.float32 \[2\]"),
     ("termination", lambda o, a, n: (n > 0).any(), r"got torch.bool \[\]"),
 ])  # fmt: skip
-def test_check_fn_says_what_a_users_function_gave(kind, fn, came):
-    with pytest.raises(UserError, match=rf"^{kind} pkg.mod:fn of obs \[2, 3\], action \[2, 1\], next_obs \[2, 3\]: expected .*{came}"):
-        known.check_fn(fn, "pkg.mod:fn", 3, 1, False, kind)
+def test_check_fn_wrong_result_of_a_users_function_is_named(kind, fn, result):
+    with pytest.raises(UserError, match=rf"^{kind} pkg.mod:fn of obs \[2, 3\], action \[2, 1\], next_obs \[2, 3\]: expected .*{result}"):
+        known.check_fn(fn, "pkg.mod:fn", spec(3, 1), kind)
 
 
-def test_check_fn_takes_what_is_right():
-    known.check_fn(lambda o, a, n: torch.tensor([torch.nan, 0.0]), "m:f", 3, 1, False, "reward")
-    known.check_fn(lambda o, a, n: (o * a)[:, 0].double(), "m:f", 3, 1, False, "reward")
-    known.check_fn(lambda o, a, n: a == torch.nn.functional.one_hot(a, 2)[:, 1], "m:f", 3, 2, True, "termination")
+def test_check_fn_correct_function_is_accepted():
+    known.check_fn(lambda o, a, n: torch.tensor([torch.nan, 0.0]), "m:f", spec(3, 1), "reward")
+    known.check_fn(lambda o, a, n: (o * a)[:, 0].double(), "m:f", spec(3, 1), "reward")
+    known.check_fn(lambda o, a, n: a == torch.nn.functional.one_hot(a, 2)[:, 1], "m:f", spec(3, 2, discrete=True), "termination")

@@ -1,4 +1,4 @@
-"""A restored environment goes on bit for bit: every MuJoCo v5 task, classic control, vector environments; others say why not."""
+"""A restored environment continues bit for bit: every MuJoCo v5 task, classic control, vector environments; others give a reason."""
 
 import io
 import subprocess
@@ -39,17 +39,17 @@ def actions(environment: Environment, steps: int) -> Tensor:
     return torch.rand(steps, m, spec.action_dim, generator=generator) * 2 - 1
 
 
-def through_a_file(state: State) -> State:
-    """As a checkpoint does it: nothing but tensors, numbers, strings and containers comes through."""
+def saved_and_loaded(state: State) -> State:
+    """The state as read from a checkpoint: only tensors, numbers, strings and containers can be loaded."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
 
-def run(environment: Environment, todo: Tensor) -> list[Tensor]:
-    """Everything that comes out, valid rows or not."""
-    return [x for action in todo for x in (*environment.step(action), environment.valid)]
+def run(environment: Environment, plan: Tensor) -> list[Tensor]:
+    """All results of these actions, valid rows or not."""
+    return [x for action in plan for x in (*environment.step(action), environment.valid)]
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -58,38 +58,38 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def check_continuation(build, before: int = 37, after: int = 60) -> None:
     straight, other = build(seed=5), build(seed=99)
-    todo = actions(straight, before + after)
+    plan = actions(straight, before + after)
     straight.reset()
-    run(straight, todo[:before])
-    state = through_a_file(straight.state_dict())
+    run(straight, plan[:before])
+    state = saved_and_loaded(straight.state_dict())
     assert straight.restart_reason is None
-    expected = run(straight, todo[before:])
+    expected = run(straight, plan[before:])
     assert any(flag.any() for flag in (*expected[3::6], *expected[4::6])), "no episode ended: the test would not see a reset"
     other.load_state_dict(state)
     assert torch.equal(other.obs, state["obs"])
-    assert same(run(other, todo[before:]), expected)
+    assert same(run(other, plan[before:]), expected)
     used = build(seed=3)
     used.reset()
-    run(used, todo[: before - 20])
+    run(used, plan[: before - 20])
     used.load_state_dict(state)
-    assert same(run(used, todo[before:]), expected)
+    assert same(run(used, plan[before:]), expected)
     for a, b in zip(straight.envs, used.envs, strict=True):
         assert np.array_equal(a.action_space.sample(), b.action_space.sample())
 
 
 @pytest.mark.parametrize("name", MUJOCO + CLASSIC + BENCHMARKS)
-def test_goes_on_bit_for_bit(name: str) -> None:
+def test_snapshot_restored_environment_continues_bit_for_bit(name: str) -> None:
     check_continuation(lambda seed: mbkit.envs.make(name, seed=seed, num_envs=2, env_kwargs=LIMIT))
 
 
-def test_the_list_is_complete() -> None:
-    known = {key for key, entry in gymnasium.registry.items() if ".mujoco." in str(entry.entry_point) and key.endswith("-v5")}
-    assert known == set(MUJOCO)
+def test_snapshot_tests_cover_every_mujoco_v5_task() -> None:
+    tasks = {key for key, entry in gymnasium.registry.items() if ".mujoco." in str(entry.entry_point) and key.endswith("-v5")}
+    assert tasks == set(MUJOCO)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("name", ["Hopper-v5", "CartPole-v1"])
-def test_a_users_vector_environment_goes_on_whatever_its_mode(name: str, mode: AutoresetMode) -> None:
+def test_snapshot_vector_environment_in_every_autoreset_mode_continues(name: str, mode: AutoresetMode) -> None:
     def build(seed: int) -> Environment:
         return mbkit.envs.wrap(SyncVectorEnv([lambda: gymnasium.make(name, **LIMIT)] * 3, autoreset_mode=mode), seed=seed)
 
@@ -97,14 +97,14 @@ def test_a_users_vector_environment_goes_on_whatever_its_mode(name: str, mode: A
         check_continuation(build, before)
 
 
-def test_an_environment_vectorised_by_its_own_arrays_goes_on() -> None:
+def test_snapshot_environment_vectorised_as_arrays_continues() -> None:
     def build(seed: int) -> Environment:
         return mbkit.envs.wrap(gymnasium.make_vec("CartPole-v1", num_envs=3), seed=seed)
 
     check_continuation(build)
 
 
-def test_wrappers_with_state_go_on() -> None:
+def test_snapshot_wrappers_with_state_continue() -> None:
     def build(seed: int) -> Environment:
         env = gymnasium.wrappers.TimeAwareObservation(gymnasium.make("Pendulum-v1", **LIMIT))
         return single("stacked", [gymnasium.wrappers.FrameStackObservation(env, 2)], seed)
@@ -112,13 +112,13 @@ def test_wrappers_with_state_go_on() -> None:
     check_continuation(build)
 
 
-def test_a_wrapper_that_cannot_be_saved_is_named() -> None:
+def test_restart_reason_wrapper_that_cannot_be_saved_is_named() -> None:
     environment = single("normalised", [gymnasium.wrappers.NormalizeReward(gymnasium.make("Pendulum-v1"))], 0)
     expected = "normalised cannot be saved in mid-episode (attribute envs[0].return_rms is of type RunningMeanStd)"
     assert (environment.restart_reason or "").startswith(expected)
 
 
-def test_goes_on_in_a_new_process(tmp_path: Path) -> None:
+def test_snapshot_restored_in_a_new_process_continues(tmp_path: Path) -> None:
     """Ant reads xpos, Humanoid xipos one substep stale; a process of its own shares nothing with this one."""
     code = (
         "import sys, torch, mbkit.envs as envs\n"
@@ -129,18 +129,18 @@ def test_goes_on_in_a_new_process(tmp_path: Path) -> None:
         "print('same' if same else 'differs')\n"
     )
     environment = mbkit.envs.make("Humanoid-v5", env_kwargs=LIMIT)
-    todo = actions(environment, 40)
+    plan = actions(environment, 40)
     environment.reset()
-    run(environment, todo[:20])
-    saved = {"state": environment.state_dict(), "actions": todo[20:], "steps": [tuple(environment.step(a)) for a in todo[20:]]}
+    run(environment, plan[:20])
+    saved = {"state": environment.state_dict(), "actions": plan[20:], "steps": [tuple(environment.step(a)) for a in plan[20:]]}
     torch.save(saved, tmp_path / "saved.pt")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "saved.pt")], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "same", done.stderr
 
 
 @pytest.mark.parametrize("name", ["Ant-v5", "Humanoid-v5"])
-def test_the_integration_state_alone_would_not_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards the guard: without the derived arrays the next reward differs, so the tests above can fail."""
+def test_snapshot_integration_state_alone_is_not_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the derived arrays the next reward differs: so the tests above can fail."""
     monkeypatch.setattr(snapshot, "_derived", lambda model: [])
     with pytest.raises(AssertionError):
         check_continuation(lambda seed: mbkit.envs.make(name, seed=seed, env_kwargs=LIMIT))
@@ -151,16 +151,16 @@ class Phase(Enum):
 
 
 class Odd(gymnasium.Env):
-    """State of many types, a view into foreign memory among them, and whatever else a test gives it."""
+    """State of many types, with a view of memory that NumPy does not own, and one more attribute that a test chooses."""
 
     def __init__(self, extra: object = None) -> None:
         self.extra = extra
-        self.observation_space = spaces.Dict({"seen": spaces.Box(-np.inf, np.inf, (2,)), "kind": spaces.Discrete(3)})
+        self.observation_space = spaces.Dict({"position": spaces.Box(-np.inf, np.inf, (2,)), "kind": spaces.Discrete(3)})
         self.action_space = spaces.Discrete(2)
         self.memory = torch.zeros(2).numpy()
         self.history: deque[float] = deque(maxlen=3)
         self.table = {(0, "a"): np.float32(1), "b": [1, (2.5, None)]}
-        self.seen = {3}
+        self.visited = {3}
         self.legs = lambda: 2
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
@@ -169,22 +169,22 @@ class Odd(gymnasium.Env):
         return self._obs(), {}
 
     def _obs(self) -> dict:
-        return {"seen": self.memory + sum(self.history) + self.table[0, "a"], "kind": self.observation_space["kind"].sample()}
+        return {"position": self.memory + sum(self.history) + self.table[0, "a"], "kind": self.observation_space["kind"].sample()}
 
     def step(self, action: int) -> tuple:
         self.history.append(float(self.memory[0]) + action)
         self.table = {**self.table, (0, "a"): np.float32(self.table[0, "a"] * 1.1)}
-        self.seen.add(len(self.seen) + 3)
-        return self._obs(), len(self.seen), bool(self.np_random.random() < 0.1), False, {}
+        self.visited.add(len(self.visited) + 3)
+        return self._obs(), len(self.visited), bool(self.np_random.random() < 0.1), False, {}
 
 
-def test_state_of_many_types_goes_on_and_keeps_its_types() -> None:
+def test_snapshot_attributes_of_many_types_keep_their_types() -> None:
     check_continuation(lambda seed: single("odd", [Odd()], seed))
     one, two = single("odd", [Odd()], 0), single("odd", [Odd()], 1)
     one.reset()
     run(one, actions(one, 5))
     memory, generator = two.envs[0].memory, two.envs[0].np_random
-    two.load_state_dict(through_a_file(one.state_dict()))
+    two.load_state_dict(saved_and_loaded(one.state_dict()))
     restored, original = two.envs[0], one.envs[0]
     assert restored.memory is memory
     assert restored.np_random is generator
@@ -192,33 +192,33 @@ def test_state_of_many_types_goes_on_and_keeps_its_types() -> None:
     assert restored.history.maxlen == 3
     assert restored.table == original.table
     assert type(restored.table[0, "a"]) is np.float32
-    assert restored.seen == original.seen
+    assert restored.visited == original.visited
     assert restored.legs() == 2
 
 
 @pytest.mark.parametrize(
     ("extra", "named"), [(object(), "object"), (Phase.UP, "Phase"), (np.array(["a", None], object), "an array of object")]
 )
-def test_what_cannot_be_saved_restarts_with_a_reason(extra: object, named: str) -> None:
+def test_snapshot_unsavable_attribute_restarts_with_a_reason(extra: object, named: str) -> None:
     environment = single("odd", [Odd(), Odd(extra)], 4)
     first = environment.reset()
-    todo = actions(environment, 8)
-    run(environment, todo)
+    plan = actions(environment, 8)
+    run(environment, plan)
     reason = environment.restart_reason
     assert reason is not None
     assert reason.startswith("odd cannot be saved in mid-episode (attribute envs[1].extra is")
     assert named in reason
-    state = through_a_file(environment.state_dict())
+    state = saved_and_loaded(environment.state_dict())
     fresh, again = single("odd", [Odd(), Odd(extra)], 4), single("odd", [Odd(), Odd(extra)], 4)
     fresh.load_state_dict(state)
     again.load_state_dict(state)
     assert fresh.steps == 8
     assert not torch.equal(fresh.obs[:, 3:], first[:, 3:])
     assert torch.equal(fresh.obs[:, 3:], again.obs[:, 3:])
-    fresh.step(todo[0])
+    fresh.step(plan[0])
 
 
-def test_a_state_of_something_else_is_refused() -> None:
+def test_load_state_dict_state_of_another_environment_is_refused() -> None:
     hopper = mbkit.envs.make("Hopper-v5")
     hopper.reset()
     with pytest.raises(UserError, match="environment state does not fit: expected name 'Swimmer-v5', got 'Hopper-v5'"):
@@ -229,7 +229,7 @@ def test_a_state_of_something_else_is_refused() -> None:
         mbkit.envs.make("Hopper-v5").load_state_dict({})
 
 
-def test_a_state_taken_before_the_first_reset_is_that_of_a_new_environment() -> None:
+def test_load_state_dict_state_before_the_first_reset_is_that_of_a_new_environment() -> None:
     new, other = mbkit.envs.make("Hopper-v5", seed=1), mbkit.envs.make("Hopper-v5", seed=1)
-    other.load_state_dict(through_a_file(new.state_dict()))
+    other.load_state_dict(saved_and_loaded(new.state_dict()))
     assert torch.equal(other.reset(), new.reset())

@@ -1,4 +1,4 @@
-"""Actions and observations at the boundary: affine identities, one-hot, flattening, and what is refused in one sentence."""
+"""Maps of actions and observations: affine identities, one-hot encoding, flattening, and the spaces that are refused."""
 
 import numpy as np
 import pytest
@@ -16,41 +16,41 @@ bounds = st.floats(-1e3, 1e3, width=32)
 
 
 @given(low=bounds, span=st.floats(0.125, 1e3, width=32), action=st.floats(-1, 1, width=32))
-def test_actions_map_affinely_onto_the_box(low: float, span: float, action: float) -> None:
+def test_action_map_box_is_affine(low: float, span: float, action: float) -> None:
     box = spaces.Box(np.float32(low), np.float32(low + span), (2,))
     native = ActionMap(box, "toy")
     assert np.allclose(native(torch.tensor([[-1.0, 1.0]])), [[box.low[0], box.high[0]]], rtol=1e-6, atol=1e-12)
-    came = native(torch.full((3, 2), action))
-    assert came.dtype == np.float32
-    assert came.shape == (3, 2)
-    assert all(box.contains(row) for row in came)
-    assert came[0, 0] == pytest.approx(low + (action + 1) / 2 * (float(box.high[0]) - low), abs=1e-4)
+    result = native(torch.full((3, 2), action))
+    assert result.dtype == np.float32
+    assert result.shape == (3, 2)
+    assert all(box.contains(row) for row in result)
+    assert result[0, 0] == pytest.approx(low + (action + 1) / 2 * (float(box.high[0]) - low), abs=1e-4)
 
 
 @given(action=st.floats(-1, 1, width=32))
-def test_a_unit_box_is_the_identity_to_the_last_digit(action: float) -> None:
+def test_action_map_unit_box_is_the_identity_to_the_last_digit(action: float) -> None:
     native = ActionMap(spaces.Box(-1, 1, (1,)), "toy")
     assert native(torch.tensor([[action]])).item() == np.float32(action)
 
 
-def test_actions_beyond_one_are_clipped_and_bounds_may_differ_by_axis() -> None:
+def test_action_map_actions_beyond_1_are_clipped_to_bounds_per_axis() -> None:
     native = ActionMap(spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64), "toy")
     assert native(torch.tensor([[3.0, -9.0], [0.5, 0.5]])).tolist() == [[2.0, 0.0], [1.0, 7.5]]
 
 
-def test_a_box_of_two_axes_gets_its_shape() -> None:
+def test_action_map_box_of_two_axes_has_its_shape() -> None:
     native = ActionMap(spaces.Box(-1, 1, (2, 3)), "toy")
     assert native.dim == 6
     assert native(torch.arange(6.0)[None] / 6).shape == (1, 2, 3)
 
 
-def test_discrete_actions_stay_whole_and_shift_to_the_start() -> None:
+def test_action_map_discrete_actions_are_int64_from_the_start() -> None:
     native = ActionMap(spaces.Discrete(3, start=5), "toy")
-    came = native(torch.tensor([0, 2]))
-    assert (native.dim, native.discrete, came.tolist(), came.dtype) == (3, True, [5, 7], np.int64)
+    result = native(torch.tensor([0, 2]))
+    assert (native.dim, native.discrete, result.tolist(), result.dtype) == (3, True, [5, 7], np.int64)
 
 
-def test_an_action_that_is_not_finite_is_named() -> None:
+def test_action_map_non_finite_action_is_named() -> None:
     with pytest.raises(UserError, match=r"action for toy: expected finite numbers, got .*nan"):
         ActionMap(spaces.Box(-1, 1, (1,)), "toy")(torch.tensor([[float("nan")]]))
 
@@ -63,7 +63,7 @@ def test_an_action_that_is_not_finite_is_named() -> None:
         (spaces.MultiDiscrete([2, 2]), "action space of toy: expected Discrete or a Box of floats"),
     ],
 )
-def test_action_spaces_refused(space: spaces.Space, sentence: str) -> None:
+def test_action_map_other_spaces_are_refused(space: spaces.Space, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         ActionMap(space, "toy")
 
@@ -81,7 +81,7 @@ NESTED = spaces.Dict(
     "space",
     [NESTED, spaces.Discrete(4, start=-1), spaces.Box(-1, 1, (3,), np.float64), spaces.Box(-1, 1, ()), spaces.MultiDiscrete([2, 3])],
 )
-def test_one_observation_and_a_batch_flatten_alike(space: spaces.Space) -> None:
+def test_observation_map_single_observation_equals_its_row_in_a_batch(space: spaces.Space) -> None:
     space.seed(0)
     rows = [space.sample() for _ in range(5)]
     vector = ObservationMap(space, "toy")
@@ -94,7 +94,7 @@ def test_one_observation_and_a_batch_flatten_alike(space: spaces.Space) -> None:
         assert np.array_equal(row, flatten(space, one).astype(np.float32))
 
 
-def test_a_dictionary_is_laid_out_by_key_and_discrete_is_one_hot() -> None:
+def test_observation_map_dict_is_sorted_by_key_and_discrete_is_one_hot() -> None:
     obs = {
         "velocity": np.array([[1, 2], [3, 4]], np.float32) / 4,
         "gear": 1,
@@ -110,11 +110,14 @@ def test_a_dictionary_is_laid_out_by_key_and_discrete_is_one_hot() -> None:
         (spaces.Box(0, 1, (4, 4, 4)), "got an image, float32"),
         (spaces.Box(0, 255, (8, 8), np.uint8), "got an image, uint8"),
         (spaces.Dict({"a": spaces.Dict({"eye": spaces.Box(0, 255, (8, 8, 3), np.uint8)})}), "observation space 'a.eye' of toy"),
-        (spaces.Tuple((spaces.Discrete(2), spaces.Text(3))), "observation space '1' of toy: expected something a vector can be made of"),
-        (spaces.Sequence(spaces.Discrete(2)), "expected something a vector can be made of"),
+        (
+            spaces.Tuple((spaces.Discrete(2), spaces.Text(3))),
+            "observation space '1' of toy: expected a space that can be flattened to a vector",
+        ),
+        (spaces.Sequence(spaces.Discrete(2)), "expected a space that can be flattened to a vector"),
     ],
 )
-def test_observation_spaces_refused(space: spaces.Space, sentence: str) -> None:
+def test_observation_map_spaces_without_vectors_are_refused(space: spaces.Space, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         ObservationMap(space, "toy")
 

@@ -1,9 +1,10 @@
-"""Branched rollouts against a plain loop over rows, and an ensemble's scales and deltas seen through them."""
+"""Branched rollouts against transitions listed by hand, gates, and an ensemble with targets on different scales."""
 
 import pytest
 import torch
 
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.errors import UserError
 from mbkit.imagination.branch import Verdict, branch
 from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.types import EnvSpec, Prediction, Step, Transition
@@ -21,21 +22,22 @@ class Counting:
     def init(self, obs):
         return obs
 
-    def step(self, obs, action):
+    def step(self, obs, action, predict=False):
         following = obs + torch.tensor([0.0, 1.0])
         row, time = following.nan_to_num(-1).long().unbind(1)
         broken = torch.tensor([self.breaks.get(int(r), 99) <= int(t) for r, t in zip(row, time, strict=True)]) | obs.isnan().any(1)
         terminated = torch.tensor([self.ends.get(int(r), 99) == int(t) for r, t in zip(row, time, strict=True)])
         following = torch.where(broken[:, None], torch.nan, following)
         members = torch.stack([following, following])
-        return Step(following, following, 10 * following[:, 0] + following[:, 1], terminated, Prediction(members, torch.ones_like(members)))
+        prediction = Prediction(members, torch.ones_like(members)) if predict else None
+        return Step(following, following, 10 * following[:, 0] + following[:, 1], terminated, prediction)
 
 
 def roll(model, rows: int = 4, k: int = 3, gate=None, capacity: int = 100):
     buffer = ModelBuffer(capacity, SPEC)
     start = torch.stack([torch.arange(float(rows)), torch.zeros(rows)], 1)
-    out = branch(model, lambda obs: obs[:, :1] / 10, start, k, buffer, gate)
-    return buffer.all(), [int(x) for x in out]
+    counts = branch(model, lambda obs: obs[:, :1] / 10, start, k, buffer, gate)
+    return buffer.all(), [int(x) for x in counts]
 
 
 def stored(rows: Transition) -> list[tuple[int, int]]:
@@ -43,7 +45,7 @@ def stored(rows: Transition) -> list[tuple[int, int]]:
     return [(int(row), int(t)) for row, t in rows.obs]
 
 
-def test_every_step_of_every_row_is_stored_in_order_with_all_its_parts():
+def test_branch_stores_every_step_of_every_row_in_order():
     rows, counts = roll(Counting())
     assert stored(rows) == [(row, t) for t in range(3) for row in range(4)]
     assert counts == [12, 12, 0]
@@ -53,25 +55,25 @@ def test_every_step_of_every_row_is_stored_in_order_with_all_its_parts():
     assert rows.discount.tolist() == [1] * 12  # the end of a rollout is no end of an episode
 
 
-def test_nothing_is_stored_after_termination_and_the_discount_says_where_it_was():
+def test_branch_terminated_rows_have_discount_0_and_store_nothing_more():
     rows, counts = roll(Counting(ends={1: 1, 2: 2}))
     assert stored(rows) == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (2, 1), (3, 1), (0, 2), (3, 2)]
     assert rows.discount.tolist() == [1, 0, 1, 1, 1, 0, 1, 1, 1]
     assert counts == [9, 9, 0]
 
 
-def test_what_is_not_finite_is_never_stored_nor_gone_on_from():
+def test_branch_rows_that_are_not_finite_are_neither_stored_nor_continued():
     rows, counts = roll(Counting(breaks={0: 1, 3: 2}))
     assert stored(rows) == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (1, 2), (2, 2)]
     assert all(bool(x.isfinite().all()) for x in rows)
     assert counts == [4 + 3 + 2, 7, 2]
 
 
-def test_a_gate_masks_stops_and_penalises():
+def test_branch_gate_masks_ends_and_penalises():
     def gate(prediction, alive, step, k):
         row = prediction.mean[0, :, 0]
         assert k == 3
-        return Verdict(row != 0, (row != 2) | (step > 0), row / 4)  # row 0 is masked but goes on; row 2 stops after its first step
+        return Verdict(row != 0, (row != 2) | (step > 0), row / 4)  # row 0 is masked but goes on; row 2 ends after its first step
 
     rows, counts = roll(Counting(ends={3: 2}), gate=gate)
     assert stored(rows) == [(1, 0), (2, 0), (3, 0), (1, 1), (3, 1), (1, 2)]
@@ -79,21 +81,43 @@ def test_a_gate_masks_stops_and_penalises():
     assert counts == [4 + 3 + 2, 6, 0]
 
 
-def test_a_penalty_that_is_not_finite_stores_nothing():
+def test_branch_penalty_that_is_not_finite_stores_nothing():
     rows, _ = roll(Counting(), k=1, gate=lambda p, alive, step, k: Verdict(alive, alive, torch.tensor([0.0, torch.inf, torch.nan, 1.0])))
     assert stored(rows) == [(0, 0), (3, 0)]
 
 
-def test_the_shapes_never_depend_on_what_dies():
-    seen = []
+def test_branch_asks_for_predictions_only_with_a_gate():
+    asked = []
 
     class Watched(Counting):
-        def step(self, obs, action):
-            seen.append(tuple(obs.shape))
+        def step(self, obs, action, predict=False):
+            asked.append(predict)
+            return super().step(obs, action, predict)
+
+    roll(Watched(), k=2)
+    roll(Watched(), k=1, gate=lambda p, alive, step, k: Verdict(alive, alive, torch.zeros(4)))
+    assert asked == [False, False, True]
+
+
+def test_branch_gate_without_predictions_names_the_model():
+    class Silent(Counting):
+        def step(self, obs, action, predict=False):
             return super().step(obs, action)
 
+    with pytest.raises(UserError, match="Silent returns none"):
+        roll(Silent(), gate=lambda p, alive, step, k: Verdict(alive, alive, torch.zeros(4)))
+
+
+def test_branch_shapes_do_not_depend_on_terminations():
+    shapes = []
+
+    class Watched(Counting):
+        def step(self, obs, action, predict=False):
+            shapes.append(tuple(obs.shape))
+            return super().step(obs, action, predict)
+
     roll(Watched(ends=dict.fromkeys(range(4), 1)), k=3)
-    assert seen == [(4, 2)] * 3
+    assert shapes == [(4, 2)] * 3
 
 
 SCALES = torch.tensor([1e-2, 1.0, 1e3])
@@ -107,7 +131,7 @@ def linear(rows: int) -> Transition:
 
 
 @pytest.mark.parametrize("delta", [True, False])
-def test_scaled_targets_reach_the_rollouts_and_small_coordinates_gain(delta):
+def test_scale_targets_true_is_accurate_in_every_coordinate_of_the_rollouts(delta):
     torch.manual_seed(0)
     spec, data, errors = EnvSpec(3, 1, CPU), linear(400), {}
     for scaled in (False, True):
@@ -115,17 +139,17 @@ def test_scaled_targets_reach_the_rollouts_and_small_coordinates_gain(delta):
         cfg = EnsembleConfig(
             members=2, elites=2, hidden=(32,), lr=3e-3, batch=64, max_epochs=25, delta=delta, scale_targets=scaled, propagation="ts1"
         )
-        model, memory = Ensemble(spec, cfg), ModelBuffer(500, spec)  # with a learned reward
+        model, buffer = Ensemble(spec, cfg), ModelBuffer(500, spec)  # with a learned reward
         model.fit(data)
         torch.manual_seed(2)
-        branch(model, lambda obs: torch.rand(len(obs), 1) * 2 - 1, data.obs[:250], 2, memory)
-        got = memory.all()
-        truth = 0.6 * (got.obs / SCALES).roll(1, 1) + 0.5 * got.action
-        errors[scaled] = (got.next_obs / SCALES - truth).square().mean(0).sqrt()
+        branch(model, lambda obs: torch.rand(len(obs), 1) * 2 - 1, data.obs[:250], 2, buffer)
+        rows = buffer.all()
+        truth = 0.6 * (rows.obs / SCALES).roll(1, 1) + 0.5 * rows.action
+        errors[scaled] = (rows.next_obs / SCALES - truth).square().mean(0).sqrt()
     assert errors[True].max() < 0.5  # in units of each coordinate, whatever its scale
-    assert errors[True][0] < 0.5 * errors[False][0]  # raw targets: the smallest coordinate drowns
+    assert errors[True][0] < 0.5 * errors[False][0]  # raw targets: the smallest coordinate has next to no weight in the loss
 
 
-def test_a_longer_rollout_continues_where_the_shorter_one_stood():
+def test_branch_k_4_continues_from_step_to_step():
     rows, _ = roll(Counting(), rows=1, k=4)
     assert torch.equal(rows.obs[1:], rows.next_obs[:-1])

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Categorical as Weights
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
-from mbkit.imagination.gate import M2AC, MACURA, geometric_js, least, one_vs_rest, percentile, share_kept
+from mbkit.imagination.gate import M2AC, MACURA, geometric_js, least_uncertain, one_vs_rest, percentile, stored_share
 from mbkit.types import Prediction
 
 
@@ -41,7 +41,7 @@ def test_geometric_js_is_the_mean_divergence_of_the_geometric_mean_from_two_memb
 
 
 @pytest.mark.parametrize("measure", [one_vs_rest, geometric_js])
-def test_agreeing_members_are_certain_and_order_does_not_matter(measure):
+def test_one_vs_rest_and_geometric_js_equal_members_are_0_in_any_order(measure):
     p = prediction()
     same = Prediction(p.mean[:1].repeat(5, 1, 1), p.var[:1].repeat(5, 1, 1))
     torch.testing.assert_close(measure(same), torch.zeros(40), rtol=0, atol=1e-5)
@@ -51,48 +51,48 @@ def test_agreeing_members_are_certain_and_order_does_not_matter(measure):
 
 
 @pytest.mark.parametrize("measure", [one_vs_rest, geometric_js])
-def test_tiny_variances_far_from_zero_do_not_drown(measure):
+def test_one_vs_rest_and_geometric_js_tiny_variances_far_from_zero_are_accurate(measure):
     p = Prediction(100 + 1e-2 * prediction().mean, 1e-4 * prediction().var)
     exact = Prediction(p.mean.double(), p.var.double())
     torch.testing.assert_close(measure(p).double(), measure(exact), rtol=1e-3, atol=1e-3)
 
 
-def test_the_share_shrinks_with_depth():
-    assert share_kept(0, 1, 0.5) == 0.5
-    assert [share_kept(h, 4, 0.5) for h in range(4)] == [(4 - h) / (2 * 5) for h in range(4)]
+def test_stored_share_shrinks_with_the_step():
+    assert stored_share(0, 1, 0.5) == 0.5
+    assert [stored_share(h, 4, 0.5) for h in range(4)] == [(4 - h) / (2 * 5) for h in range(4)]
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.3, 3), (0.31, 4), (0.5, 5), (1.0, 10)])
-def test_the_least_are_chosen_among_the_living(share, count):
+def test_least_uncertain_are_chosen_among_alive_rows(share, count):
     u = torch.tensor([5.0, 1, 9, 3, 7, 2, 8, 4, 6, 10, 0, 0.5, torch.nan, torch.inf])
     alive = torch.arange(14) < 10
-    chosen = least(u, alive, share)
+    chosen = least_uncertain(u, alive, share)
     assert chosen.tolist() == (alive & (u <= count)).tolist()
-    everything = least(u, torch.ones(14, dtype=torch.bool), 1.0)
+    everything = least_uncertain(u, torch.ones(14, dtype=torch.bool), 1.0)
     assert everything.tolist() == u.isfinite().tolist()
-    assert least(torch.ones(6), torch.ones(6, dtype=torch.bool), 0.5).sum() == 3  # ties are broken, not kept
+    assert least_uncertain(torch.ones(6), torch.ones(6, dtype=torch.bool), 0.5).sum() == 3  # ties are broken
 
 
 @pytest.mark.parametrize("q", [0.0, 37.5, 50.0, 95.0, 100.0])
-def test_percentiles_are_numpys(q):
+def test_percentile_equals_numpys(q):
     u, alive = torch.randn(101).exp(), torch.rand(101) < 0.7
     assert float(percentile(u, alive, q)) == pytest.approx(np.percentile(u[alive].numpy(), q), rel=1e-5)
 
 
-def test_m2ac_remembers_the_surest_and_lets_the_others_go_on():
+def test_m2ac_stores_the_least_uncertain_and_continues_the_others():
     p, alive = prediction(), torch.arange(40) < 30
     u = one_vs_rest(p)
-    verdict = M2AC(0.5, 0.25, stop=False)(p, alive, 1, 4)
+    verdict = M2AC(0.5, 0.25, hard_stop=False)(p, alive, 1, 4)
     assert int(verdict.store.sum()) == 9  # 0.3 of 30
     assert u[verdict.store].max() < u[alive & ~verdict.store].min()
     assert not verdict.store[30:].any()
     assert verdict.go_on.all()
     torch.testing.assert_close(verdict.penalty, 0.25 * u)
-    stopping = M2AC(0.5, 0.25, stop=True)(p, alive, 1, 4)
-    assert torch.equal(stopping.go_on, verdict.store)
+    ending = M2AC(0.5, 0.25, hard_stop=True)(p, alive, 1, 4)
+    assert torch.equal(ending.go_on, verdict.store)
 
 
-def test_macura_stops_where_uncertainty_exceeds_the_running_mean_of_first_steps():
+def test_macura_ends_rows_above_the_running_mean_of_first_steps():
     alive, u = torch.ones(40, dtype=torch.bool), []
     gate = MACURA(1.5, 50.0, torch.device("cpu"))
     for round_, p in enumerate([prediction(3), prediction(4)]):
@@ -107,7 +107,7 @@ def test_macura_stops_where_uncertainty_exceeds_the_running_mean_of_first_steps(
         assert not first.penalty.any()
 
 
-def test_macura_goes_on_from_a_checkpoint():
+def test_macura_state_dict_round_trip_continues_identically():
     one, other, alive = MACURA(5.0, 95.0, torch.device("cpu")), MACURA(5.0, 95.0, torch.device("cpu")), torch.ones(40, dtype=torch.bool)
     one(prediction(3), alive, 0, 2)
     other.load_state_dict(one.state_dict())
@@ -116,7 +116,7 @@ def test_macura_goes_on_from_a_checkpoint():
     assert torch.equal(one.total / one.rounds, other.total / other.rounds)
 
 
-def test_a_round_without_finite_numbers_does_not_move_the_threshold():
+def test_macura_round_without_finite_numbers_does_not_move_kappa():
     gate, alive, p = MACURA(5.0, 95.0, torch.device("cpu")), torch.ones(40, dtype=torch.bool), prediction(3)
     broken = Prediction(p.mean, torch.zeros_like(p.var))
     assert not gate(broken, alive, 0, 2).store.any()

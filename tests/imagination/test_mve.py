@@ -21,7 +21,7 @@ F64 = torch.float64
 
 
 class Line:
-    """s' = s + a, reward 2 s + 3 a, terminates above `wall`; what it says of states above `nan_above` is not a number."""
+    """s' = s + a, reward 2 s + 3 a, terminates above `wall`; the successor of states above `nan_above` is NaN."""
 
     def __init__(self, wall: float = math.inf, nan_above: float = math.inf):
         self.wall, self.nan_above = wall, nan_above
@@ -30,7 +30,7 @@ class Line:
     def init(self, obs: Tensor) -> Tensor:
         return obs
 
-    def step(self, carry: Tensor, action: Tensor) -> Step:
+    def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
         self.asked.append(len(carry))
         after = torch.where(carry > self.nan_above, math.nan, carry + action)
         return Step(after, after, (2 * carry + 3 * action)[:, 0], (after > self.wall)[:, 0])
@@ -73,7 +73,7 @@ def by_hand(agent: Toy, s: float, steps: int, wall: float) -> float:
     return bonus + 2 * s + 3 * a + (0.0 if after > wall else GAMMA * by_hand(agent, after, steps - 1, wall))
 
 
-def path_of(s: float, steps: int) -> list[float]:
+def states_from(s: float, steps: int) -> list[float]:
     """s_0 .. s_steps under the toy's policy."""
     return [s * 1.5**t for t in range(steps + 1)]
 
@@ -92,25 +92,25 @@ def real_batch(rows: int = 32, discount: float = 1.0) -> Transition:
     return Transition(torch.randn(rows, 2), torch.rand(rows, 1) * 2 - 1, torch.randn(rows), torch.randn(rows, 2), weight)
 
 
-@pytest.mark.parametrize("cfg", [SACConfig(hidden=(16,)), SACConfig(hidden=(16,), critics=5, target_critics=2)], ids=["sac", "redq"])
-def test_no_step_is_one_step_bit_for_bit(cfg):
+@pytest.mark.parametrize("cfg", [SACConfig(hidden=(16,)), SACConfig(hidden=(16,), critics=5, target_subset=2)], ids=["sac", "redq"])
+def test_value_expansion_horizon_0_is_one_step_bit_for_bit(cfg):
     torch.manual_seed(0)
     agent, batch = SAC(SPEC, cfg), real_batch()
     results = []
     for target in (one_step, ValueExpansion(Line(), 0)):
         torch.manual_seed(1)
         results.append(target(agent, batch, GAMMA))
-        results.append(torch.rand(3))  # nor were other random numbers spent
+        results.append(torch.rand(3))  # and drew the same random numbers
     assert_same(results[0], results[2])
     assert torch.equal(results[1], results[3])
 
 
-def test_no_step_is_one_step_for_n_step_rows_and_toys():
+def test_value_expansion_horizon_0_on_n_step_rows_is_one_step():
     batch = batch_of([1.0, 2.0, 3.0], [GAMMA**2, 0.0, GAMMA])
     assert_same(ValueExpansion(Line(), 0)(Toy(), batch, GAMMA), one_step(Toy(), batch, GAMMA))
 
 
-def test_steve_without_a_step_is_the_mean_of_the_critics():
+def test_value_expansion_steve_horizon_0_is_the_mean_of_the_critics():
     batch = batch_of([1.0, 2.0], [1.0, 0.0])
     y = ValueExpansion(Line(), 0, weighting="steve", particles=3)(Toy(offset=4.0), batch, GAMMA)
     torch.testing.assert_close(y.target, one_step(Toy(offset=4.0), batch, GAMMA).target + torch.tensor([GAMMA * 2.0, 0.0], dtype=F64))
@@ -121,7 +121,7 @@ def test_steve_without_a_step_is_the_mean_of_the_critics():
 
 @pytest.mark.parametrize("horizon", [1, 2, 4])
 @pytest.mark.parametrize("bonus", [0.0, 0.1])
-def test_every_row_is_the_sum_written_out(horizon, bonus):
+def test_value_expansion_start_data_rows_equal_sums_by_hand(horizon, bonus):
     wall = 8.0  # from 2 the fourth state lies beyond it, from 4 the second, from -1 none
     agent, starts, discounts = Toy(bonus=bonus), [2.0, 4.0, -1.0, 3.0], [1.0, GAMMA**2, 1.0, 0.0]
     batch = batch_of(starts, discounts)
@@ -134,7 +134,7 @@ def test_every_row_is_the_sum_written_out(horizon, bonus):
         expected = 100 + i + GAMMA * discount * by_hand(agent, s, horizon, wall)
         assert y.target[i].item() == pytest.approx(expected, abs=1e-12)
         assert y.weight[i] == 1
-        states = path_of(s, horizon)
+        states = states_from(s, horizon)
         for t in range(horizon):
             row = (t + 1) * rows + i
             reached = discount != 0 and all(state <= wall for state in states[1 : t + 1])
@@ -146,8 +146,8 @@ def test_every_row_is_the_sum_written_out(horizon, bonus):
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 4])
-def test_the_form_that_starts_with_the_model(horizon):
-    wall, agent, batch = 14.0, Toy(), batch_of([-99.0, -99.0], [1.0, 1.0])  # what really followed is not looked at
+def test_value_expansion_start_model_rows_equal_sums_by_hand(horizon):
+    wall, agent, batch = 14.0, Toy(), batch_of([-99.0, -99.0], [1.0, 1.0])  # the real successors do not matter
     y = ValueExpansion(Line(wall), horizon, start="model")(agent, batch, GAMMA)
     assert torch.equal(y.obs, batch.obs)
     assert torch.equal(y.action, batch.action)
@@ -159,7 +159,7 @@ def test_the_form_that_starts_with_the_model(horizon):
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_steve_weighs_candidates_written_out(horizon):
+def test_value_expansion_steve_rows_equal_weighted_sums_by_hand(horizon):
     wall, agent, starts, discounts = 8.0, Toy(critics=3, offset=0.7), [2.0, 4.0, -1.0, 3.0], [1.0, GAMMA, 1.0, 0.0]
     batch = batch_of(starts, discounts)
     y = ValueExpansion(Line(wall), horizon, weighting="steve", particles=2)(agent, batch, GAMMA)
@@ -167,7 +167,7 @@ def test_steve_weighs_candidates_written_out(horizon):
     for i, (s, discount) in enumerate(zip(starts, discounts, strict=True)):
         means, weights = [], []
         for h in range(horizon + 1):
-            scale = discount * GAMMA ** (h + 1) * all(state <= wall for state in path_of(s, h))  # of the bootstrap
+            scale = discount * GAMMA ** (h + 1) * all(state <= wall for state in states_from(s, h))  # of the bootstrap
             means.append(100 + i + GAMMA * discount * by_hand(agent, s, h, wall) + scale * 0.7)  # mean of offsets 0, 0.7, 1.4
             weights.append(1 / max(scale**2 * 0.7**2 * 2 / 3, FLOOR))
         expected = sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
@@ -186,17 +186,17 @@ class Chain:
         self.rewards = torch.rand(7, 3, generator=generator, dtype=F64)
         self.final = torch.rand(7, 3, generator=generator) < 0.1
         self.policy = torch.randint(3, (7,), generator=generator)
-        own = torch.arange(7), self.policy
+        pairs = torch.arange(7), self.policy
         kernel = torch.zeros(7, 7, dtype=F64)
-        kernel[torch.arange(7), self.next[own]] = (~self.final[own]).double()
-        value = torch.linalg.solve(torch.eye(7, dtype=F64) - GAMMA * kernel, self.rewards[own])
+        kernel[torch.arange(7), self.next[pairs]] = (~self.final[pairs]).double()
+        value = torch.linalg.solve(torch.eye(7, dtype=F64) - GAMMA * kernel, self.rewards[pairs])
         self.q = self.rewards + GAMMA * (~self.final).double() * value[self.next]
         self.critics = self.q + torch.randn(2, 7, 3, generator=generator, dtype=F64)
 
     def init(self, obs: Tensor) -> Tensor:
         return obs.argmax(-1)
 
-    def step(self, carry: Tensor, action: Tensor) -> Step:
+    def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
         after = self.next[carry, action]
         return Step(after, torch.eye(7, dtype=F64)[after], self.rewards[carry, action], self.final[carry, action])
 
@@ -214,7 +214,7 @@ class Chain:
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5])
-def test_a_perfect_model_shrinks_the_error_by_gamma_to_the_h(horizon):
+def test_value_expansion_perfect_model_shrinks_the_error_by_gamma_to_the_h(horizon):
     """|target - Q^pi| <= gamma^k ||min_k Q - Q^pi||, k steps before the bootstrap, for each row; some row comes close."""
     world = Chain()
     wrong = (world.critics.amin(0) - world.q).abs().max()
@@ -230,21 +230,21 @@ def test_a_perfect_model_shrinks_the_error_by_gamma_to_the_h(horizon):
 # -------------------------------------------------------------------------------------------------------------------- STEVE
 
 
-def test_equal_variances_are_weighed_uniformly():
+def test_steve_equal_variances_have_equal_weights():
     noise = torch.tensor([-1.0, 0.0, 1.0])[:, None]
     y, weight = steve(torch.stack([noise + 10.0, noise + 20.0, noise + 60.0]))
     torch.testing.assert_close(weight, torch.full((3, 1), 1 / 3))
     torch.testing.assert_close(y, torch.tensor([30.0]))
 
 
-def test_weights_are_inverse_variances():
+def test_steve_weights_are_inverse_variances():
     noise = torch.tensor([-1.0, 1.0])[:, None]
     y, weight = steve(torch.stack([noise + 1.0, 2 * noise + 6.0]))
     torch.testing.assert_close(weight, torch.tensor([[0.8], [0.2]]))
     torch.testing.assert_close(y, torch.tensor([2.0]))
 
 
-def test_a_horizon_without_noise_dominates():
+def test_steve_horizon_without_noise_dominates():
     candidates = 5 * torch.randn(4, 6, 100, generator=torch.Generator().manual_seed(0))
     candidates[2] = 3.0
     y, weight = steve(candidates)
@@ -253,13 +253,13 @@ def test_a_horizon_without_noise_dominates():
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12])
-def test_variances_of_next_to_nothing_stay_numbers(scale):
+def test_steve_tiny_variances_have_finite_weights(scale):
     y, weight = steve(7.0 + scale * torch.randn(3, 4, 5))
     torch.testing.assert_close(weight, torch.full((3, 5), 1 / 3))
     torch.testing.assert_close(y, torch.full((5,), 7.0))
 
 
-def test_a_horizon_that_is_not_finite_has_no_weight():
+def test_steve_horizon_that_is_not_finite_has_weight_0():
     candidates = torch.ones(3, 2, 2)
     candidates[2, 1, 0] = math.nan
     candidates[:, 0, 1] = math.inf
@@ -268,32 +268,32 @@ def test_a_horizon_that_is_not_finite_has_no_weight():
     assert y.tolist() == [1.0, 0.0]
 
 
-def test_steve_wants_two_critics():
+def test_value_expansion_steve_single_critic_is_refused():
     target = ValueExpansion(Line(), 2, weighting="steve", particles=2)
     with pytest.raises(UserError, match=r"has 1; expected agent\.critics >= 2"):
         target(Toy(critics=1), batch_of([1.0], [1.0]), GAMMA)
 
 
-def test_particles_stay_with_their_member():
-    """With ts_inf every particle of a row meets an elite of its own: five constant members give five different rewards."""
+def test_value_expansion_steve_ts_inf_particles_stay_with_their_member():
+    """With ts_inf every particle of a row meets another elite: five constant members give five different rewards."""
     torch.manual_seed(0)
     cfg = EnsembleConfig(members=5, elites=5, hidden=(4,), probabilistic=False, propagation="ts_inf")
     model = Ensemble(SPEC, cfg)
     with torch.no_grad():
-        for w, b in zip(model.net.weight, model.net.bias, strict=True):
-            w.zero_()
-            b.zero_()
-        model.net.bias[-1][:, 0, 2] = torch.arange(5.0)  # the reward
+        net = model.network.net
+        for parameter in (*net.weight, *net.bias):
+            parameter.zero_()
+        net.bias[-1][:, 0, 2] = torch.arange(5.0)  # the reward
     model.refresh()
     agent = SAC(SPEC, SACConfig(hidden=(4,), temperature=0.0))
-    for parameter in agent.slow_critics.parameters():
+    for parameter in agent.target_critics.parameters():
         torch.nn.init.zeros_(parameter)
-    seen = []
+    rewards = []
     target = ValueExpansion(model, 1, weighting="steve", particles=5)
     step = model.step
-    model.step = lambda carry, action: seen.append(step(carry, action).reward) or step(carry, action)
+    model.step = lambda carry, action: rewards.append(step(carry, action).reward) or step(carry, action)
     y = target(agent, real_batch(3)._replace(reward=torch.zeros(3), discount=torch.ones(3)), 1.0)
-    torch.testing.assert_close(seen[0].view(5, 3), torch.arange(5.0)[:, None].expand(5, 3))
+    torch.testing.assert_close(rewards[0].view(5, 3), torch.arange(5.0)[:, None].expand(5, 3))
     torch.testing.assert_close(y.target, torch.zeros(3), atol=1e-6, rtol=0)  # both critics agree on 0, the members do not
 
 
@@ -309,7 +309,7 @@ def test_particles_stay_with_their_member():
     ],
     ids=["data", "model", "steve"],
 )
-def test_what_is_not_a_number_never_reaches_the_loss(target):
+def test_value_expansion_model_with_nan_never_reaches_the_loss(target):
     made = target(Line(nan_above=3.0))
     batch = batch_of([-1.0, 2.5, 50.0], [1.0, 1.0, 1.0])
     batch = batch._replace(obs=torch.tensor([[-1.0], [2.5], [50.0]], dtype=F64))
@@ -320,11 +320,11 @@ def test_what_is_not_a_number_never_reaches_the_loss(target):
     assert q.grad.isfinite().all()
     assert q.grad[0, 0] != 0
     assert (q.grad[:, y.weight == 0] == 0).all()
-    found = made.seen.take()
-    assert found["broken"] < found["asked"]
+    counts = made.counters.take()
+    assert counts["broken"] < counts["asked"]
 
 
-def test_steve_falls_back_on_shorter_horizons():
+def test_value_expansion_steve_nan_at_long_horizons_uses_shorter_ones():
     batch = batch_of([2.5], [1.0])  # s_0 = 2.5, s_1 = 3.75, s_2 is not a number
     short = ValueExpansion(Line(), 1, weighting="steve", particles=2)(Toy(), batch, GAMMA)
     long = ValueExpansion(Line(nan_above=3.0), 3, weighting="steve", particles=2)(Toy(), batch, GAMMA)
@@ -333,28 +333,28 @@ def test_steve_falls_back_on_shorter_horizons():
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "steve"])
-def test_a_terminal_state_asks_the_model_nothing(weighting):
-    """Whatever the model says of a state that nothing follows, the real row is worth its reward."""
+def test_value_expansion_terminal_state_is_worth_its_real_reward(weighting):
+    """A model that is NaN after a terminal state does not change the target of the real row."""
     y = ValueExpansion(Line(nan_above=-1.0), 2, weighting=weighting)(Toy(), batch_of([50.0], [0.0]), GAMMA)
     assert y.target[0].item() == pytest.approx(100, abs=1e-12)
     assert y.weight.tolist() == [1.0] + [0.0] * (len(y.weight) - 1)
 
 
-def test_totals_count_rows_and_broken_ones():
+def test_value_expansion_counters_count_rows_steps_and_broken_targets():
     target = ValueExpansion(Line(wall=8.0, nan_above=100.0), 2)
     target(Toy(), batch_of([1.0, 6.0, 50.0, 200.0], [1.0, 1.0, 0.0, 1.0]), GAMMA)
     # reached: two, one (6 -> 9 ends), none, and of 200 both states, since a state that is not a number lies beyond no wall
     expected = {"rows": 4.0, "steps": 2 + 1 + 0 + 2, "asked": 4 + 5, "broken": 3.0}
     other = ValueExpansion(Line(), 2)
     other.load_state_dict(target.state_dict())
-    assert target.seen.take() == other.seen.take() == expected
+    assert target.counters.take() == other.counters.take() == expected
 
 
 # ---------------------------------------------------------------------------------------------------------------- the rest
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "steve"])
-def test_the_host_never_waits(weighting):
+def test_value_expansion_call_does_not_synchronise_with_the_host(weighting):
     torch.manual_seed(0)
     cfg = EnsembleConfig(members=2, elites=2, hidden=(8,), termination="learned")
     agent, model = SAC(SPEC, SACConfig(hidden=(8,))), Ensemble(SPEC, cfg)
@@ -367,7 +367,7 @@ def test_the_host_never_waits(weighting):
     assert not names & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
 
-def test_no_gradient_reaches_the_agent():
+def test_value_expansion_targets_have_no_gradient():
     torch.manual_seed(0)
     agent = SAC(SPEC, SACConfig(hidden=(8,)))
     y = ValueExpansion(Ensemble(SPEC, EnsembleConfig(members=2, elites=2, hidden=(8,))), 2)(agent, real_batch(), GAMMA)
@@ -375,22 +375,22 @@ def test_no_gradient_reaches_the_agent():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ({"horizon": -1}, r"imagination\.horizon=-1: expected at least 0"),
         ({"horizon": 0, "start": "model"}, r"imagination\.horizon=0: expected at least 1"),
-        ({"horizon": 2, "start": "model", "weighting": "steve"}, r"expected imagination\.start=data, came model"),
+        ({"horizon": 2, "start": "model", "weighting": "steve"}, r"expected imagination\.start=data, got model"),
         ({"horizon": 2, "particles": 3}, r"imagination\.particles=3: expected 1"),
     ],
 )
-def test_settings_that_contradict(words, message):
+def test_value_expansion_contradicting_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        ValueExpansion(Line(), **words)
+        ValueExpansion(Line(), **options)
 
 
-def test_a_model_of_other_shapes():
+def test_value_expansion_model_of_other_shapes_is_refused():
     class Wide(Line):
-        def step(self, carry: Tensor, action: Tensor) -> Step:
+        def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
             return super().step(carry, action)._replace(obs=carry.expand(-1, 4))
 
     with pytest.raises(UserError, match=r"shapes \[1, 4\] and \[1\], the agent expects \[1, 1\] and \[1\]"):

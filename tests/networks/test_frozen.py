@@ -1,4 +1,4 @@
-"""The fast copy of networks for inference equals them, whatever kernel is chosen, and stays where it is."""
+"""The copy for inference equals its networks with every kernel, and its tensors keep their addresses."""
 
 from copy import deepcopy
 
@@ -9,27 +9,15 @@ from hypothesis import strategies as st
 
 import mbkit.networks.frozen as frozen_module
 from mbkit.networks.frozen import PACKED_ROWS, FrozenEnsemble
-from mbkit.networks.kernels import CHUNK_ROWS, MANY_ROWS
+from mbkit.networks.kernels import MANY_ROWS
 from mbkit.networks.mlp import EnsembleMLP, truncated_normal_init_
 
 has_fused_linear = frozen_module._has_fused_linear
 
 
-@pytest.mark.parametrize("rows", [CHUNK_ROWS - 1, CHUNK_ROWS, 2 * CHUNK_ROWS + 5])
-def test_chunks_of_rows_join_without_a_seam(rows):
-    net = EnsembleMLP(2, (3, 16, 2))
-    frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
-    x = torch.randn(2, rows, 3)
-    whole = net(x).detach()  # with gradient: in one piece
-    with torch.no_grad():
-        frozen.copy_(list(net.weight), list(net.bias))
-        torch.testing.assert_close(net(x), whole, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(frozen(x), whole, atol=1e-5, rtol=1e-5)
-
-
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 2 * MANY_ROWS), activation=st.sampled_from(["relu", "silu"]))
-def test_frozen_copy_equals_the_network(rows, activation):
+def test_frozen_ensemble_equals_the_network(rows, activation):
     net = EnsembleMLP(2, (3, 32, 32, 4), activation)
     frozen = FrozenEnsemble(2, net.sizes, activation, torch.device("cpu"), torch.float32)
     frozen.copy_(list(net.weight), list(net.bias))
@@ -40,7 +28,7 @@ def test_frozen_copy_equals_the_network(rows, activation):
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 @pytest.mark.parametrize("fused", [False, True])
-def test_packed_weights_follow_every_refill(activation, fused, monkeypatch):
+def test_frozen_ensemble_packed_weights_follow_every_refill(activation, fused, monkeypatch):
     """With oneDNN's packed weights and without, the same as the network; a deep copy keeps the weights it was made from."""
     monkeypatch.setattr(frozen_module, "_has_fused_linear", (lambda: fused and has_fused_linear()))
     net, other = (EnsembleMLP(2, (3, 32, 32, 4), activation) for _ in range(2))
@@ -56,7 +44,7 @@ def test_packed_weights_follow_every_refill(activation, fused, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [10, 1100])
-def test_bfloat16_copy_is_close(rows):
+def test_frozen_ensemble_bfloat16_is_close(rows):
     torch.manual_seed(0)  # the largest of thousands of errors passes any bound now and then
     net = truncated_normal_init_(EnsembleMLP(2, (3, 64, 64, 4), "silu"))
     frozen = FrozenEnsemble(2, net.sizes, "silu", torch.device("cpu"), torch.bfloat16)
@@ -68,7 +56,7 @@ def test_bfloat16_copy_is_close(rows):
     assert 0 < error < 0.05
 
 
-def test_frozen_tensors_keep_their_place():
+def test_frozen_ensemble_refill_keeps_addresses():
     net = EnsembleMLP(2, (3, 8, 4))
     frozen = FrozenEnsemble(2, net.sizes, "relu", torch.device("cpu"), torch.float32)
     places = [w.data_ptr() for w in frozen.weight + frozen.bias + frozen.transposed]

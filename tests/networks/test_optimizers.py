@@ -1,11 +1,14 @@
-"""FusedAdam: torch's Adam by another door."""
+"""FusedAdam equals torch's Adam, states are restored in place, and target networks follow."""
 
 from copy import deepcopy
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mbkit.networks.optimizers import FusedAdam
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import FusedAdam, copy_when_, params_of, polyak_, restore_optimizer_
 
 
 def problem(seed=0):
@@ -18,7 +21,7 @@ def gradients(n):
     return [torch.randn(3, 4), torch.randn(5), torch.randn(())]
 
 
-def test_steps_are_those_of_torch():
+def test_fused_adam_steps_equal_those_of_torch():
     mine, other = problem(), problem()
     ours, theirs = FusedAdam(mine, 1e-2), torch.optim.Adam(other, lr=1e-2, fused=True)
     for n in range(5):
@@ -32,7 +35,7 @@ def test_steps_are_those_of_torch():
         assert all(torch.equal(a[key], b[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
 
 
-def test_goes_on_from_a_saved_state_and_from_a_copy():
+def test_fused_adam_continues_from_a_saved_state_and_from_a_copy():
     params = problem()
     optimizer = FusedAdam(params, 1e-2)
     for n in range(3):
@@ -48,3 +51,48 @@ def test_goes_on_from_a_saved_state_and_from_a_copy():
             p.copy_(v)
     optimizer.descend(gradients(3))
     assert all(map(torch.equal, params, twin_params))
+
+
+def test_restore_optimizer_writes_in_place():
+    net = EnsembleMLP(1, (3, 4, 1))
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        F.mse_loss(net(torch.ones(2, 3)), torch.ones(1, 2, 1)).backward()
+        optimizer.step()
+
+    step()
+    saved = deepcopy(optimizer.state_dict())
+    moment = optimizer.state[net.weight[0]]["exp_avg"]
+    place = moment.data_ptr()
+    step()
+    restore_optimizer_(optimizer, saved)
+    assert optimizer.state[net.weight[0]]["exp_avg"].data_ptr() == place
+    torch.testing.assert_close(optimizer.state[net.weight[0]]["exp_avg"], saved["state"][0]["exp_avg"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3, 1.0])
+def test_polyak_is_a_weighted_mean(tau):
+    target, online = EnsembleMLP(2, (3, 4, 1)), EnsembleMLP(2, (3, 4, 1))
+    expected = [(1 - tau) * t + tau * o for t, o in zip(target.parameters(), online.parameters(), strict=True)]
+    polyak_(target, online, tau)
+    for t, e in zip(target.parameters(), expected, strict=True):
+        torch.testing.assert_close(t.detach(), e.detach())
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_copy_when_copies_only_when_due(due):
+    online, target = EnsembleMLP(2, (3, 4, 2)), EnsembleMLP(2, (3, 4, 2))
+    before = [p.detach().clone() for p in target.parameters()]
+    copy_when_(target, online, torch.tensor(due))
+    expected = online.parameters() if due else before
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), expected, strict=True))
+
+
+def test_params_of_a_copied_module_are_those_of_the_copy():
+    net = EnsembleMLP(2, (3, 4, 2))
+    assert [id(p) for p in params_of(net)] == [id(p) for p in net.parameters()]
+    twin = deepcopy(net)
+    assert [id(p) for p in params_of(twin)] == [id(p) for p in twin.parameters()]
+    assert not {id(p) for p in params_of(twin)} & {id(p) for p in params_of(net)}

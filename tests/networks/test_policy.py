@@ -1,191 +1,28 @@
-"""Stochastic policies against torch.distributions and quadrature; normalisers against the statistics of all they saw."""
+"""Policies: the squashed density against torch.distributions, and a new policy that is nearly the same everywhere."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Independent, Normal, kl_divergence
 
-from mbkit.networks.distributions import Categorical, ClippedGaussian, detached, rows_of
-from mbkit.networks.heads import ValueNetwork
-from mbkit.networks.mlp import mlp
-from mbkit.networks.normalizer import RunningNormalizer
-from mbkit.networks.policy import make_policy
+from mbkit.networks.policy import StochasticPolicy, TanhGaussian
 from mbkit.types import EnvSpec
 
-DOUBLE = torch.float64
 
-
-def gaussian(rows: int = 50, size: int = 3, seed: int = 0) -> ClippedGaussian:
-    draw = torch.Generator().manual_seed(seed)
-    mean, log_std = torch.randn(2, rows, size, generator=draw, dtype=DOUBLE)
-    return ClippedGaussian(mean, 0.5 * log_std)
-
-
-def categorical(rows: int = 50, size: int = 4, seed: int = 0) -> Categorical:
-    return Categorical(3 * torch.randn(rows, size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE))
-
-
-def oracle(ours):
-    if isinstance(ours, Categorical):
-        return TorchCategorical(logits=ours.logits)
-    return Independent(Normal(ours.mean, ours.log_std.exp()), 1)
-
-
-@pytest.mark.parametrize("make", [gaussian, categorical])
-def test_entropy_and_kl_are_those_of_torch(make):
-    p, q = make(seed=0), make(seed=1)
-    torch.testing.assert_close(p.entropy(), oracle(p).entropy())
-    torch.testing.assert_close(p.kl(q), kl_divergence(oracle(p), oracle(q)))
-
-
-@pytest.mark.parametrize("make", [gaussian, categorical])
-def test_kl_is_positive_and_zero_for_equals(make):
-    p, q = make(seed=0), make(seed=1)
-    assert (p.kl(q) > 0).all()
-    torch.testing.assert_close(p.kl(p), torch.zeros(50, dtype=DOUBLE), atol=1e-12, rtol=0)
-
-
-def test_log_probability_of_choices_is_that_of_torch():
-    p = categorical()
-    action = torch.randint(4, (50,))
-    torch.testing.assert_close(p.log_prob(action), oracle(p).log_prob(action))
-    assert torch.equal(p.mode(), p.logits.argmax(1))
-
-
-def test_log_density_inside_the_box_is_that_of_torch():
-    p = gaussian()
-    action = torch.rand(50, 3, dtype=DOUBLE) * 1.98 - 0.99
-    torch.testing.assert_close(p.log_prob(action), oracle(p).log_prob(action))
-
-
-@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.3), (-2.5, 0.8), (0.2, 3.0)])
-def test_density_inside_and_probabilities_of_the_sides_make_one(mean, std):
-    """Gauss-Legendre on [-1, 1], plus what the two sides have."""
-    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(80))
-    p = ClippedGaussian(torch.full((80, 1), mean, dtype=DOUBLE), torch.full((80, 1), math.log(std), dtype=DOUBLE))
-    inside = (weights * p.log_prob(nodes[:, None]).exp()).sum()
-    low, high = (rows_of(p, torch.tensor([0])).log_prob(torch.full((1, 1), side, dtype=DOUBLE)).exp() for side in (-1.0, 1.0))
-    torch.testing.assert_close(inside + low + high, torch.ones(1, dtype=DOUBLE))
-    torch.testing.assert_close(low, Normal(mean, std).cdf(torch.tensor([-1.0], dtype=DOUBLE)))
-
-
-def test_clipped_likelihood_has_a_gradient_of_mean_zero():
-    """E grad log pi = 0 for the mixed density, by quadrature: what makes a baseline harmless."""
-    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(80))
-    mean, log_std = torch.tensor([0.6, -0.2], dtype=DOUBLE, requires_grad=True).unbind()
-    action = torch.cat((nodes, torch.tensor([-1.0, 1.0], dtype=DOUBLE)))[:, None]
-    p = ClippedGaussian(mean.expand(82, 1), log_std.expand(82, 1))
-    log_prob = p.log_prob(action)
-    mass = log_prob.detach().exp() * torch.cat((weights, torch.ones(2, dtype=DOUBLE)))
-    for score in torch.autograd.grad((mass * log_prob).sum(), (mean, log_std)):
-        assert abs(score.item()) < 1e-9
-
-
-def test_gradient_of_the_clipped_likelihood():
-    action = torch.tensor([[-1.0, 0.3], [1.0, 1.0], [0.99, -0.5]], dtype=DOUBLE)
-    mean, log_std = torch.randn(2, 3, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    mean.requires_grad_(), log_std.requires_grad_()
-    assert torch.autograd.gradcheck(lambda m, s: ClippedGaussian(m, s).log_prob(action), (mean, log_std))
-
-
-def test_gradients_stay_finite_far_from_the_box():
-    """A side of probability e^-5000 still has a slope."""
-    mean, log_std = torch.tensor([[20.0]], requires_grad=True), torch.tensor([[-1.6]], requires_grad=True)
-    log_prob = ClippedGaussian(mean, log_std).log_prob(torch.tensor([[-1.0]]))
-    slopes = torch.autograd.grad(log_prob.sum(), (mean, log_std))
-    assert all(x.isfinite().all() for x in (log_prob, *slopes))
-    assert slopes[0].item() < 0
-
-
-def test_samples_are_clipped_as_often_as_the_density_says():
-    torch.manual_seed(0)
-    n = 200_000
-    p = ClippedGaussian(torch.full((n, 1), 0.5), torch.full((n, 1), math.log(0.6)))
-    sample = p.sample()
-    assert sample.abs().max() == 1
-    for side in (-1.0, 1.0):
-        expected = p.log_prob(torch.full((n, 1), side)).exp()[0].item()
-        assert (sample == side).float().mean().item() == pytest.approx(expected, abs=5 * math.sqrt(expected / n))
-    inside = sample[sample.abs() < 1]
-    halves = Normal(0.5, 0.6).cdf(torch.tensor([-1.0, 0.5, 1.0]))
-    expected = ((halves[1] - halves[0]) / (halves[2] - halves[0])).item()
-    assert (inside < 0.5).float().mean().item() == pytest.approx(expected, abs=5 / math.sqrt(len(inside)))
-
-
-def test_choices_are_drawn_as_often_as_their_probability():
-    torch.manual_seed(0)
-    n, p = 100_000, torch.tensor([0.6, 0.3, 0.09, 0.01])
-    drawn = Categorical(p.log().expand(n, 4)).sample().bincount(minlength=4) / n
-    assert ((drawn - p).abs() < 5 * (p / n).sqrt()).all()
-
-
-def test_greedy_actions_stay_in_the_box():
-    assert ClippedGaussian(torch.tensor([[2.0, -0.3]]), torch.zeros(1, 2)).mode().tolist() == [[1.0, pytest.approx(-0.3)]]
-
-
-@pytest.mark.parametrize("make", [gaussian, categorical])
-def test_rows_and_constants(make):
-    p, which = make(), torch.tensor([3, 1])
-    torch.testing.assert_close(rows_of(p, which).entropy(), p.entropy()[which])
-    free = type(p)(*(x.requires_grad_() for x in p))
-    constant, before = detached(free), p.entropy().detach().clone()
-    with torch.no_grad():
-        for x in free:
-            x.mul_(3).add_(1)  # as an optimizer does
-    assert not constant.entropy().requires_grad
-    torch.testing.assert_close(constant.entropy(), before)
-
-
-def test_networks_begin_orthogonal():
-    net = mlp((6, 16, 16, 3), last_gain=0.01)
-    for n, gain in ((2, math.sqrt(2)), (4, 0.01)):
-        w = net[n].weight
-        torch.testing.assert_close(w @ w.T, gain**2 * torch.eye(len(w)), atol=1e-5, rtol=1e-5)
-        assert not net[n].bias.any()
-    assert len(net) == 5  # no activation behind the last layer
+def test_tanh_gaussian_log_prob_equals_that_of_torch():
+    policy = TanhGaussian(4, 3, (16,)).double()
+    obs = torch.randn(50, 4, dtype=torch.float64)
+    action, log_prob = policy.rsample(obs)
+    mean, log_std = policy(obs)
+    squashed = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(mean, log_std.exp()), torch.distributions.TanhTransform()
+    )
+    torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1), atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_a_new_policy_is_nearly_the_same_everywhere(discrete):
+def test_stochastic_policy_when_new_is_nearly_the_same_everywhere(discrete):
     torch.manual_seed(0)
-    policy = make_policy(EnvSpec(3, 2, torch.device("cpu"), discrete), (32, 32), log_std=-0.5)
-    found = policy(torch.randn(100, 3))
-    first = found.logits.softmax(1) if discrete else found.mean
+    policy = StochasticPolicy(EnvSpec(3, 2, torch.device("cpu"), discrete), (32, 32), log_std=-0.5)
+    distribution = policy(torch.randn(100, 3))
+    first = distribution.logits.softmax(1) if discrete else distribution.mean
     assert (first - (0.5 if discrete else 0)).abs().max() < 0.05
-    assert discrete or torch.equal(found.log_std, torch.full((100, 2), -0.5))
-
-
-def test_running_statistics_are_those_of_everything():
-    torch.manual_seed(0)
-    parts = [torch.randn(n, 3) * torch.tensor([1.0, 100.0, 1e-3]) + 1000 * k for k, n in enumerate((1, 7, 500, 2))]
-    normalizer, everything = RunningNormalizer(3), torch.cat(parts).double()
-    assert torch.equal(normalizer(parts[2][:, :1].expand(-1, 3) / 1000), parts[2][:, :1].expand(-1, 3) / 1000)  # nothing seen: as it is
-    for part in parts:
-        normalizer.update(part)
-    torch.testing.assert_close(normalizer.mean, everything.mean(0).float())
-    torch.testing.assert_close(normalizer.std, everything.std(0, correction=0).float())
-    z = (everything - everything.mean(0)) / everything.std(0, correction=0)
-    torch.testing.assert_close(normalizer(everything.float()), z.clamp(-10, 10).float(), atol=1e-3, rtol=1e-3)
-
-
-def test_running_statistics_leave_constants_alone_and_clip_the_rest():
-    normalizer = RunningNormalizer(2)
-    normalizer.update(torch.tensor([[3.0, 0.0], [3.0, 2.0]]))
-    torch.testing.assert_close(normalizer(torch.tensor([[4.0, 100.0]])), torch.tensor([[1.0, 10.0]]))
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_rescaling_changes_no_value(times):
-    """PopArt: the statistics move, what the network says in raw units does not."""
-    torch.manual_seed(0)
-    critic, obs = ValueNetwork(3, (16,)), torch.randn(20, 3)
-    before, said = critic(obs), critic.normalized(obs)
-    for k in range(times):
-        critic.rescale(torch.randn(50) * 30 - 100 * k - 200)
-    torch.testing.assert_close(critic(obs), before, atol=1e-3, rtol=1e-4)
-    assert (critic.normalized(obs) - said).abs().min() > 0.1
-    target = torch.randn(20)
-    torch.testing.assert_close(critic.in_raw_units(critic.in_units(target)), target, atol=1e-4, rtol=1e-4)
+    assert discrete or torch.equal(distribution.log_std, torch.full((100, 2), -0.5))

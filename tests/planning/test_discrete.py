@@ -14,14 +14,14 @@ LIKE = torch.empty(())
 
 
 def tree(m, horizon, n):
-    """A return for each of n^H sequences, one table per problem: any sequence may be the best, so nothing but search finds it."""
+    """A return for each of n^H sequences, one table per problem: any sequence may be the best."""
     values = torch.randn(m, n**horizon, dtype=torch.float64).cumsum(1).float()
     place = n ** torch.arange(horizon - 1, -1, -1)
     return values, lambda actions: values.gather(1, (actions * place).sum(-1))
 
 
 @pytest.mark.parametrize("returns", ["best", "mode"])
-def test_finds_the_best_of_all_sequences(returns):
+def test_discrete_cem_small_tree_finds_the_best_of_all_sequences(returns):
     torch.manual_seed(0)
     values, objective = tree(3, 4, 3)
     planner = DiscreteCEM(SPEC, DiscreteCEMConfig(candidates=400, iterations=10, returns=returns))
@@ -33,7 +33,7 @@ def test_finds_the_best_of_all_sequences(returns):
     torch.testing.assert_close(plan.mean.sum(-1), torch.ones(3, 4))
 
 
-def test_draws_have_the_probabilities_asked_for():
+def test_sample_frequencies_are_the_probabilities():
     torch.manual_seed(0)
     probabilities = torch.tensor([[[0.7, 0.3, 0.0], [0.1, 0.2, 0.7]]])
     draws = sample(probabilities, 40_000)
@@ -42,7 +42,7 @@ def test_draws_have_the_probabilities_asked_for():
     assert (draws[..., 0] != 2).all()
 
 
-def test_refit_counts_smooths_and_stays_without_finite_scores():
+def test_refit_is_the_smoothed_frequency_of_finite_elites_and_else_unchanged():
     elites = torch.tensor([[[0], [0], [1], [2]], [[0], [0], [0], [0]]])
     score = torch.tensor([[3.0, 2.0, 1.0, -torch.inf], [-torch.inf] * 4])
     old = torch.tensor([[[0.2, 0.3, 0.5]], [[0.2, 0.3, 0.5]]])
@@ -52,7 +52,7 @@ def test_refit_counts_smooths_and_stays_without_finite_scores():
     assert torch.equal(refit(elites, score, old, 0.4, 0.1)[1], old[1])
 
 
-def test_a_proposal_joins_and_nan_never_wins():
+def test_discrete_cem_proposal_wins_and_nan_never_does():
     planner = DiscreteCEM(SPEC, DiscreteCEMConfig(candidates=20, elites=5, iterations=2))
     secret = torch.randint(3, (1, 1, 30))
 
@@ -64,7 +64,7 @@ def test_a_proposal_joins_and_nan_never_wins():
     assert planner(lambda a: torch.full(a.shape[:2], torch.nan), planner.start(LIKE, 1, 30)).score.item() == -torch.inf
 
 
-def test_shift_appends_uniform_steps():
+def test_shift_appends_uniform_probabilities():
     planner = DiscreteCEM(SPEC, DiscreteCEMConfig())
     plan = planner.start(LIKE, 1, 3)._replace(mean=torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]]), actions=torch.tensor([[0, 1, 2]]))
     shifted = planner.shift(plan, 2)
@@ -72,6 +72,6 @@ def test_shift_appends_uniform_steps():
     assert shifted.actions.dtype == torch.int64
 
 
-def test_refuses_continuous_actions():
+def test_discrete_cem_continuous_actions_is_refused():
     with pytest.raises(UserError, match="needs discrete actions"):
         DiscreteCEM(SPEC._replace(discrete=False), DiscreteCEMConfig())

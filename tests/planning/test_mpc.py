@@ -1,4 +1,4 @@
-"""The receding-horizon actor: what is carried from plan to plan, and what never is."""
+"""The receding-horizon actor: what is carried from plan to plan, what a reset drops, and when it plans."""
 
 import io
 
@@ -7,7 +7,7 @@ import torch
 from line_model import Line
 
 from mbkit.errors import UserError
-from mbkit.planning import MPC, MPCConfig
+from mbkit.planning import MPC, Guide, MPCConfig
 from mbkit.planning.cem import CEM, CEMConfig
 from mbkit.planning.discrete import DiscreteCEM, DiscreteCEMConfig
 from mbkit.planning.icem import ICEM, ICEMConfig
@@ -27,7 +27,7 @@ PLANNERS = {
 
 
 class Recording(CEM):
-    """CEM whose plans are numbered, so that a test sees where an action came from: action = 0.1 plan + 0.01 step."""
+    """CEM whose actions show their plan and step: action = 0.1 plan + 0.01 step."""
 
     def __init__(self):
         super().__init__(SPEC, CEMConfig())
@@ -45,14 +45,14 @@ def actor(**cfg):
     return planner, MPC(SPEC, planner, Line(), MPCConfig(**{**SMALL, **cfg}))
 
 
-def test_is_an_actor_with_state():
+def test_mpc_is_an_actor_with_state():
     mpc = actor()[1]
     assert isinstance(mpc, Actor)
     assert isinstance(mpc, Stateful)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_drives_every_environment_to_the_target(name):
+def test_act_drives_every_environment_to_the_target(name):
     torch.manual_seed(0)
     model = Line(target=0.5)
     mpc = MPC(SPEC, PLANNERS[name](), model, MPCConfig(**SMALL))
@@ -65,9 +65,9 @@ def test_drives_every_environment_to_the_target(name):
     assert (obs - 0.5).abs().max() < 0.08
 
 
-def test_drives_with_discrete_actions():
+def test_act_discrete_actions_drives_to_the_target():
     class Switch(Line):
-        def step(self, carry, action):
+        def step(self, carry, action, predict=False):
             return super().step(carry, 2.0 * action[:, None] - 1)
 
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_drives_with_discrete_actions():
     assert (obs - 0.5).abs().max() < 0.11
 
 
-def test_each_plan_starts_from_the_last_one_shifted():
+def test_act_next_plan_starts_from_the_last_one_shifted():
     planner, mpc = actor()
     mpc.act(torch.zeros(2, 1))
     mpc.act(torch.zeros(2, 1))
@@ -90,14 +90,14 @@ def test_each_plan_starts_from_the_last_one_shifted():
     torch.testing.assert_close(planner.starts[1].mean[1, :, 0], torch.tensor([0.11, 0.12, 0.13, 0.14, 0.15, 0.0]))
 
 
-def test_replan_every_executes_the_plan_open_loop_and_shifts_by_as_much():
+def test_replan_every_3_executes_three_actions_and_shifts_by_three():
     planner, mpc = actor(replan_every=3)
     actions = [mpc.act(torch.zeros(1, 1)).item() for _ in range(7)]
     assert actions == pytest.approx([0.10, 0.11, 0.12, 0.20, 0.21, 0.22, 0.30])
     torch.testing.assert_close(planner.starts[1].mean[0, :, 0], torch.tensor([0.13, 0.14, 0.15, 0.0, 0.0, 0.0]))
 
 
-def test_reset_forgets_one_row_only_and_no_stale_action_is_executed():
+def test_reset_one_environment_drops_its_plan_and_replans_all():
     planner, mpc = actor(replan_every=4)
     mpc.reset(torch.ones(2, dtype=torch.bool))
     mpc.act(torch.zeros(2, 1))
@@ -108,7 +108,7 @@ def test_reset_forgets_one_row_only_and_no_stale_action_is_executed():
     assert (planner.starts[1].mean[1] == 0).all()
 
 
-def test_reset_of_nobody_changes_nothing():
+def test_reset_empty_mask_changes_nothing():
     planner, mpc = actor(replan_every=4)
     mpc.act(torch.zeros(2, 1))
     mpc.reset(torch.tensor([False, False]))
@@ -116,7 +116,7 @@ def test_reset_of_nobody_changes_nothing():
     assert len(planner.starts) == 1
 
 
-def test_icem_forgets_its_elites_at_a_reset():
+def test_reset_drops_the_reused_elites_of_icem():
     planner = ICEM(SPEC, ICEMConfig())
     mpc = MPC(SPEC, planner, Line(), MPCConfig(**SMALL))
     mpc.act(torch.zeros(2, 1))
@@ -126,7 +126,7 @@ def test_icem_forgets_its_elites_at_a_reset():
     assert mpc.plan.mean[0].abs().max() == 0
 
 
-def test_another_number_of_environments_needs_a_reset():
+def test_act_other_number_of_environments_needs_a_reset():
     mpc = actor()[1]
     mpc.act(torch.zeros(2, 1))
     with pytest.raises(UserError, match="2 environments and was shown 3"):
@@ -137,7 +137,7 @@ def test_another_number_of_environments_needs_a_reset():
 
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("replan_every", [1, 3])
-def test_state_round_trip_continues_identically(name, replan_every):
+def test_state_dict_round_trip_continues_identically(name, replan_every):
     model = Line(noise=0.05)
     make = lambda: MPC(SPEC, PLANNERS[name](), model, MPCConfig(**SMALL, replan_every=replan_every))  # noqa: E731
     torch.manual_seed(0)
@@ -165,7 +165,7 @@ def test_state_round_trip_continues_identically(name, replan_every):
     assert torch.equal(go_on(fresh, saved["obs"]), uninterrupted)
 
 
-def test_state_before_the_first_plan_round_trips():
+def test_state_dict_before_the_first_plan_round_trips():
     mpc = actor()[1]
     state = actor()[1].state_dict()
     mpc.act(torch.zeros(2, 1))
@@ -173,33 +173,34 @@ def test_state_before_the_first_plan_round_trips():
     assert mpc.plan is None
 
 
-def test_refuses_a_plan_of_other_dimensions():
+def test_load_state_dict_other_horizon_is_refused():
     long, short = actor(horizon=9)[1], actor()[1]
     long.act(torch.zeros(1, 1))
     with pytest.raises(UserError, match="actions"):
         short.load_state_dict(long.state_dict())
 
 
-def test_terminal_value_decides_beyond_the_horizon():
+def test_guide_terminal_value_counts_beyond_the_horizon():
     torch.manual_seed(0)
     flat = Line(target=0.0)
     cfg = MPCConfig(horizon=1, particles=1)
     planner = CEM(SPEC, CEMConfig())
-    drawn_right = MPC(SPEC, planner, flat, cfg, terminal_value=lambda obs: 10 * obs[:, 0])
+    drawn_right = MPC(SPEC, planner, flat, cfg, guide=Guide(terminal_value=lambda obs: 10 * obs[:, 0]))
     assert drawn_right.act(torch.zeros(1, 1)).item() > 0.9
     assert abs(MPC(SPEC, planner, flat, cfg).act(torch.zeros(1, 1)).item()) < 0.2
 
 
-def test_proposals_reach_the_planner():
+def test_guide_proposals_reach_the_planner():
     torch.manual_seed(0)
     cfg = MPCConfig(horizon=6, particles=1)
-    mpc = MPC(SPEC, Shooting(SPEC, ShootingConfig(candidates=5)), Line(target=9.0), cfg, propose=lambda obs: torch.ones(len(obs), 1, 6, 1))
+    guide = Guide(propose=lambda obs: torch.ones(len(obs), 1, 6, 1))
+    mpc = MPC(SPEC, Shooting(SPEC, ShootingConfig(candidates=5)), Line(target=9.0), cfg, guide=guide)
     assert mpc.act(torch.zeros(2, 1)).flatten().tolist() == [1, 1]
 
 
-def test_termination_is_avoided_when_survival_pays():
+def test_act_reward_for_survival_avoids_termination():
     class Alive(Line):
-        def step(self, carry, action):
+        def step(self, carry, action, predict=False):
             return super().step(carry, action)._replace(reward=torch.ones(len(carry)))
 
     torch.manual_seed(0)
@@ -212,6 +213,43 @@ def test_termination_is_avoided_when_survival_pays():
         assert not step.terminated.item()
 
 
+def test_score_is_that_of_the_last_plan_and_minus_infinity_after_a_reset():
+    torch.manual_seed(0)
+    mpc = MPC(SPEC, PLANNERS["cem"](), Line(target=0.5), MPCConfig(**SMALL))
+    assert mpc.score is None
+    mpc.act(torch.tensor([[0.5], [9.0]]))
+    assert mpc.score.shape == (2,)
+    assert mpc.score[0] == pytest.approx(0, abs=0.01)  # it stays at the target
+    assert mpc.score[1] < -6 * 7.5**2
+    mpc.reset(torch.tensor([False, True]))
+    assert mpc.score[0].isfinite()
+    assert mpc.score[1] == -torch.inf
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5, 0.0])
+def test_gamma_discounts_the_score_of_a_plan(gamma):
+    """The proposal is the best candidate: actions of 1 through the states 0.1, 0.2, .., each with reward -(s - 9)^2."""
+    planner = Shooting(SPEC, ShootingConfig(candidates=1, iterations=1))
+    guide = Guide(propose=lambda obs: torch.ones(len(obs), 1, 6, 1))
+    mpc = MPC(SPEC, planner, Line(target=9.0), MPCConfig(horizon=6, particles=1), gamma, guide)
+    mpc.act(torch.zeros(1, 1))
+    expected = -sum(gamma**t * (0.1 * (t + 1) - 9) ** 2 for t in range(6))
+    assert mpc.score.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mpc_plan_encodes_every_observation_once():
+    shapes = []
+
+    class Encoder(Line):
+        def init(self, obs):
+            shapes.append(tuple(obs.shape))
+            return super().init(obs)
+
+    mpc = MPC(SPEC, PLANNERS["icem"](), Encoder(), MPCConfig(**SMALL))
+    mpc.act(torch.zeros(3, 1))
+    assert shapes == [(3, 1)]
+
+
 @pytest.mark.parametrize(
     ("cfg", "planner", "match"),
     [
@@ -220,14 +258,14 @@ def test_termination_is_avoided_when_survival_pays():
         (MPCConfig(mode="cudagraph"), CEMConfig(), "needs device=cuda"),
     ],
 )
-def test_refuses_what_cannot_work(cfg, planner, match):
+def test_mpc_contradicting_options_are_refused(cfg, planner, match):
     with pytest.raises(UserError, match=match):
         MPC(SPEC, CEM(SPEC, planner), Line(), cfg)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", PLANNERS)
-def test_a_graphed_plan_equals_the_eager_one(name):
+def test_mode_cudagraph_equals_eager(name):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     spec = SPEC._replace(device=torch.device("cuda"))

@@ -14,7 +14,7 @@ from scipy import stats
 from mbkit.planning.sampling import better, coloured_normal, colouring, join, refit, rounds, top, truncated_normal
 
 
-def test_truncated_normal_matches_scipy():
+def test_truncated_normal_moments_match_scipy():
     torch.manual_seed(0)
     draws = truncated_normal(torch.empty(()), 200_000).double().numpy()
     oracle = stats.truncnorm(-2, 2)
@@ -26,12 +26,12 @@ def test_truncated_normal_matches_scipy():
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 7, 24, 25])
-def test_white_noise_is_the_limit_of_coloured_noise(horizon):
+def test_colouring_exponent_0_is_the_identity(horizon):
     torch.testing.assert_close(colouring(horizon, 0.0, torch.float64, torch.device("cpu")), torch.eye(horizon, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("exponent", [0.25, 1.0, 2.0, 3.5])
-def test_expected_spectrum_has_the_slope_asked_for(exponent):
+def test_colouring_spectrum_has_the_slope_of_the_exponent(exponent):
     filter_ = colouring(64, exponent, torch.float64, torch.device("cpu"))
     torch.testing.assert_close(filter_.square().sum(1), torch.ones(64, dtype=torch.float64))  # unit variance at every step
     power = torch.fft.rfft(filter_, dim=0).abs().square().sum(1)[1:]
@@ -40,7 +40,7 @@ def test_expected_spectrum_has_the_slope_asked_for(exponent):
     assert slope == pytest.approx(-exponent, abs=1e-6)
 
 
-def test_drawn_noise_has_the_slope_and_is_independent_over_actions():
+def test_coloured_normal_draws_have_the_slope_and_are_independent_over_actions():
     torch.manual_seed(0)
     noise = coloured_normal(torch.zeros(2, 50, 3), 2000, 2.0)
     power = torch.fft.rfft(noise, dim=2).abs().square().mean((0, 1, 3))[1:]
@@ -55,42 +55,42 @@ SCORES = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_
 
 @settings(deadline=None, max_examples=200)
 @given(SCORES, st.integers(1, 6), st.floats(0, 1))
-def test_only_finite_scores_become_elites(scores, elites, momentum):
+def test_top_and_refit_use_finite_scores_only(scores, elites, momentum):
     score = torch.tensor([scores])
     population = torch.linspace(-1, 1, 6).view(1, 6, 1, 1)
     mean, var = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.2)
     chosen, chosen_score = top(population, score, elites)
     new_mean, new_var = refit(chosen, chosen_score, mean, var, momentum)
     finite = [(s, x) for s, x in zip(scores, population.flatten().tolist(), strict=True) if math.isfinite(s)]
-    kept = sorted((s for s, _ in finite), reverse=True)[:elites]
-    assert [s for s in chosen_score[0].tolist() if math.isfinite(s)] == kept
+    best = sorted((s for s, _ in finite), reverse=True)[:elites]
+    assert [s for s in chosen_score[0].tolist() if math.isfinite(s)] == best
     value = {x: s for s, x in finite}
     members = [x for x, s in zip(chosen.flatten().tolist(), chosen_score[0].tolist(), strict=True) if math.isfinite(s)]
-    assert all(value[x] == s for x, s in zip(members, kept, strict=True))
+    assert all(value[x] == s for x, s in zip(members, best, strict=True))
     want_mean = momentum * 0.3 + (1 - momentum) * np.mean(members) if members else 0.3
     want_var = momentum * 0.2 + (1 - momentum) * np.var(members) if members else 0.2
     assert new_mean.item() == pytest.approx(want_mean, abs=1e-6)
     assert new_var.item() == pytest.approx(want_var, abs=1e-6)
 
 
-def test_better_keeps_the_old_on_ties_and_on_minus_infinity():
+def test_better_tie_or_minus_infinity_returns_the_old():
     old, new = torch.zeros(3, 1, 1), torch.ones(3, 2, 1, 1)
     actions, score = better(old, torch.tensor([1.0, 1.0, -torch.inf]), new, torch.tensor([[2.0, 0], [1, 0], [-torch.inf, -torch.inf]]))
     assert actions.flatten().tolist() == [1, 0, 0]
     assert score.tolist() == [2, 1, -torch.inf]
 
 
-def test_proposals_are_joined_inside_the_box_without_nan():
+def test_join_proposals_are_clipped_to_the_box_without_nan():
     joined = join(torch.full((1, 2, 1, 1), 1.0000001), torch.tensor([torch.nan, 7.0, -torch.inf]).view(1, 3, 1, 1))
     assert joined.flatten().tolist() == [1, 1, 0, 1, -1]
 
 
-def test_rounds_without_budget_read_no_clock(monkeypatch):
+def test_rounds_without_budget_reads_no_clock(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("clock read"))
     assert list(rounds(4, None, torch.empty(()))) == [0, 1, 2, 3]
 
 
-def test_rounds_stop_before_the_one_that_would_overrun(monkeypatch):
+def test_rounds_budget_stops_before_the_iteration_that_would_overrun(monkeypatch):
     clock = itertools.count()  # one second per reading, so per round
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     assert list(rounds(9, 3000.0, torch.empty(()))) == [0, 1, 2]

@@ -11,6 +11,6 @@ STEPS |= {"sac_discrete": 200_000}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
-def test_the_pole_stays_up(name, tmp_path):
+def test_train_preset_keeps_the_pole_up(name, tmp_path):
     run = mbkit.train(name, env="CartPole-v1", steps=STEPS[name], seed=1, threads=1, run_dir=str(tmp_path / "run"), eval={"video": False})
     assert run.summary()["eval_return_mean"] >= 475

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, survive SIGKILL, and name the file that does not."""
+"""Checkpoints are restored bit for bit, survive SIGKILL, and damaged ones are named."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ def state(value: float = 1.0) -> dict[str, Any]:
     return {"x": torch.full((100,), value)}
 
 
-def test_everything_a_run_needs_comes_back(tmp_path: Path) -> None:
+def test_load_checkpoint_restores_every_type_of_state(tmp_path: Path) -> None:
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.ones(1, 2)).sum().backward()
@@ -52,36 +52,36 @@ def test_everything_a_run_needs_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("culprit", [np.float64(1), np.zeros(2), {1, 2}, object(), torch.float32])
-def test_what_could_not_be_loaded_is_not_written(tmp_path: Path, culprit: object) -> None:
+def test_save_checkpoint_unloadable_value_is_refused_before_writing(tmp_path: Path, culprit: object) -> None:
     with pytest.raises(TypeError, match=r"state\.env\[1\]\.rng is a"):
         save_checkpoint(tmp_path, 1, {"env": [0, {"rng": culprit}]})
     assert checkpoints(tmp_path) == []
 
 
-def test_a_view_does_not_drag_its_storage_along(tmp_path: Path) -> None:
+def test_save_checkpoint_view_is_saved_without_its_storage(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, {"x": torch.zeros(1_000_000)[:10]})
     assert path.stat().st_size < 10_000
 
 
-@pytest.mark.parametrize(("keep", "left"), [("last", [4]), ("best", [2, 4]), ("all", [1, 2, 3, 4])])
-def test_what_is_kept(tmp_path: Path, keep: Any, left: list[int]) -> None:
+@pytest.mark.parametrize(("keep", "remaining"), [("last", [4]), ("best", [2, 4]), ("all", [1, 2, 3, 4])])
+def test_save_checkpoint_keep_deletes_the_others(tmp_path: Path, keep: Any, remaining: list[int]) -> None:
     for step, score in ((1, 0.0), (2, 5.0), (3, -1.0), (4, 3.0)):
         save_checkpoint(tmp_path, step, state(step), keep, score)
-    assert sorted(int(p.stem[5:]) for p in tmp_path.glob("*.pt")) == left
-    assert sorted(int(p.stem[5:]) for p in tmp_path.glob("*.json")) == left
-    assert len(list(tmp_path.iterdir())) == 2 * len(left)
+    assert sorted(int(p.stem[5:]) for p in tmp_path.glob("*.pt")) == remaining
+    assert sorted(int(p.stem[5:]) for p in tmp_path.glob("*.json")) == remaining
+    assert len(list(tmp_path.iterdir())) == 2 * len(remaining)
     assert load_checkpoint(tmp_path)[0] == 4
     assert load_checkpoint(tmp_path, "best")[0] == (4 if keep == "last" else 2)
 
 
-def test_without_scores_the_best_is_the_last(tmp_path: Path) -> None:
+def test_load_checkpoint_best_without_scores_is_the_last(tmp_path: Path) -> None:
     for step in (9, 10):
         save_checkpoint(tmp_path, step, state(), "best")
     assert load_checkpoint(tmp_path, "best")[0] == 10
     assert len(checkpoints(tmp_path)) == 1
 
 
-def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_load_checkpoint_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, state())
     content = path.read_bytes()
     damaged = [content[: len(content) // 2], content[:-1], b"", b"text\n", content[:50] + bytes(500) + content[550:]]
@@ -104,11 +104,11 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
     with pytest.raises(UserError, match="holds no checkpoint"):
         load_checkpoint(tmp_path / "absent")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         save_checkpoint(path / "below", 1, state())
 
 
-def test_a_damaged_newest_one_is_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_checkpoint_damaged_newest_file_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (1, 2):
         path = save_checkpoint(tmp_path, step, state(step), "all")
     path.write_bytes(path.read_bytes()[:-100])
@@ -173,12 +173,12 @@ for point in range(1, 30):
 
 
 @pytest.mark.parametrize("keep", ["last", "best", "all"])
-def test_sigkill_at_any_point_of_a_save_leaves_a_state_to_load(tmp_path: Path, keep: str) -> None:
+def test_save_checkpoint_sigkill_at_any_point_leaves_a_loadable_state(tmp_path: Path, keep: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED_AT_EVERY_POINT, keep, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     points = done.stdout.splitlines()
     assert any("0003.pt.tmp" in line and " 2 [" in line for line in points)  # some died in the middle of the write,
-    assert any("0002.pt'" in line and " 3 [" in line for line in points[:-1])  # some before the old one went
+    assert any("0002.pt'" in line and " 3 [" in line for line in points[:-1])  # some before the old one was deleted
 
 
 WRITER = """
@@ -190,7 +190,7 @@ for step in range(1, 10**6):
 """
 
 
-def test_sigkill_at_random_moments_leaves_the_last_state_saved(tmp_path: Path) -> None:
+def test_save_checkpoint_sigkill_at_random_moments_leaves_the_last_saved_state(tmp_path: Path) -> None:
     for delay in (0.03, 0.11):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert writer.stdout

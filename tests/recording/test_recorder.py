@@ -1,4 +1,4 @@
-"""Metrics: means within an interval, valid JSON always, and a file that resume can cut."""
+"""Metrics: means per interval, valid JSON, and a file that a resumed run continues."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ def without_clock(run_dir: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(run_dir)]
 
 
-def test_means_are_of_one_interval(tmp_path: Path) -> None:
+def test_recorder_log_writes_the_means_of_each_interval(tmp_path: Path) -> None:
     with Recorder(tmp_path, every=10) as recorder:
         for step in range(1, 25):
             recorder.log(step, {"model/loss": torch.tensor(float(step)), "loop/rate": 2.0 * step})
@@ -30,7 +30,7 @@ def test_means_are_of_one_interval(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tensor_that_is_overwritten_later_was_counted_when_logged(tmp_path: Path) -> None:
+def test_recorder_log_tensor_overwritten_later_counts_with_its_logged_value(tmp_path: Path) -> None:
     loss = torch.zeros(())
     with Recorder(tmp_path) as recorder:
         for step in (1, 2, 6):
@@ -39,7 +39,7 @@ def test_a_tensor_that_is_overwritten_later_was_counted_when_logged(tmp_path: Pa
     assert without_clock(tmp_path) == [{"step": 6, "loss": 3.0}]
 
 
-def test_one_copy_to_the_host_per_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorder_flush_copies_to_the_host_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = []
     tolist = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda x: copies.append(x.shape) or tolist(x))
@@ -53,7 +53,7 @@ def test_one_copy_to_the_host_per_flush(tmp_path: Path, monkeypatch: pytest.Monk
     assert copies == [(3,)]
 
 
-def test_what_is_not_finite_becomes_null_and_reads_as_nan(tmp_path: Path) -> None:
+def test_recorder_non_finite_value_is_null_and_read_as_nan(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
         recorder.log(1, {"a": torch.tensor(torch.nan), "b": torch.tensor(torch.inf), "c": 1.0})
         recorder.event(2, {"eval/return": float("nan")})
@@ -62,15 +62,15 @@ def test_what_is_not_finite_becomes_null_and_reads_as_nan(tmp_path: Path) -> Non
     assert read_metrics(tmp_path)[1]["a"] != read_metrics(tmp_path)[1]["a"]
 
 
-def test_events_are_written_at_once(tmp_path: Path) -> None:
+def test_recorder_event_is_written_at_once(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.event(7, {"episode/return": torch.tensor(3.5), "episode/length": 20})
     assert without_clock(tmp_path) == [{"step": 7, "episode/return": 3.5, "episode/length": 20.0}]
     recorder.close()
 
 
-def test_a_resumed_run_writes_what_an_uninterrupted_one_writes(tmp_path: Path) -> None:
-    def go_on(recorder: Recorder, first: int, last: int) -> None:
+def test_recorder_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    def continue_to(recorder: Recorder, first: int, last: int) -> None:
         for step in range(first, last):
             recorder.log(step, {"loss": torch.tensor(float(step)), "rate": float(step)})
             if step % 7 == 0:
@@ -79,23 +79,23 @@ def test_a_resumed_run_writes_what_an_uninterrupted_one_writes(tmp_path: Path) -
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     with Recorder(tmp_path / "whole", every=10) as recorder:
-        go_on(recorder, 0, 50)
+        continue_to(recorder, 0, 50)
     recorder = Recorder(tmp_path / "cut", every=10)
-    go_on(recorder, 0, 25)
+    continue_to(recorder, 0, 25)
     state = recorder.state_dict()
-    go_on(recorder, 25, 44)  # lost in the crash
+    continue_to(recorder, 25, 44)  # lost in the crash
     with (tmp_path / "cut" / FILE).open("ab") as file:
         file.write(b'{"step": 44, "lo')
     with Recorder(tmp_path / "cut", every=10) as second:
         state["seconds"] = 1000.0
         second.load_state_dict(state)
-        go_on(second, 25, 50)
+        continue_to(second, 25, 50)
     assert without_clock(tmp_path / "cut") == without_clock(tmp_path / "whole")
     seconds = [row["seconds"] for row in read_metrics(tmp_path / "cut")]
     assert seconds[-1] >= 1000.0 > seconds[0]
 
 
-def test_a_cut_last_line_is_passed_over_and_mended(tmp_path: Path) -> None:
+def test_recorder_incomplete_last_line_is_skipped_and_repaired(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1}]
     with Recorder(tmp_path) as recorder:
@@ -106,7 +106,7 @@ def test_a_cut_last_line_is_passed_over_and_mended(tmp_path: Path) -> None:
         assert recorder.position() == (tmp_path / FILE).stat().st_size
 
 
-def test_foreign_files_are_named(tmp_path: Path) -> None:
+def test_read_metrics_foreign_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run directory"):
         read_metrics(tmp_path)
     for text in ("no json\n{}\n", "[1]\n{}\n"):
@@ -115,13 +115,13 @@ def test_foreign_files_are_named(tmp_path: Path) -> None:
             read_metrics(tmp_path)
 
 
-def test_no_progress_bar_where_stderr_is_no_terminal(tmp_path: Path) -> None:
+def test_recorder_progress_without_a_terminal_shows_nothing(tmp_path: Path) -> None:
     code = "import sys\nfrom mbkit.recording.recorder import Recorder\nwith Recorder(sys.argv[1], progress=True) as r: r.log(2, {'a': 1.0})"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stderr == done.stdout == ""
 
 
-def test_the_progress_bar_shows_the_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recorder_progress_shows_the_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with Recorder(tmp_path, total=100, progress=True) as recorder:
         recorder.event(50, {"eval/return": 123.456})
@@ -131,7 +131,7 @@ def test_the_progress_bar_shows_the_return(tmp_path: Path, monkeypatch: pytest.M
     assert captured.out == ""
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+def test_recorder_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     recorder = Recorder(tmp_path, tensorboard=True)
     recorder.event(5, {"eval/return": 2.5})
@@ -148,7 +148,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("eval/return")] == [(5, 2.5), (7, 3.5)]
 
 
-def test_missing_tensorboard_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorder_tensorboard_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r'pip install "mbkit\[tensorboard\]"'):
         Recorder(tmp_path, tensorboard=True)
@@ -156,7 +156,7 @@ def test_missing_tensorboard_says_what_to_install(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_logging_on_a_gpu_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_recorder_log_on_a_gpu_does_not_synchronise(tmp_path: Path) -> None:
     with Recorder(tmp_path, every=1000) as recorder:
         x = torch.ones((), device="cuda")
         torch.cuda.set_sync_debug_mode("error")

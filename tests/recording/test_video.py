@@ -1,4 +1,4 @@
-"""Videos: the right frames at the right speed, and a sentence instead of a crash where there is none."""
+"""Videos: the right frames at the right speed, and a reason instead of a crash where none can be made."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from mbkit.errors import UserError
 from mbkit.recording.video import Video, record_video
 
 
-class FakeStep(NamedTuple):
+class StepResult(NamedTuple):
     obs: Tensor
     terminated: Tensor
     truncated: Tensor
 
 
-class Fake:
-    """Counts its steps; a frame is as bright as the step is late, and white where the next episode would show."""
+class CountingEnv:
+    """Counts its steps; a frame's brightness grows with the step, and frames of the next episode are white."""
 
     num_envs = 1
 
@@ -34,11 +34,11 @@ class Fake:
         self.count, self.seed = 0, seed
         return torch.zeros(1, 2)
 
-    def step(self, action: Tensor) -> FakeStep:
+    def step(self, action: Tensor) -> StepResult:
         assert action.shape == (1, 1)
         self.count += 1
         over = torch.tensor([self.count >= self.length])
-        return FakeStep(torch.full((1, 2), float(self.count)), torch.tensor([False]), over)
+        return StepResult(torch.full((1, 2), float(self.count)), torch.tensor([False]), over)
 
     def render(self) -> Any:
         value = 255 if self.count >= self.length else 4 * self.count % 200
@@ -49,7 +49,7 @@ class Fake:
         self.closed = True
 
 
-class Noise:
+class RandomActor:
     """An actor that draws random numbers."""
 
     resets = 0
@@ -77,8 +77,8 @@ def probe(path: Path) -> tuple[str, int, tuple[int, int], float, float]:
     return stream[1], frames, (int(stream[2]), int(stream[3])), float(stream[4]), float(duration[1])
 
 
-def test_real_time_and_no_frame_of_the_next_episode(tmp_path: Path) -> None:
-    environment, actor = Fake(), Noise()
+def test_record_video_runs_in_real_time_without_a_frame_of_the_next_episode(tmp_path: Path) -> None:
+    environment, actor = CountingEnv(), RandomActor()
     state = torch.get_rng_state()
     video = record_video(lambda: environment, actor, tmp_path / "videos" / "final.mp4", seed=7)
     assert video == Video(tmp_path / "videos" / "final.mp4", tmp_path / "videos" / "final.png")
@@ -92,42 +92,42 @@ def test_real_time_and_no_frame_of_the_next_episode(tmp_path: Path) -> None:
     assert (tmp_path / "videos" / "final.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_fast_simulations_are_thinned_and_odd_sizes_padded(tmp_path: Path) -> None:
-    video = record_video(lambda: Fake(300, dt=0.008, size=(63, 95)), Noise(), tmp_path / "x.mp4", max_steps=250)
+def test_record_video_fast_simulation_skips_frames_and_odd_size_is_padded(tmp_path: Path) -> None:
+    video = record_video(lambda: CountingEnv(300, dt=0.008, size=(63, 95)), RandomActor(), tmp_path / "x.mp4", max_steps=250)
     pixels, frames, size, fps, seconds = probe(video.path)
     assert (pixels, frames, size) == ("yuv420p", 84, (96, 64))  # the first, and every third of 250
     assert fps == pytest.approx(41.67, abs=0.01)
     assert seconds == pytest.approx(250 * 0.008, abs=0.05)
 
 
-def test_speed_may_be_given(tmp_path: Path) -> None:
-    assert probe(record_video(lambda: Fake(10), Noise(), tmp_path / "x.mp4", fps=10).path)[3] == 10
-    assert probe(record_video(lambda: Fake(10, dt=None), Noise(), tmp_path / "y.mp4").path)[3] == 30
+def test_record_video_fps_sets_the_speed(tmp_path: Path) -> None:
+    assert probe(record_video(lambda: CountingEnv(10), RandomActor(), tmp_path / "x.mp4", fps=10).path)[3] == 10
+    assert probe(record_video(lambda: CountingEnv(10, dt=None), RandomActor(), tmp_path / "y.mp4").path)[3] == 30
 
 
-def test_without_a_renderer_the_reason_is_given(tmp_path: Path) -> None:
-    class Blind(Fake):
+def test_record_video_without_a_renderer_returns_the_reason(tmp_path: Path) -> None:
+    class Blind(CountingEnv):
         def render(self) -> Any:
             raise UserError("cartpole cannot be rendered on this machine: no EGL")
 
     environment = Blind()
-    video = record_video(lambda: environment, Noise(), tmp_path / "x.mp4")
+    video = record_video(lambda: environment, RandomActor(), tmp_path / "x.mp4")
     assert video == Video(None, None, "no video: cartpole cannot be rendered on this machine: no EGL")
     assert environment.closed
     assert os.listdir(tmp_path) == []
 
 
-def test_without_moviepy_the_reason_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_video_without_moviepy_returns_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moviepy.video.io.ffmpeg_writer", None)
-    video = record_video(Fake, Noise(), tmp_path / "x.mp4")
+    video = record_video(CountingEnv, RandomActor(), tmp_path / "x.mp4")
     assert video.path is None
     assert video.reason == "no video: moviepy.video.io.ffmpeg_writer is not installed"
 
 
 @pytest.mark.parametrize("program", ["nowhere/ffmpeg", sys.executable])
-def test_a_broken_encoder_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+def test_record_video_broken_encoder_returns_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", program)
-    video = record_video(lambda: Fake(size=(480, 480)), Noise(), tmp_path / "x.mp4")
+    video = record_video(lambda: CountingEnv(size=(480, 480)), RandomActor(), tmp_path / "x.mp4")
     assert video.path is None
     assert video.reason is not None
     assert "x.mp4 cannot be written" in video.reason
@@ -135,16 +135,16 @@ def test_a_broken_encoder_is_no_crash(tmp_path: Path, monkeypatch: pytest.Monkey
     assert os.listdir(tmp_path) == []
 
 
-def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_record_video_unwritable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    video = record_video(Fake, Noise(), tmp_path / "file" / "x.mp4")
+    video = record_video(CountingEnv, RandomActor(), tmp_path / "file" / "x.mp4")
     assert video.reason is not None
     assert "file/x.mp4 cannot be written" in video.reason
 
 
-def test_mujoco_is_filmed_headless_or_says_why_not(tmp_path: Path) -> None:
+def test_record_video_mujoco_without_a_display_is_filmed_or_returns_the_reason(tmp_path: Path) -> None:
     envs = pytest.importorskip("mbkit.envs")
-    video = record_video(lambda: envs.make("InvertedPendulum-v5", render_mode="rgb_array"), Noise(), tmp_path / "x.mp4", max_steps=20)
+    video = record_video(lambda: envs.make("InvertedPendulum-v5", render_mode="rgb_array"), RandomActor(), tmp_path / "x.mp4", max_steps=20)
     if video.path is None:
         assert video.reason
         assert os.listdir(tmp_path) == []

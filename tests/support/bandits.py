@@ -1,4 +1,4 @@
-"""Tiny problems for learners from trajectories: a bandit whose best action is a function of the state, of choices and of numbers."""
+"""A bandit for learners from trajectories, whose best action is a function of the state, with discrete and continuous actions."""
 
 import pytest
 import torch
@@ -6,40 +6,38 @@ from torch import Tensor
 
 from mbkit.types import EnvSpec, Trajectory, TrajectoryLearner
 
-CHOICES = EnvSpec(obs_dim=2, action_dim=3, device=torch.device("cpu"), discrete=True)
-NUMBERS = EnvSpec(obs_dim=2, action_dim=1, device=torch.device("cpu"))
+DISCRETE = EnvSpec(obs_dim=2, action_dim=3, device=torch.device("cpu"), discrete=True)
+CONTINUOUS = EnvSpec(obs_dim=2, action_dim=1, device=torch.device("cpu"))
+SPACES = pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 
 
-def pays(spec: EnvSpec, obs: Tensor, action: Tensor) -> Tensor:
-    """1 for the choice in whose third the first observation in [-1, 1] lies, 0 for others; or -(a - 0.5 o)^2."""
+def bandit_reward(spec: EnvSpec, obs: Tensor, action: Tensor) -> Tensor:
+    """1 for the action in whose third of [-1, 1] the first observation lies, 0 for others; continuous: -(a - 0.5 o)^2."""
     if spec.discrete:
         return (action == ((obs[..., 0] + 1) * 1.5).long()).to(obs.dtype)
     return -(action[..., 0] - 0.5 * obs[..., 0]).square()
 
 
 def bandit(agent: TrajectoryLearner, spec: EnvSpec, steps: int = 64, num_envs: int = 4, dtype: torch.dtype = torch.float32) -> Trajectory:
-    """Episodes of one step, acted by the agent: [T, M]."""
+    """Episodes of one step under the agent's policy, [T, M]."""
     obs = torch.rand(steps, num_envs, spec.obs_dim, dtype=dtype) * 2 - 1
     action = agent.act(obs)
-    over = torch.ones(steps, num_envs, dtype=torch.bool)
-    reward = pays(spec, obs, action)
-    return Trajectory(obs, action, reward, obs, torch.zeros_like(reward), over, agent.log_prob(obs, action))
+    ended = torch.ones(steps, num_envs, dtype=torch.bool)
+    reward = bandit_reward(spec, obs, action)
+    return Trajectory(obs, action, reward, obs, torch.zeros_like(reward), ended, agent.log_prob(obs, action))
 
 
-def greedy_pay(agent: TrajectoryLearner, spec: EnvSpec) -> float:
-    """Mean reward of the greedy action; the best is 1 for choices, 0 for numbers."""
+def greedy_reward(agent: TrajectoryLearner, spec: EnvSpec) -> float:
+    """Mean reward of the greedy action; at best 1 for discrete actions, 0 for continuous ones."""
     obs = torch.rand(500, spec.obs_dim) * 2 - 1
-    return float(pays(spec, obs, agent.act(obs, explore=False)).mean())
+    return float(bandit_reward(spec, obs, agent.act(obs, explore=False)).mean())
 
 
-SPACES = pytest.mark.parametrize("spec", [CHOICES, NUMBERS], ids=["choices", "numbers"])
-
-
-def chance(spec: EnvSpec, steps: int = 32, num_envs: int = 8) -> Trajectory:
-    """Episodes of one step under uniformly random actions, with their log-probabilities."""
+def off_policy_bandit(spec: EnvSpec, steps: int = 32, num_envs: int = 8) -> Trajectory:
+    """Episodes of one step under uniformly random actions, with their log-probabilities, [T, M]."""
     obs = torch.rand(steps, num_envs, spec.obs_dim) * 2 - 1
-    number = torch.rand(steps, num_envs, spec.action_dim) * 2 - 1
-    action = torch.randint(spec.action_dim, (steps, num_envs)) if spec.discrete else number
+    continuous = torch.rand(steps, num_envs, spec.action_dim) * 2 - 1
+    action = torch.randint(spec.action_dim, (steps, num_envs)) if spec.discrete else continuous
     log_prob = torch.full((steps, num_envs), 1 / (spec.action_dim if spec.discrete else 2**spec.action_dim)).log()
-    over = torch.ones(steps, num_envs, dtype=torch.bool)
-    return Trajectory(obs, action, pays(spec, obs, action), obs, torch.zeros(steps, num_envs), over, log_prob)
+    ended = torch.ones(steps, num_envs, dtype=torch.bool)
+    return Trajectory(obs, action, bandit_reward(spec, obs, action), obs, torch.zeros(steps, num_envs), ended, log_prob)

@@ -1,4 +1,4 @@
-"""A dynamics model small enough to check by hand: obs' = obs + action, reward and termination are functions of it."""
+"""A dynamics model small enough to check by hand: obs' = obs + 0.1 action; reward and termination are functions of it."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from mbkit.types import Rollout, Step
 
 
 class Line(NamedTuple):
-    """A point on a line (O = A = 1) that is pulled to `target` and terminates beyond `edge`."""
+    """A point on a line (O = A = 1) whose reward is highest at `target` and which terminates beyond `edge`."""
 
     target: float = 0.5
     edge: float = float("inf")
@@ -18,7 +18,7 @@ class Line(NamedTuple):
     def init(self, obs: Tensor) -> Tensor:
         return obs
 
-    def step(self, carry: Tensor, action: Tensor) -> Step:
+    def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
         obs = carry + 0.1 * action + self.noise * torch.randn_like(carry)
         return Step(obs, obs, -(obs[:, 0] - self.target).square(), obs[:, 0].abs() > self.edge)
 

@@ -1,10 +1,11 @@
-"""C12, C21: policy gradients of softmax tables and the closed forms of their natural versions."""
+"""Policy gradients of softmax tables and closed forms of natural gradient steps."""
 
 import numpy as np
 import pytest
 
+from mbkit.errors import UserError
 from mbkit.tabular.environments import garnet
-from mbkit.tabular.mdp import TabularError, random_policy, uniform_policy
+from mbkit.tabular.mdp import random_policy, uniform_policy
 from mbkit.tabular.natural_gradient import entropy_npg_step, fisher, npg_step, policy_gradient
 from mbkit.tabular.operators import kl, performance, soft_q_of, softmax
 from mbkit.tabular.planning import policy_iteration, soft_policy_iteration
@@ -13,7 +14,7 @@ MDP = garnet(8, 3, 3)
 RNG = np.random.default_rng(0)
 
 
-def test_policy_gradient_against_finite_differences() -> None:
+def test_policy_gradient_equals_finite_differences() -> None:
     theta, h = RNG.normal(size=(8, 3)), 1e-5
     exact = policy_gradient(MDP, softmax(theta))
     for s, a in np.ndindex(8, 3):
@@ -23,7 +24,7 @@ def test_policy_gradient_against_finite_differences() -> None:
         assert abs(slope - exact[s, a]) <= 1e-6
 
 
-def test_c12_natural_gradient_in_closed_form() -> None:
+def test_npg_step_is_the_closed_form() -> None:
     theta, eta = RNG.normal(size=(8, 3)), 0.05
     pi = softmax(theta)
     direction = np.linalg.pinv(fisher(MDP, pi), rcond=1e-12) @ policy_gradient(MDP, pi).ravel()
@@ -31,8 +32,8 @@ def test_c12_natural_gradient_in_closed_form() -> None:
     assert np.abs(stepped - npg_step(MDP, pi, eta)).max() <= 1e-10
 
 
-def test_c12_natural_gradient_ignores_the_parametrisation() -> None:
-    """theta = M phi with an invertible M: the vanilla step changes with M, the natural one does not."""
+def test_npg_step_does_not_depend_on_the_parameterisation() -> None:
+    """theta = M phi with an invertible M: the plain step depends on M, the natural step does not."""
     theta, eta = RNG.normal(size=(8, 3)), 0.05
     pi, M = softmax(theta), RNG.normal(size=(24, 24)) + 5 * np.eye(24)
     gradient, F = policy_gradient(MDP, pi).ravel(), fisher(MDP, pi)
@@ -44,13 +45,13 @@ def test_c12_natural_gradient_ignores_the_parametrisation() -> None:
 
 
 @pytest.mark.parametrize("delta", [1e-4, 1e-3, 1e-2])
-def test_c12_trust_region_step_spends_its_budget(delta: float) -> None:
-    """sqrt(2 delta / g F^-1 g) makes a mean KL of about delta; sqrt(2 delta / g F g) misses it by orders of magnitude."""
+def test_fisher_scaled_step_meets_its_kl_limit(delta: float) -> None:
+    """sqrt(2 delta / g F^-1 g) gives a mean KL of about delta; sqrt(2 delta / g F g) exceeds it by an order of magnitude."""
     theta = RNG.normal(size=(8, 3))
     pi = softmax(theta)
     g, F = policy_gradient(MDP, pi).ravel(), fisher(MDP, pi)
     x = np.linalg.pinv(F, rcond=1e-12) @ g
-    d = F.reshape(8, 3, 8, 3)[np.arange(8), 0, np.arange(8), 0] / (pi[:, 0] * (1 - pi[:, 0]))  # the occupancy back out of F
+    d = F.reshape(8, 3, 8, 3)[np.arange(8), 0, np.arange(8), 0] / (pi[:, 0] * (1 - pi[:, 0]))  # the occupancy, recovered from F
 
     def spent(step: float) -> float:
         return float(d @ kl(pi, softmax(theta + step * x.reshape(8, 3)))) / delta
@@ -59,7 +60,7 @@ def test_c12_trust_region_step_spends_its_budget(delta: float) -> None:
     assert spent(np.sqrt(2 * delta / (g @ F @ g))) > 10
 
 
-def test_natural_gradient_climbs_to_the_optimum() -> None:
+def test_npg_step_repeated_reaches_the_optimum() -> None:
     pi = uniform_policy(MDP)
     returns = [performance(MDP, pi)]
     for _ in range(200):
@@ -70,7 +71,7 @@ def test_natural_gradient_climbs_to_the_optimum() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 1.0])
-def test_c21_entropy_npg_is_linear_at_the_promised_rate(share: float) -> None:
+def test_entropy_npg_step_converges_at_the_guaranteed_rate(share: float) -> None:
     """|Q* - Q_{t+1}| <= C gamma (1 - eta tau)^t with C = |Q* - Q_0| + 2 tau (1 - eta tau / (1 - gamma)) |log pi* - log pi_0|."""
     tau = 0.3
     eta = share * (1 - MDP.gamma) / tau
@@ -87,10 +88,10 @@ def test_c21_entropy_npg_is_linear_at_the_promised_rate(share: float) -> None:
         assert np.abs(np.log(best.pi) - log_pi).max() <= 2 * C / tau * rate + 1e-10
 
 
-def test_c21_the_largest_step_is_soft_policy_iteration() -> None:
+def test_entropy_npg_step_largest_learning_rate_is_soft_policy_iteration() -> None:
     tau, log_pi = 0.3, np.log(uniform_policy(MDP))
     stepped = entropy_npg_step(MDP, log_pi, (1 - MDP.gamma) / tau, tau)
     expected = softmax(soft_q_of(MDP, np.exp(log_pi), tau), tau)
     assert np.abs(np.exp(stepped) - expected).max() <= 1e-10
-    with pytest.raises(TabularError, match="eta must lie in"):
+    with pytest.raises(UserError, match="eta must lie in"):
         entropy_npg_step(MDP, log_pi, 1.0, tau)

@@ -1,10 +1,11 @@
-"""C8, C14, C15: fitted Q-iteration, expectiles, implicit and conservative Q-learning on tables."""
+"""Fitted Q-iteration, expectiles, implicit and conservative Q-learning on tables."""
 
 import numpy as np
 import pytest
 
+from mbkit.errors import UserError
 from mbkit.tabular.environments import Episodes, exit_or_loop, garnet
-from mbkit.tabular.mdp import MDP, TabularError, random_policy, uniform_policy
+from mbkit.tabular.mdp import MDP, random_policy, uniform_policy
 from mbkit.tabular.offline import (
     behaviour,
     conservative_gap,
@@ -36,7 +37,7 @@ def collect(mdp: MDP, n: int, seed: int = 0) -> Episodes:
 @pytest.mark.parametrize(
     ("mdp", "n"), [(garnet(8, 3, 3), 500), (garnet(), 150), (exit_or_loop(0.9), 50)], ids=["full", "holes", "terminal"]
 )
-def test_c8_fitted_q_iteration_is_value_iteration_on_the_empirical_mdp(mdp: MDP, n: int) -> None:
+def test_fitted_q_iteration_is_value_iteration_on_the_empirical_mdp(mdp: MDP, n: int) -> None:
     data = collect(mdp, n)
     empirical = empirical_mdp(data, mdp.S, mdp.A, mdp.gamma, mdp.mu0)
     q = np.zeros((mdp.S + 1, mdp.A))
@@ -46,7 +47,7 @@ def test_c8_fitted_q_iteration_is_value_iteration_on_the_empirical_mdp(mdp: MDP,
             assert np.abs(fitted_q_iteration(data, mdp.S, mdp.A, mdp.gamma, k) - q[: mdp.S]).max() <= 1e-10
 
 
-def test_empirical_mdp_tends_to_the_mdp() -> None:
+def test_empirical_mdp_many_rows_tends_to_the_mdp() -> None:
     mdp = garnet(8, 3, 3)
     data = collect(mdp, 20_000)
     empirical = empirical_mdp(data, 8, 3, 0.9, mdp.mu0)
@@ -61,27 +62,27 @@ def test_behaviour_without_data_is_uniform() -> None:
     np.testing.assert_array_equal(behaviour(data, 2, 2), [[0, 1], [0.5, 0.5]])
 
 
-def test_c14_expectiles() -> None:
+def test_expectile_is_stationary_and_monotone() -> None:
     x, p = 3 * RNG.normal(size=(500, 6)), RNG.dirichlet(np.ones(6), 500)
     p[:50, 2] = 0
     p /= p.sum(1, keepdims=True)
     taus = [0.01, 0.1, 0.5, 0.7, 0.9, 0.99, 0.999]
-    found = np.array([expectile(x, p, tau) for tau in taus])
-    for tau, m in zip(taus, found, strict=True):
+    expectiles = np.array([expectile(x, p, tau) for tau in taus])
+    for tau, m in zip(taus, expectiles, strict=True):
         gradient = (p * np.abs(tau - (x < m[:, None])) * (x - m[:, None])).sum(1)
         assert np.abs(gradient).max() <= 1e-12
-    assert np.abs(found[2] - expectation(p, x)).max() <= 1e-8
-    assert (np.diff(found, axis=0) >= -1e-8).all()
+    assert np.abs(expectiles[2] - expectation(p, x)).max() <= 1e-8
+    assert (np.diff(expectiles, axis=0) >= -1e-8).all()
     top = np.where(p > 0, x, -np.inf).max(1)
     p_top = np.take_along_axis(p, np.where(p > 0, x, -np.inf).argmax(1)[:, None], 1)[:, 0]
-    for tau, m in zip(taus, found, strict=True):
+    for tau, m in zip(taus, expectiles, strict=True):
         assert (m <= top + 1e-8).all()
         assert (top - m <= (1 - tau) / tau * (top - expectation(p, x)) / p_top + 1e-8).all()
-    with pytest.raises(TabularError, match=r"tau of an expectile must lie in \(0, 1\), not 1.0"):
+    with pytest.raises(UserError, match=r"tau of an expectile must lie in \(0, 1\), not 1.0"):
         expectile(x, p, 1.0)
 
 
-def test_c14_implicit_q_climbs_to_the_best_inside_the_support() -> None:
+def test_implicit_q_tau_1_tends_to_the_optimum_within_the_support() -> None:
     mdp = garnet(20, 4, 5, low=0.1)
     beta = random_policy(mdp, RNG)
     beta[:, 3] = 0
@@ -98,7 +99,7 @@ def test_c14_implicit_q_climbs_to_the_best_inside_the_support() -> None:
     assert np.abs(expectile(q, beta, 0.9) - v).max() <= 1e-8
 
 
-def test_c15_conservative_values() -> None:
+def test_conservative_q_has_the_closed_form_gap() -> None:
     mdp, alpha = garnet(20, 4, 5, low=0.1), 0.3
     for _ in range(10):
         beta, pi, mu = (random_policy(mdp, RNG) for _ in range(3))
@@ -114,11 +115,23 @@ def test_c15_conservative_values() -> None:
     assert np.abs(conservative_q(mdp, beta, beta, alpha) - q_of(mdp, beta)).max() <= 1e-10  # pi = beta: no penalty at all
 
 
-def test_c15_equation_two_does_not_bound_q_pointwise() -> None:
+def test_conservative_q_equation_2_is_not_a_pointwise_bound() -> None:
     mdp = garnet(20, 4, 5, low=0.1)
     beta = uniform_policy(mdp)
     pi = beta.copy()
     pi[0] = [0.4, 0.2, 0.2, 0.2]  # the other actions of state 0 are pushed up by more than the successors fall
     assert (conservative_q(mdp, pi, beta, 0.3) > q_of(mdp, pi)).any()
-    with pytest.raises(TabularError, match="at state 0, action 0: the data never hold it"):
+    with pytest.raises(UserError, match="at state 0, action 0: mu is > 0, but the data do not contain it"):
         conservative_q(mdp, pi, np.eye(4)[np.full(20, 1)], 0.3)
+
+
+def test_conservative_q_bounded_ratio_has_the_closed_form_gap() -> None:
+    """Data with every action, so that no ratio pi / beta is large: an absolute tolerance."""
+    mdp, alpha = garnet(20, 4, 5, low=0.1), 0.3
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        beta, pi = 0.5 * random_policy(mdp, rng) + 0.125, random_policy(mdp, rng)
+        D = expectation(pi, pi / beta - 1)
+        gap = alpha * np.linalg.solve(np.eye(20) - mdp.gamma * np.einsum("sa,sat->st", pi, mdp.P), D)
+        assert (D >= 0).all()
+        assert np.abs(expectation(pi, conservative_q(mdp, pi, beta, alpha)) - value_of(mdp, pi) + gap).max() <= 1e-10

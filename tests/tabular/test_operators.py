@@ -1,14 +1,19 @@
-"""C1, C4: contraction of every operator, and what a temperature costs."""
+"""Bellman operators: contraction, fixed points, and soft and KL-regularised forms."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tabular_problems import GARNETS, soft_optimum
 
-from mbkit.tabular.bounds import lambert_w, softmax_regret
-from mbkit.tabular.environments import exit_or_loop, garnet, soft_trap
-from mbkit.tabular.mdp import MDP, TabularError, random_policy, uniform_policy
+from mbkit.errors import UserError
+from mbkit.tabular.environments import (
+    exit_or_loop,
+    garnet,
+)
+from mbkit.tabular.mdp import MDP, random_policy, uniform_policy
 from mbkit.tabular.operators import (
+    backup,
     bellman_q,
     bellman_v,
     entropy,
@@ -30,11 +35,13 @@ from mbkit.tabular.operators import (
     softmax,
     value_of,
 )
-from mbkit.tabular.planning import fixed_point, policy_iteration
+from mbkit.tabular.planning import (
+    fixed_point,
+    policy_iteration,
+)
 
 Table = np.ndarray
 RNG = np.random.default_rng(0)
-MDPS = [garnet(seed=s) for s in range(3)] + [garnet(8, 3, 3, seed=s) for s in range(3)]
 OPERATORS: dict[str, Callable[[MDP, Table, Table, Table], Table]] = {
     "V^pi": lambda m, pi, prior, x: bellman_v(m, pi, x[:, 0]),
     "Q^pi": lambda m, pi, prior, x: bellman_q(m, pi, x),
@@ -48,9 +55,17 @@ OPERATORS: dict[str, Callable[[MDP, Table, Table, Table], Table]] = {
 }
 
 
+def test_value_of_gamma_1_is_exact() -> None:
+    """gamma = 1 on a path of three steps that cost 1 each."""
+    chain = np.zeros((4, 1, 4))
+    chain[[0, 1, 2, 3], 0, [1, 2, 3, 3]] = 1
+    mdp = MDP(chain, np.array([[-1.0], [-1], [-1], [0]]), np.eye(4)[0], 1.0, np.arange(4) == 3)
+    np.testing.assert_allclose(value_of(mdp, uniform_policy(mdp)), [-3, -2, -1, 0], atol=1e-14)
+
+
 @pytest.mark.parametrize("name", OPERATORS)
-def test_c1_gamma_contraction(name: str) -> None:
-    for mdp in MDPS:
+def test_operators_are_gamma_contractions(name: str) -> None:
+    for mdp in GARNETS:
         pi, prior = random_policy(mdp, RNG), random_policy(mdp, RNG)
         x, y = 10 * RNG.normal(size=(2, mdp.S, mdp.A))
         operator = OPERATORS[name]
@@ -61,8 +76,8 @@ def test_c1_gamma_contraction(name: str) -> None:
         assert np.abs(shifted - 3.0 * mdp.gamma).max() <= 1e-12
 
 
-def test_exact_values_are_the_fixed_points() -> None:
-    for mdp in MDPS:
+def test_value_of_and_q_of_are_the_fixed_points() -> None:
+    for mdp in GARNETS:
         pi, prior = random_policy(mdp, RNG), random_policy(mdp, RNG)
         v, q = value_of(mdp, pi), q_of(mdp, pi)
         soft, near = soft_q_of(mdp, pi, 0.3), kl_q_of(mdp, pi, prior, 0.3)
@@ -76,7 +91,7 @@ def test_exact_values_are_the_fixed_points() -> None:
             assert np.abs(residual).max() <= 1e-12
 
 
-def test_uniform_prior_is_entropy_minus_a_constant() -> None:
+def test_kl_q_of_uniform_prior_is_soft_q_minus_a_constant() -> None:
     """KL8: Q_H - Q_KL = gamma alpha ln A / (1 - gamma) where nothing terminates."""
     mdp, alpha = garnet(), 0.5
     pi = random_policy(mdp, RNG)
@@ -84,7 +99,7 @@ def test_uniform_prior_is_entropy_minus_a_constant() -> None:
     np.testing.assert_allclose(gap, mdp.gamma * alpha * np.log(mdp.A) / (1 - mdp.gamma), rtol=1e-12)
 
 
-def test_functions_of_one_state_survive_extremes() -> None:
+def test_lse_and_softmax_extreme_values_do_not_overflow() -> None:
     x = np.array([[1e5, 0.0, -1e5]])
     assert lse(x, 1e-3) == 1e5
     assert lse(x, 0.0) == 1e5
@@ -96,38 +111,15 @@ def test_functions_of_one_state_survive_extremes() -> None:
     assert greedy(np.array([[1.0, 2.0, 2.0]])).tolist() == [[0.0, 1.0, 0.0]]
 
 
-def test_kl_without_support_is_refused() -> None:
+def test_kl_q_of_outside_the_prior_is_refused() -> None:
     mdp = garnet(8, 3, 3)
-    with pytest.raises(TabularError, match="in state 0 the prior is 0 where pi is not"):
+    with pytest.raises(UserError, match="in state 0 the prior is 0 where pi is not"):
         kl_q_of(mdp, uniform_policy(mdp), greedy(mdp.R), 0.3)
 
 
-@pytest.mark.parametrize(("A", "sup"), [(2, 0.2785), (3, 0.4631), (4, 0.6035)])
-def test_c4a_softmax_regret_is_tight(A: int, sup: float) -> None:
-    """0 <= max Q - <softmax(Q / alpha), Q> <= alpha W((A-1)/e), reached where the others tie, <= (A-1) alpha / e, <= alpha ln A."""
-    alpha = 0.7
-    q = RNG.normal(size=(20_000, A)) * RNG.exponential(2, size=(20_000, 1))
-    regret = q.max(-1) - expectation(softmax(q, alpha), q)
-    assert regret.min() >= -1e-9
-    assert regret.max() <= softmax_regret(A, alpha) + 1e-9
-    gap = alpha * (1 + lambert_w((A - 1) / np.e))  # the worst gap: d/dx (A-1) x / (e^x + A-1) = 0
-    worst = np.append(0.0, np.full(A - 1, -gap))
-    assert abs(-expectation(softmax(worst, alpha), worst) - softmax_regret(A, alpha)) <= 1e-9
-    assert softmax_regret(A, alpha) <= alpha * min((A - 1) / np.e, np.log(A))
-    assert round(softmax_regret(A, 1.0), 4) == sup
-
-
-def test_c4a_a_backup_multiplies_the_regret_by_gamma() -> None:
-    mdp, alpha = garnet(), 0.7
-    q = RNG.normal(size=(mdp.S, mdp.A))
-    gap = optimality_q(mdp, q) - bellman_q(mdp, softmax(q, alpha), q)
-    assert gap.min() >= -1e-9
-    assert gap.max() <= mdp.gamma * softmax_regret(mdp.A, alpha) + 1e-9
-
-
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 1.0, 10.0])
-def test_c4b_residual_of_soft_fixed_points(alpha: float) -> None:
-    for mdp in MDPS:
+def test_soft_optimality_q_fixed_point_has_a_bounded_hard_residual(alpha: float) -> None:
+    for mdp in GARNETS:
         uniform, zeros = uniform_policy(mdp), np.zeros((mdp.S, mdp.A))
         near = fixed_point(lambda q: kl_optimality_q(mdp, q, uniform, alpha), zeros, mdp.gamma, 1e-11).x  # noqa: B023
         soft = fixed_point(lambda q: soft_optimality_q(mdp, q, alpha), zeros, mdp.gamma, 1e-11).x  # noqa: B023
@@ -141,29 +133,14 @@ def test_c4b_residual_of_soft_fixed_points(alpha: float) -> None:
         assert alpha < 1 or (optimality_q(mdp, soft) - soft).min() < -0.1 * alpha  # so a lower bound of 0 is false for the entropy form
 
 
-def _soft_optimum(mdp: MDP, alpha: float) -> Table:
-    return fixed_point(lambda q: soft_optimality_q(mdp, q, alpha), np.zeros((mdp.S, mdp.A)), mdp.gamma, 1e-11).x
-
-
-def test_c4c_hard_value_of_the_soft_policy() -> None:
-    for mdp in MDPS:
+def test_soft_optimality_q_policy_has_a_bounded_loss() -> None:
+    for mdp in GARNETS:
         for alpha in (0.1, 1.0):
-            gap = policy_iteration(mdp).q - q_of(mdp, softmax(_soft_optimum(mdp, alpha), alpha))
+            gap = policy_iteration(mdp).q - q_of(mdp, softmax(soft_optimum(mdp, alpha), alpha))
             assert gap.min() >= -1e-9
             assert gap.max() <= mdp.gamma * alpha * np.log(mdp.A) / (1 - mdp.gamma) + 1e-9
 
 
-def test_c4c_soft_trap_violates_the_undiscounted_bound() -> None:
-    alpha = 0.2
-    mdp = soft_trap(alpha)
-    gap = (policy_iteration(mdp).q - q_of(mdp, softmax(_soft_optimum(mdp, alpha), alpha))).max()
-    assert abs(gap / alpha - 49.5) < 1e-6
-    assert gap > 0.736 * alpha  # (A - 1) alpha / e
-    assert gap <= mdp.gamma * alpha * np.log(3) / (1 - mdp.gamma)
-
-
-def test_c12_exit_or_loop_tells_entropy_from_kl() -> None:
-    mdp, alpha = exit_or_loop(), 2.0
-    near = fixed_point(lambda q: kl_optimality_q(mdp, q, uniform_policy(mdp), alpha), np.zeros((2, 2)), mdp.gamma, 1e-12).x
-    assert round(softmax(_soft_optimum(mdp, alpha), alpha)[0, 1], 3) == 0.963
-    assert round(softmax(near, alpha)[0, 1], 3) == 0.498
+def test_backup_terminal_states_have_value_0() -> None:
+    mdp = exit_or_loop()
+    np.testing.assert_array_equal(backup(mdp, np.array([0.0, 100.0])), mdp.R)

@@ -1,10 +1,11 @@
-"""TD prediction: its updates against the sums they stand for, its limits, and what a batch converges to."""
+"""Temporal-difference prediction: updates by hand, limits, and convergence on a batch."""
 
 import numpy as np
 import pytest
 
+from mbkit.errors import UserError
 from mbkit.tabular.environments import grid_episodes
-from mbkit.tabular.mdp import MDP, Array, TabularError, uniform_policy
+from mbkit.tabular.mdp import MDP, Array, uniform_policy
 from mbkit.tabular.monte_carlo import mc_v, returns_to_go
 from mbkit.tabular.offline import empirical_mdp
 from mbkit.tabular.operators import value_of
@@ -12,7 +13,6 @@ from mbkit.tabular.sampling import (
     Episode,
     constant,
     polynomial,
-    rescaled_linear,
     rows_of,
     sample_average,
     sample_episodes,
@@ -23,7 +23,7 @@ GAMMA = 0.9
 
 
 def walk() -> MDP:
-    """Five states between two ends, 0 and 6; leaving to the right pays 1, values k / 6 (Sutton & Barto, example 6.2); one action."""
+    """Random walk on five states between terminal states 0 and 6; reward 1 at the right end, values k / 6 (Sutton & Barto, example 6.2)."""
     P, R = np.zeros((7, 1, 7)), np.zeros((7, 1))
     for s in range(1, 6):
         P[s, 0, s - 1] = P[s, 0, s + 1] = 0.5
@@ -33,7 +33,7 @@ def walk() -> MDP:
 
 
 def some_episodes(n: int = 6, max_steps: int = 12) -> list[Episode]:
-    """Of the walk, with rewards of their own at every step; some terminate, some are truncated."""
+    """Episodes of the walk with random rewards at every step; some terminate, some are truncated."""
     rng = np.random.default_rng(4)
     episodes = sample_episodes(walk(), np.ones((7, 1)), rng, n, max_steps)
     assert max_steps > 12 or {e.discount[-1] for e in episodes} == {0.0, 1.0}
@@ -41,7 +41,7 @@ def some_episodes(n: int = 6, max_steps: int = 12) -> list[Episode]:
 
 
 def target(e: Episode, v: Array, t: int, n: int) -> float:
-    """The n-step return by its definition."""
+    """n-step return by its definition."""
     end = min(t + n, e.length)
     total = sum(GAMMA ** (k - t) * e.reward[k] for k in range(t, end))
     return float(total + GAMMA ** (end - t) * e.discount[end - 1] * v[e.state[end]])
@@ -58,7 +58,7 @@ def test_td0_by_hand() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 50])
-def test_n_step_updates_one_after_the_other(n: int) -> None:
+def test_n_step_td_updates_states_in_order(n: int) -> None:
     v = np.random.default_rng(0).normal(size=7)
     expected = v.copy()
     for e in some_episodes():
@@ -67,7 +67,7 @@ def test_n_step_updates_one_after_the_other(n: int) -> None:
     assert np.allclose(n_step_td(some_episodes(), v, GAMMA, n, constant(0.3)), expected, atol=1e-12)
 
 
-def test_n_beyond_the_episode_is_every_visit_monte_carlo() -> None:
+def test_n_step_td_long_n_is_every_visit_monte_carlo() -> None:
     episodes = [e for e in some_episodes(20, 40) if e.discount[-1] == 0]
     out = n_step_td(episodes, np.full(7, 3.0), GAMMA, 99, sample_average())
     mc = mc_v(episodes, 7, GAMMA, "every")
@@ -75,8 +75,8 @@ def test_n_beyond_the_episode_is_every_visit_monte_carlo() -> None:
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
-def test_backward_view_offline_is_the_forward_view(lam: float) -> None:
-    """V at the end of an episode = V + sum over visits of alpha (G^lambda - V), G^lambda mixed from n-step returns."""
+def test_td_lambda_offline_is_the_forward_view(lam: float) -> None:
+    """V at the end of an episode = V + sum over visits of alpha (G^lambda - V), G^lambda a mixture of n-step returns."""
     v = np.random.default_rng(0).normal(size=7)
     e = some_episodes()[0]
     expected = v.copy()
@@ -88,7 +88,7 @@ def test_backward_view_offline_is_the_forward_view(lam: float) -> None:
     assert np.allclose(td_lambda([e], v, GAMMA, lam, constant(0.2), online=False), expected, atol=1e-12)
 
 
-def test_td1_offline_is_monte_carlo() -> None:
+def test_td_lambda_1_offline_is_monte_carlo() -> None:
     """alpha times the errors of every visit, summed."""
     v = np.random.default_rng(0).normal(size=7)
     for e in (e for e in some_episodes(20, 40) if e.discount[-1] == 0):
@@ -97,7 +97,7 @@ def test_td1_offline_is_monte_carlo() -> None:
         assert np.allclose(td_lambda([e], v, GAMMA, 1.0, constant(0.1), online=False), expected, atol=1e-12)
 
 
-def test_limits_and_traces_of_td_lambda() -> None:
+def test_td_lambda_0_is_td0_and_traces_differ_on_revisits() -> None:
     v, episodes = np.random.default_rng(0).normal(size=7), some_episodes()
     for trace in ("accumulating", "replacing"):
         assert np.allclose(td_lambda(episodes, v, GAMMA, 0.0, polynomial(0.6), trace), td0(episodes, v, GAMMA, polynomial(0.6)), atol=1e-12)
@@ -109,56 +109,45 @@ def test_limits_and_traces_of_td_lambda() -> None:
 
 
 @pytest.mark.parametrize("method", ["td0", "n_step", "lambda"])
-def test_the_random_walk_is_learned(method: str) -> None:
-    """1/6, ..., 5/6 from 800 episodes with fading steps."""
+def test_td_random_walk_converges_to_the_values(method: str) -> None:
+    """1/6, ..., 5/6 from 800 episodes with decreasing learning rates."""
     episodes = sample_episodes(walk(), np.ones((7, 1)), np.random.default_rng(0), 800, 1000)
-    start, steps = np.full(7, 0.5), polynomial(0.7)
+    start, rate = np.full(7, 0.5), polynomial(0.7)
     learned = {
-        "td0": lambda: td0(episodes, start, 1.0, steps),
-        "n_step": lambda: n_step_td(episodes, start, 1.0, 4, steps),
-        "lambda": lambda: td_lambda(episodes, start, 1.0, 0.6, steps),
+        "td0": lambda: td0(episodes, start, 1.0, rate),
+        "n_step": lambda: n_step_td(episodes, start, 1.0, 4, rate),
+        "lambda": lambda: td_lambda(episodes, start, 1.0, 0.6, rate),
     }[method]()
     assert np.abs(learned[1:6] - np.arange(1, 6) / 6).max() < 0.07
 
 
-# ------------------------------------------------------------------------------------------------------------------------ batch
-def test_batch_td_is_certainty_equivalence() -> None:
-    """The value of the maximum-likelihood process, here on the grid's data without their actions; a state unseen keeps its value."""
+def test_batch_td_is_the_value_of_the_empirical_mdp() -> None:
+    """Value of the maximum-likelihood process, on the grid's data without actions; a state without data keeps its value."""
     rows = grid_episodes(1)._replace(action=np.zeros(980, np.int64))
-    kept = rows.state != 7
-    rows = type(rows)(*(x[kept] for x in rows))
+    others = rows.state != 7
+    rows = type(rows)(*(x[others] for x in rows))
     model = empirical_mdp(rows, 25, 1, 0.95, np.full(25, 1 / 25))
     exact = value_of(model, uniform_policy(model))[:25]
-    out = batch_td(rows, np.zeros(25), 0.95, step_size=0.5)
+    out = batch_td(rows, np.zeros(25), 0.95, learning_rate=0.5)
     assert np.abs(out - exact).max() < 1e-9
     assert np.abs(batch_v_backup(rows, exact, 0.95) - exact).max() < 1e-12
     assert exact[7] == 0
     assert batch_td(rows, np.full(25, 2.0), 0.95)[7] == 2
 
 
-def test_batch_td_and_monte_carlo_differ_where_markov_matters() -> None:
+def test_batch_td_differs_from_monte_carlo_on_markov_data() -> None:
     """Sutton & Barto, example 6.4: A 0 B 0 once, B 1 six times, B 0 once. V(B) = 3/4; V(A) = 3/4 for TD and 0 for Monte Carlo."""
     first = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.zeros(2), np.array([1.0, 0.0]))
     others = [Episode(np.array([1, 2]), np.zeros(1, int), np.array([r]), np.zeros(1)) for r in [1.0] * 6 + [0.0]]
-    td = batch_td(rows_of([first, *others]), np.zeros(3), 1 - 1e-9, step_size=1.0)
+    td = batch_td(rows_of([first, *others]), np.zeros(3), 1 - 1e-9, learning_rate=1.0)
     assert np.allclose(td, [0.75, 0.75, 0])
     assert mc_v([first, *others], 3, 1.0).mean.tolist() == [0, 0.75, 0]
 
 
-def test_step_sizes() -> None:
-    assert [sample_average()(n) for n in range(3)] == [1, 1 / 2, 1 / 3]
-    assert [rescaled_linear(0.5)(n) for n in range(3)] == [1, 1 / 1.5, 1 / 2]
-    assert rescaled_linear(1.0)(9) == 1
-    assert polynomial(0.5)(3) == 0.5
-    assert constant(0.3)(10) == 0.3
-    with pytest.raises(TabularError, match="power"):
-        polynomial(-1.0)
-
-
-def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(TabularError, match="n >= 1, not 0"):
+def test_td_invalid_arguments_are_refused() -> None:
+    with pytest.raises(UserError, match="n >= 1, not 0"):
         n_step_td([], np.zeros(2), GAMMA, 0, constant(0.1))
-    with pytest.raises(TabularError, match="step size in"):
-        batch_td(grid_episodes(3), np.zeros(25), 0.95, step_size=2.0)
-    with pytest.raises(TabularError, match="at least one episode"):
+    with pytest.raises(UserError, match="learning rate in"):
+        batch_td(grid_episodes(3), np.zeros(25), 0.95, learning_rate=2.0)
+    with pytest.raises(UserError, match="at least one episode"):
         rows_of([])

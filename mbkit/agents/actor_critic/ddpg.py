@@ -1,7 +1,7 @@
-"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971): DPG with replay and slow networks.
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971): DPG with replay and target networks.
 
-The critic bootstraps from mu(s') in one step, so replayed actions need no importance weights; that replayed states are not the policy's own
-is neglected. Letters: B batch, O observation, A action, K critics, M environments, N rows of targets.
+The critic bootstraps from mu(s') in one step, so replayed actions need no importance weights; that replayed states come from earlier
+policies is neglected. Letters: B batch, O observation, A action, K critics, M environments, N rows of targets.
 """
 
 from copy import deepcopy
@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.noise import Gaussian, Noise, OrnsteinUhlenbeck
+from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
 from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
-from mbkit.fields import at_least, between, positive
+from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Deterministic
@@ -24,15 +24,15 @@ from mbkit.types import EnvSpec, Metrics, State, TargetFn, Transition
 
 @dataclass(frozen=True)
 class DDPGConfig:
-    """Networks, noise and steps. Paper: also batch normalisation and a weight decay of 0.01 in the critic (here: neither)."""
+    """Networks, learning rate and noise. Paper: also batch normalisation and a weight decay of 0.01 in the critic (here: neither)."""
 
     hidden: tuple[int, ...] = at_least((400, 300), 1)  # widths of the hidden layers of policy and critic, ReLU between
-    lr: float = positive(1e-3)  # Adam's step size, of policy and critic. Paper: 1e-4 and 1e-3
-    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow networks. Paper: 0.001
-    critics: int = at_least(1, 1)  # K. With more, targets take their minimum, the policy climbs the first
-    noise: Literal["gaussian", "ou"] = "gaussian"  # of exploration; ou: Ornstein-Uhlenbeck. Paper: ou
-    noise_scale: float = at_least(0.1, 0)  # sigma of each step's noise, in units of the box [-1, 1]. Paper: 0.2
-    theta: float = between(0.15, 0, 1)  # share of an Ornstein-Uhlenbeck noise that is forgotten in a step
+    lr: float = positive(1e-3)  # Adam learning rate of policy and critic. Paper: 1e-4 and 1e-3
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target networks. Paper: 0.001
+    critics: int = at_least(1, 1)  # number of critics, K; targets take their minimum, the policy climbs the first. Paper: 1
+    noise: Literal["gaussian", "ou"] = option("gaussian", when="noise_scale!=0")  # exploration noise; ou: Ornstein-Uhlenbeck. Paper: ou
+    noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation in each step, in units of the box [-1, 1]. Paper: 0.2
+    ou_theta: float = between(0.15, 0, 1, when="noise=ou")  # decay rate theta of Ornstein-Uhlenbeck noise, per step. Paper: 0.15
 
 
 def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
@@ -40,27 +40,27 @@ def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
     return -critics.first(obs, policy(obs)).mean()
 
 
-@agents.register("ddpg", DDPGConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})
+@agents.register("ddpg", DDPGConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class DDPG(LearningAgent):
-    """Deep deterministic policy gradient: a policy that climbs its critic, replay, slow networks."""
+    """Deep deterministic policy gradient: a policy that climbs its critic, replay, target networks."""
 
     def __init__(self, spec: EnvSpec, cfg: DDPGConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
-        needs_continuous("ddpg", spec.discrete, spec.action_dim)
+        needs_continuous("ddpg", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.slow_policy = deepcopy(self.policy).requires_grad_(False)
-        self.slow_critics = deepcopy(self.critics).requires_grad_(False)
-        self.white = Gaussian(cfg.noise_scale)
-        self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.theta) if cfg.noise == "ou" else self.white
+        self.target_policy = deepcopy(self.policy).requires_grad_(False)
+        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.white = GaussianNoise(cfg.noise_scale)
+        self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.ou_theta) if cfg.noise == "ou" else self.white
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """obs [M, O] -> [M, A]: the policy's action, with each environment's noise where exploring."""
-        action: Tensor = self.policy(obs.to(self.policy.net.bias[0].device))
+        action: Tensor = self.policy(obs.to(self.device))
         return (action + self.noise(action)).clamp(-1, 1) if explore else action
 
     def reset(self, mask: Tensor) -> None:
@@ -69,35 +69,34 @@ class DDPG(LearningAgent):
 
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> actions [B, A] with white noise, whatever the noise of `act`: imagined rows have no past."""
+        """obs [B, O] -> actions [B, A] with white noise, whatever the noise of `act`: these rows belong to no episode."""
         action: Tensor = self.policy(obs)
         return (action + self.white(action)).clamp(-1, 1)
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """Value [B] of the policy at obs [B, O] under the slow critics."""
-        q: Tensor = self.slow_critics(obs, self.policy(obs))
-        return q.amin(0)
+        """Value [B] of the policy at obs [B, O]: the smallest of the target critics."""
+        return self.backup_q(obs, self.policy(obs)).amin(0)
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a' = mu_slow(s') [B, A], and no bonus [B]."""
-        return self.slow_policy(obs), obs.new_zeros(len(obs))
+        """The target policy's action [B, A], and no bonus [B]."""
+        return self.target_policy(obs), obs.new_zeros(len(obs))
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The slow critics, [K, B]."""
-        q: Tensor = self.slow_critics(obs, action)
+        """The target critics, [K, B]."""
+        q: Tensor = self.target_critics(obs, action)
         return q
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on critics and policy each, then on their slow copies."""
+        """One step on critics and policy each, then on their target networks."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
         actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
-        polyak_(self.slow_critics, self.critics, self.cfg.tau)
-        polyak_(self.slow_policy, self.policy, self.cfg.tau)
+        polyak_(self.target_critics, self.critics, self.cfg.tau)
+        polyak_(self.target_policy, self.policy, self.cfg.tau)
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": actor_loss}
 
     def get_extra_state(self) -> State:

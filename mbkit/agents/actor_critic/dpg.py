@@ -1,4 +1,4 @@
-"""Deterministic policy gradient, on-policy: neither replay nor slow networks (Silver et al. 2014, "DPG algorithms", ICML, section 4).
+"""Deterministic policy gradient, on-policy: neither replay nor target networks (Silver et al. 2014, "DPG algorithms", ICML, section 4).
 
 Every transition is used once, in the newest batch, and the critic bootstraps from itself. Letters: B batch, O observation, A action.
 """
@@ -20,31 +20,32 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 @dataclass(frozen=True)
 class DPGConfig:
-    """Networks, noise and steps. Paper: linear function approximation; here: networks and Adam, as everywhere in mbkit."""
+    """Networks, learning rates and noise. Paper: linear function approximation; here: networks and Adam, as everywhere in mbkit."""
 
     hidden: tuple[int, ...] = at_least((64, 64), 1)  # widths of the hidden layers of policy and critic, ReLU between
-    lr: float = positive(1e-3)  # Adam's step size of the critic
-    policy_lr: float = positive(1e-4)  # Adam's step size of the policy; smaller, so that the critic can follow it
-    noise_scale: float = at_least(0.3, 0)  # sigma of exploration, in units of the box [-1, 1]
+    lr: float = positive(1e-3)  # Adam learning rate of the critic
+    policy_lr: float = positive(1e-4)  # Adam learning rate of the policy; smaller, so that the critic can follow it
+    noise_scale: float = at_least(0.3, 0)  # exploration noise's standard deviation, in units of the box [-1, 1]
 
 
 # Paper: one update for each transition; here: one for each 8 (Adam's step from a single row is mostly noise)
 @agents.register(
     "dpg",
     DPGConfig,
-    env="InvertedPendulum-v5",
-    steps=40_000,
-    loop={"warmup_steps": 0, "batch_size": 8, "updates_per_step": 1 / 8, "num_envs": 8},
+    learns_from="fresh",
+    defaults={
+        "env": "InvertedPendulum-v5",
+        "steps": 40_000,
+        "loop": {"batch_size": 8, "updates_per_step": 1 / 8, "num_envs": 8},
+    },
 )
 class DPG(LearningAgent):
-    """Deterministic policy gradient on the newest transitions: neither replay nor slow networks."""
-
-    on_policy = True
+    """Deterministic policy gradient on the newest transitions: neither replay nor target networks."""
 
     def __init__(self, spec: EnvSpec, cfg: DPGConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
-        needs_continuous("dpg", spec.discrete, spec.action_dim)
+        needs_continuous("dpg", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(1, spec.obs_dim, spec.action_dim, cfg.hidden)
         self.to(spec.device)
@@ -54,11 +55,8 @@ class DPG(LearningAgent):
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """obs [M, O] -> [M, A]: the policy's action, with Gaussian noise where exploring."""
-        obs = obs.to(self.policy.net.bias[0].device)
-        if explore:
-            return self.sample(obs)
-        action: Tensor = self.policy(obs)
-        return action
+        obs = obs.to(self.device)
+        return self.sample(obs) if explore else self.policy(obs)
 
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
@@ -69,8 +67,7 @@ class DPG(LearningAgent):
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
         """Value [B] of the policy at obs [B, O] under the critic."""
-        q: Tensor = self.critics(obs, self.policy(obs))
-        return q[0]
+        return self.backup_q(obs, self.policy(obs))[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,12 +76,12 @@ class DPG(LearningAgent):
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The critic, [1, B]: it is its own target."""
+        """The critic, [1, B], which is its own target network."""
         q: Tensor = self.critics(obs, action)
         return q
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on the critic (Q-learning, as in eq. 16 and 17) and one on the policy (eq. 18), on its own newest steps."""
+        """One step on the critic (Q-learning, as in eq. 16 and 17) and one on the policy (eq. 18), on its newest transitions."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))

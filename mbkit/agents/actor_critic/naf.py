@@ -1,4 +1,4 @@
-"""Normalised advantage functions (Gu et al. 2016, arXiv:1603.00748): Q-learning where the best action is read off the network.
+"""Normalised advantage functions (Gu et al. 2016, arXiv:1603.00748): Q-learning whose best action is an output of the network.
 
 Q(s, a) = V(s) - 1/2 (a - mu(s))^T L(s) L(s)^T (a - mu(s)). Letters: B batch, O observation, A action, M environments, N rows of targets.
 """
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
-from mbkit.fields import at_least, between, positive
+from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.optimizers import polyak_
 from mbkit.registry import agents
@@ -25,19 +25,20 @@ LOG_DIAGONAL = (-5.0, 5.0)  # range of log diag L: curvatures between 5e-5 and 2
 
 @dataclass(frozen=True)
 class NAFConfig:
-    """Network, noise and steps. Imagined rollouts, the paper's extension, are another recipe."""
+    """Network, learning rate and noise. Model rollouts, the paper's extension, are another recipe (`mba`)."""
 
     hidden: tuple[int, ...] = at_least((200, 200), 1)  # widths of the hidden layers, shared by V, mu and L, ReLU between
-    lr: float = positive(1e-3)  # Adam's step size. Paper: searched between 1e-5 and 1e-2
-    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow network. Paper: 0.001
-    layer_norm: bool = False  # of the hidden layers. Paper: batch normalisation (here: of the layer, a batch of one is like any other)
-    keep_inside: float = at_least(1.0, 0)  # weight of the penalty on mu beyond tanh's reach. Paper: none
-    noise: Literal["gaussian", "precision"] = "gaussian"  # of exploration; precision: covariance scale^2 (L L^T)^-1, wide where Q is flat
-    noise_scale: float = at_least(0.1, 0)  # sigma of exploration, in units of the box [-1, 1]
+    lr: float = positive(1e-3)  # Adam learning rate. Paper: searched between 1e-5 and 1e-2
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target network. Paper: 0.001
+    layer_norm: bool = False  # layer normalisation of the hidden layers. Paper: of the batch; here: of the layer, for batches of one
+    saturation_penalty: float = at_least(1.0, 0)  # weight of the penalty where tanh of mu saturates. Paper: no penalty
+    noise: Literal["gaussian", "precision"] = option("gaussian", when="noise_scale!=0")  # exploration noise; precision: covariance
+    # scale^2 (L L^T)^-1, wide where Q is flat
+    noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation, in units of the box [-1, 1]
 
 
 class Quadratic(NamedTuple):
-    """What the network says of states."""
+    """The network's outputs at B states."""
 
     value: Tensor  # V, [B]
     raw: Tensor  # mu before tanh, [B, A]
@@ -66,10 +67,10 @@ def action_value(terms: Quadratic, action: Tensor) -> Tensor:
     return terms.value - 0.5 * distance.square().sum(-1)
 
 
-def beyond_reach(raw: Tensor) -> Tensor:
-    """mean(max(|raw| - 2, 0)^2): where tanh has no slope left, mu could not come back.
+def saturation(raw: Tensor) -> Tensor:
+    """mean(max(|raw| - 2, 0)^2): a penalty where tanh is so flat that gradients could not move mu any more.
 
-    While Q is still above its targets, regression drives mu away from all actions tried, into a corner of the box.
+    While Q is still above its targets, regression drives mu away from all actions that were tried, into a corner of the box.
     """
     return F.relu(raw.abs() - 2).square().mean()
 
@@ -93,31 +94,28 @@ class QuadraticNet(nn.Module):
         return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
 
 
-@agents.register("naf", NAFConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})
+@agents.register("naf", NAFConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class NAF(LearningAgent):
-    """Normalised advantage functions: Q-learning for boxes, with a quadratic in the action."""
+    """Normalised advantage functions: Q-learning for continuous actions, with Q quadratic in the action."""
 
     def __init__(self, spec: EnvSpec, cfg: NAFConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
-        needs_continuous("naf", spec.discrete, spec.action_dim)
+        needs_continuous("naf", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm)
-        self.slow_critic = deepcopy(self.critic).requires_grad_(False)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, critic=self.critic)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """obs [M, O] -> [M, A]: mu, with noise where exploring."""
-        obs = obs.to(self.critic.where.device)
-        if explore:
-            return self.sample(obs)
-        mode: Tensor = self.critic(obs).mode
-        return mode
+        obs = obs.to(self.device)
+        return self.sample(obs) if explore else self.critic(obs).mode
 
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> actions [B, A]: mu with noise, white or shaped by the curvature of Q (section 4)."""
+        """obs [B, O] -> actions [B, A]: mu with white noise, or noise shaped by the curvature of Q (section 4)."""
         terms: Quadratic = self.critic(obs)
         noise = torch.randn_like(terms.mode)
         if self.cfg.noise == "precision":
@@ -127,26 +125,26 @@ class NAF(LearningAgent):
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """V [B] of obs [B, O] under the slow network."""
-        value: Tensor = self.slow_critic(obs).value
+        """V [B] of obs [B, O] by the target network."""
+        value: Tensor = self.target_critic(obs).value
         return value
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a' = mu_slow(s') [B, A], the best action, and no bonus [B]."""
-        return self.slow_critic(obs).mode, obs.new_zeros(len(obs))
+        """The target network's best action mu(s') [B, A], and no bonus [B]."""
+        return self.target_critic(obs).mode, obs.new_zeros(len(obs))
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q of the slow network, [1, B]; at mu_slow(s') it is V_slow(s')."""
-        return action_value(self.slow_critic(obs), action)[None]
+        """Q of the target network, [1, B]; at its own mu(s') it is its V(s')."""
+        return action_value(self.target_critic(obs), action)[None]
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on V, mu and L together, then on the slow network. `actor/loss` is -V, the quantity a policy's loss would be."""
+        """One step on V, mu and L together, then on the target network. `actor/loss` is -V, what the loss of a policy would be."""
         y = self.target(self, batch, self.gamma)
         terms = self.critic(y.obs)
         q = action_value(terms, y.action)[None]
-        inside = self.cfg.keep_inside * beyond_reach(terms.raw)
-        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + inside)
-        polyak_(self.slow_critic, self.critic, self.cfg.tau)
+        penalty = self.cfg.saturation_penalty * saturation(terms.raw)
+        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + penalty)
+        polyak_(self.target_critic, self.critic, self.cfg.tau)
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": -terms.value.detach().mean()}

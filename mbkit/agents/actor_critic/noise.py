@@ -12,7 +12,7 @@ from mbkit.types import State
 
 
 class Noise(Protocol):
-    """What is added to a policy's action; it may remember each environment's past."""
+    """Noise that is added to a policy's actions; it may depend on each environment's past noise."""
 
     def __call__(self, like: Tensor) -> Tensor: ...  # noqa: D102
     def reset(self, mask: Tensor) -> None: ...  # noqa: D102
@@ -20,8 +20,8 @@ class Noise(Protocol):
     def load_state_dict(self, state: State) -> None: ...  # noqa: D102
 
 
-class Gaussian:
-    """Independent in every step: N(0, scale^2)."""
+class GaussianNoise:
+    """Independent noise in every step: N(0, scale^2)."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -31,14 +31,14 @@ class Gaussian:
         return self.scale * torch.randn_like(like)
 
     def reset(self, mask: Tensor) -> None:
-        """Remembers nothing."""
+        """Does nothing: the noise has no state."""
 
     def state_dict(self) -> State:
-        """Nothing."""
+        """An empty state."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Nothing."""
+        """Does nothing: the noise has no state."""
 
 
 class OrnsteinUhlenbeck:
@@ -46,10 +46,10 @@ class OrnsteinUhlenbeck:
 
     def __init__(self, scale: float, theta: float) -> None:
         self.scale, self.theta = scale, theta
-        self.state = torch.zeros(0, 0)  # [M, A] once it is known how many environments there are
+        self.state = torch.zeros(0, 0)  # [M, A] once the number of environments is known
 
     def __call__(self, like: Tensor) -> Tensor:
-        """The next noise of M environments, of the shape [M, A] of `like`; another M begins anew."""
+        """The next noise of M environments, of the shape [M, A] of `like`; it begins at zero whenever that shape changes."""
         if self.state.shape != like.shape:
             self.state = torch.zeros_like(like)
         self.state = (1 - self.theta) * self.state.to(like) + self.scale * torch.randn_like(like)
@@ -65,5 +65,5 @@ class OrnsteinUhlenbeck:
         return {"state": self.state.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from a saved noise; no captured graph holds it, so it may be replaced."""
+        """Continues from a saved noise; no captured graph holds the tensor, so it may be replaced."""
         self.state = state["state"].clone()

@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
 from mbkit.errors import UserError
-from mbkit.fields import at_least, between, positive
+from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import TanhGaussian
 from mbkit.registry import agents
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, State, TargetFn, Transition
+from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
 class SACConfig:
-    """Networks, temperature and steps; defaults are those of arXiv:1812.05905."""
+    """Networks, learning rate and temperature; the defaults are those of arXiv:1812.05905."""
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
-    lr: float = positive(3e-4)  # Adam's step size, of policy, critics and temperature
-    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow critics
-    critics: int = at_least(2, 1)  # K. REDQ: 10
-    target_critics: int | None = at_least(None, 1)  # critics drawn at random for each target's minimum; None: all. REDQ: 2
-    policy_every: int = at_least(1, 1)  # updates of the critics for each of policy and temperature. REDQ, DroQ: 20
-    policy_q: Literal["min", "mean"] = "min"  # of the critics, in the policy's loss. REDQ, DroQ: mean
-    layer_norm: bool = False  # in the critics. DroQ: True
-    dropout: float = between(0.0, 0.0, 0.9)  # in the critics. DroQ: 0.01 (0.005 to 0.1)
-    temperature: float | None = at_least(None, 0)  # alpha held fixed; None: learned. arXiv:1801.01290: fixed, mbrl-lib's MBPO: 0.2
-    initial_temperature: float = positive(1.0)  # alpha at the beginning, where it is learned
-    target_entropy: float | None = None  # of the squashed policy, nats; None: -A, the paper's heuristic
+    lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
+    critics: int = at_least(2, 1)  # number of critics, K. REDQ: 10
+    target_subset: int | None = at_least(None, 1, when="critics!=1")  # critics drawn for each target's minimum; null: all. REDQ: 2
+    policy_every: int = at_least(1, 1)  # critic updates for each update of policy and temperature. REDQ, DroQ: 20
+    policy_q: Literal["min", "mean"] = option("min", when="critics!=1")  # reduction over critics in the policy loss. REDQ, DroQ: mean
+    layer_norm: bool = False  # layer normalisation of the critics. DroQ: true
+    dropout: float = between(0.0, 0.0, 0.9)  # dropout probability in the critics. DroQ: 0.01 (0.005 to 0.1)
+    temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned. arXiv:1801.01290: fixed, mbrl-lib's MBPO: 0.2
+    initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
+    target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: -A, as in the paper
 
 
 def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
@@ -47,41 +47,42 @@ def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tenso
     return (q.mean(0) if mean else q.amin(0)) - alpha * log_prob, log_prob
 
 
+def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
+    """log alpha: a constant where alpha is fixed, else a parameter that begins at the initial alpha."""
+    return nn.Parameter(torch.tensor(initial if fixed is None else fixed).log(), requires_grad=fixed is None)
+
+
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Eq. 18: raises alpha while the entropy is below its target."""
     return -log_alpha.exp() * (log_prob.detach().mean() + target_entropy)
 
 
-@agents.register("sac", SACConfig, env="InvertedPendulum-v5", steps=20_000, loop={"warmup_steps": 1000})
+@agents.register("sac", SACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class SAC(LearningAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
-    last: Tensor  # [2] loss of the policy and its entropy, when it was last updated
+    last: Tensor  # [2] loss and entropy of the policy at its last update
 
     def __init__(self, spec: EnvSpec, cfg: SACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
-        needs_continuous("sac", spec.discrete, spec.action_dim)
-        if cfg.target_critics is not None and cfg.target_critics > cfg.critics:
-            raise UserError(f"agent.target_critics={cfg.target_critics}: expected at most agent.critics={cfg.critics}")
+        needs_continuous("sac", spec)
+        if cfg.target_subset is not None and cfg.target_subset > cfg.critics:
+            raise UserError(f"agent.target_subset={cfg.target_subset}: expected at most agent.critics={cfg.critics}")
         super().__init__()
-        self.cfg, self.gamma, self.target = cfg, gamma, target
-        self.cycle, self.count = cfg.policy_every, 0  # count: critic updates since the policy's last one
+        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
+        self.cycle = cfg.policy_every
         self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm, cfg.dropout)
-        self.slow_critics = deepcopy(self.critics).requires_grad_(False)
-        learned = cfg.temperature is None
-        start = cfg.initial_temperature if cfg.temperature is None else cfg.temperature
-        self.log_alpha = nn.Parameter(torch.tensor(start).log(), requires_grad=learned)
+        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.register_buffer("last", torch.zeros(2))
         self.to(spec.device)
-        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
-        if learned:
-            self.add_optimizers(cfg.lr, alpha=self.log_alpha)
+        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """obs [M, O] -> [M, A]: a sample of the policy, or tanh of its mean."""
-        obs = obs.to(self.log_alpha.device)
+        obs = obs.to(self.device)
         return self.sample(obs) if explore else self.policy.mode(obs)
 
     @torch.no_grad()
@@ -91,10 +92,8 @@ class SAC(LearningAgent):
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """Soft value [B] of obs [B, O] under the slow critics, with one action each."""
-        action, bonus = self.backup_action(obs)
-        q: Tensor = self.slow_critics(obs, action).amin(0)
-        return q + bonus
+        """Soft value [B] of obs [B, O] under the target critics, by one action each."""
+        return soft_value(self.policy, self.target_critics, self.log_alpha.exp(), obs, mean=False)[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,14 +103,14 @@ class SAC(LearningAgent):
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The slow critics, [K, B], or those drawn for this target."""
-        q: Tensor = self.slow_critics(obs, action)
-        if self.cfg.target_critics is None:
+        """The target critics, [K, B], or those drawn for this target."""
+        q: Tensor = self.target_critics(obs, action)
+        if self.cfg.target_subset is None:
             return q
-        drawn = torch.rand(len(q), device=q.device).argsort()[: self.cfg.target_critics]  # Paper: one draw per update, as here
+        drawn = torch.rand(len(q), device=q.device).argsort()[: self.cfg.target_subset]  # Paper: one draw for each update, as here
         return q.index_select(0, drawn)
 
-    def improve(self, obs: Tensor) -> Tensor:
+    def update_policy(self, obs: Tensor) -> Tensor:
         """One step on policy and temperature each; the policy's loss and entropy, [2]."""
         alpha = self.log_alpha.detach().exp()
         value, log_prob = soft_value(self.policy, self.critics, alpha, obs, self.cfg.policy_q == "mean")
@@ -121,23 +120,14 @@ class SAC(LearningAgent):
         return torch.stack((loss, -log_prob.detach().mean()))
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on the critics, where it is due one on policy and temperature, then one on the slow critics."""
+        """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))  # eq. 5
         self.count = (self.count + 1) % self.cycle
         if self.count == 0:
-            self.last.copy_(self.improve(batch.obs))
-        polyak_(self.slow_critics, self.critics, self.cfg.tau)
+            self.last.copy_(self.update_policy(batch.obs))
+        polyak_(self.target_critics, self.critics, self.cfg.tau)
         policy_loss, entropy = self.last.clone()
-        learner = {"actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **learner}
-
-    def get_extra_state(self) -> State:
-        """The optimizers, and where in its cycle the next update stands."""
-        return {**super().get_extra_state(), "count": self.count}
-
-    def set_extra_state(self, state: State) -> None:
-        """Inverse of `get_extra_state`."""
-        super().set_extra_state(state)
-        self.count = int(state["count"])
+        actor = {"actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
+        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}

@@ -1,22 +1,21 @@
 """Soft actor-critic for discrete actions (Christodoulou 2019, arXiv:1910.07207): every expectation over actions is an exact sum.
 
 V(s) = sum_a pi(a|s) (min_k Q_k(s, a) - alpha log pi(a|s)); with a prior, log(pi / pi0) stands in place of log pi.
-Letters: B batch, A actions, K critics, O observation.
+Letters: B batch, A actions, K critics, O observation, M environments.
 """
 
 import math
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import temperature_loss
+from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
 from mbkit.agents.base import LearningAgent, descend, needs_discrete, regression_loss
-from mbkit.agents.prior import PriorConfig, make_prior
+from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
 from mbkit.errors import UserError
-from mbkit.fields import at_least, between, positive
+from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.optimizers import polyak_
@@ -28,16 +27,18 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 @dataclass(frozen=True)
 class SACDiscreteConfig(PriorConfig):
-    """Networks, temperature and steps."""
+    """Networks, learning rate, temperature and prior."""
 
-    prior: str = "none"  # pi0 of log(pi/pi0); none: plain log pi, entropy. uniform, module:function, or the directory of a run
+    prior: str = "none"  # prior pi0 of log(pi/pi0); none: entropy, log pi. uniform, module:function, or the directory of a run
+    prior_uniform: float = between(0.0, 0, 1, when="prior!=none, prior!=uniform")  # share of the uniform distribution in the prior
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
-    lr: float = positive(3e-4)  # Adam's step size, of policy, critics and temperature
-    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the slow critics
-    critics: int = at_least(2, 1)  # K
-    temperature: float | None = at_least(None, 0)  # alpha held fixed; None: learned
-    initial_temperature: float = positive(1.0)  # alpha at the beginning, where it is learned
-    target_entropy: float | None = None  # nats; None: 0.98 log A. With a prior: minus the divergence from it, None: -0.02 log A
+    lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
+    tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
+    critics: int = at_least(2, 1)  # number of critics, K
+    temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned
+    initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
+    target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: 0.98 log A. With a
+    # prior: minus the target divergence from it; null: -0.02 log A
 
 
 def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -47,45 +48,46 @@ def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: 
     return (pi * q.amin(0)).sum(-1) - alpha * divergence, divergence
 
 
-@agents.register("sac_discrete", SACDiscreteConfig, env="CartPole-v1", steps=200_000, loop={"warmup_steps": 1000, "batch_size": 64})
+@agents.register(
+    "sac_discrete", SACDiscreteConfig, defaults={"env": "CartPole-v1", "steps": 200_000, "loop": {"warmup_steps": 1000, "batch_size": 64}}
+)
 class SACDiscrete(LearningAgent):
     """Soft actor-critic for discrete actions, with exact sums."""
 
-    def __init__(self, spec: EnvSpec, cfg: SACDiscreteConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: Any = None) -> None:
-        needs_discrete("sac_discrete", spec.discrete, spec.action_dim)
+    def __init__(
+        self, spec: EnvSpec, cfg: SACDiscreteConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
+    ) -> None:
+        needs_discrete("sac_discrete", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target = cfg, gamma, target
+        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.policy = Logits(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.slow_critics = deepcopy(self.critics).requires_grad_(False)
-        start = cfg.initial_temperature if cfg.temperature is None else cfg.temperature
-        self.log_alpha = nn.Parameter(torch.tensor(start).log(), requires_grad=cfg.temperature is None)
+        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.to(spec.device)
-        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
-        if cfg.temperature is None:
-            self.add_optimizers(cfg.lr, alpha=self.log_alpha)
+        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = None if cfg.prior == "none" and prior is None else make_prior(cfg, spec, prior)
-        most = 0.98 if self.prior is None else -0.02
-        self.target_entropy = most * math.log(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
-        limit = math.log(spec.action_dim) if self.prior is None else 0.0
+        usual, limit, why = 0.98, math.log(spec.action_dim), f"no policy of {spec.action_dim} actions has more"
+        if self.prior is not None:
+            usual, limit, why = -0.02, 0.0, "minus the divergence from a prior"
+        self.target_entropy = usual * math.log(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         if self.target_entropy > limit:  # the temperature would rise without end
-            why = f"no policy of {spec.action_dim} actions has more" if self.prior is None else "minus the divergence from a prior"
             raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}; or null")
 
     def log_prior(self, obs: Tensor) -> Tensor | float:
-        """log pi0 [B, A], or 0 where entropy is counted."""
-        return 0.0 if self.prior is None else self.prior.log_probs(obs)  # type: ignore[no-any-return]
+        """log pi0 [B, A], or 0 without a prior, whose divergence is minus the entropy."""
+        return 0.0 if self.prior is None else self.prior.log_probs(obs)
 
     @torch.no_grad()
     def log_probs(self, obs: Tensor) -> Tensor:
-        """log pi of every action, [B, A]."""
+        """log pi of all actions, [B, A]."""
         log_pi: Tensor = self.policy(obs)
         return log_pi
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
-        """obs [M, O] -> int64 [M]: a sample of the policy, or its likeliest action."""
-        log_pi = self.log_probs(obs.to(self.log_alpha.device))
-        return Categorical(log_pi).sample() if explore else log_pi.argmax(-1)
+        """obs [M, O] -> int64 [M]: a sample of the policy, or its most likely action."""
+        obs = obs.to(self.device)
+        return self.sample(obs) if explore else self.log_probs(obs).argmax(-1)
 
     def sample(self, obs: Tensor) -> Tensor:
         """obs [B, O] -> actions int64 [B] of the policy."""
@@ -93,41 +95,41 @@ class SACDiscrete(LearningAgent):
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """Soft value [B] of obs [B, O] under the slow critics."""
-        return expected_value(self.slow_critics(obs), self.policy(obs), self.log_prior(obs), self.log_alpha.exp())[0]
+        """Soft value [B] of obs [B, O] under the target critics."""
+        return expected_value(self.target_critics(obs), self.policy(obs), self.log_prior(obs), self.log_alpha.exp())[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a' ~ pi(.|s'), int64 [B], and V(s') - min_k Q_k(s', a'), [B], so that the backup is V(s'), whatever a'."""
-        q, log_pi = self.slow_critics(obs), self.policy(obs)
+        """a' ~ pi(.|s'), int64 [B], and V(s') - min_k Q_k(s', a'), [B], so that the backup is V(s') for any a'."""
+        q, log_pi = self.target_critics(obs), self.policy(obs)
         action = Categorical(log_pi).sample()
         value, _ = expected_value(q, log_pi, self.log_prior(obs), self.log_alpha.exp())
         return action, value - taken(q, action).amin(0)
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The slow critics at these actions, [K, B]."""
-        return taken(self.slow_critics(obs), action)
+        """The target critics at these actions, [K, B]."""
+        return taken(self.target_critics(obs), action)
 
     @torch.no_grad()
     def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
-        """What an n-step backup adds to the reward of a later state, obs [B, O]: alpha times the entropy, or minus the divergence, [B]."""
+        """The term that an n-step backup adds to the reward of a later state, [B]: alpha times the entropy, or minus the divergence."""
         log_pi: Tensor = self.policy(obs)
         return -self.log_alpha.exp() * (log_pi.exp() * (log_pi - self.log_prior(obs))).sum(-1)
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on the critics, one on policy and temperature, then one on the slow critics."""
+        """One step on the critics, one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
         q = taken(self.critics(y.obs), y.action)
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
         with torch.no_grad():
-            every = self.critics(batch.obs)
-        value, divergence = expected_value(every, self.policy(batch.obs), self.log_prior(batch.obs), self.log_alpha.detach().exp())
+            all_q = self.critics(batch.obs)
+        value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.log_alpha.detach().exp())
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
             descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, divergence, self.target_entropy))
-        polyak_(self.slow_critics, self.critics, self.cfg.tau)
-        kind = "actor/entropy" if self.prior is None else "actor/prior_kl"
-        measured = -divergence if self.prior is None else divergence
-        actor = {"actor/loss": policy_loss, kind: measured.detach().mean(), "alpha": self.log_alpha.detach().exp()}
+        polyak_(self.target_critics, self.critics, self.cfg.tau)
+        divergence = divergence.detach()
+        measure = {"actor/entropy": (-divergence).mean()} if self.prior is None else {"actor/prior_kl": divergence.mean()}
+        actor = {"actor/loss": policy_loss, **measure, "alpha": self.log_alpha.detach().exp()}
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}

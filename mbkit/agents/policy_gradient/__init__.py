@@ -1,1 +1,1 @@
-"""Learners from trajectories, by the gradient of the policy."""
+"""Policy-gradient learners, which learn from trajectories."""

@@ -1,20 +1,19 @@
-"""What natural-gradient learners share: products with the Fisher matrix, conjugate gradient, flat parameters, the fit of their critic.
+"""The base of natural-gradient learners: products with the Fisher matrix, conjugate gradient, parameters as one vector, fitting the critic.
 
 The Fisher matrix of a policy is the second derivative of its mean KL divergence from itself, so its product with a vector costs one more
-backward pass and the matrix never exists. Letters: P parameters of the policy, T steps, M environments, N = T M rows.
+backward pass and the matrix is never stored. Letters: P parameters of the policy, T steps, M environments, N = T M rows.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend
-from mbkit.agents.policy_gradient.on_policy import NetworkConfig, OnPolicyAgent, Rows, in_minibatches, standardized
+from mbkit.agents.policy_gradient.on_policy import AdvantageBatch, NetworkConfig, OnPolicyAgent, in_minibatches, standardized, value_loss
 from mbkit.fields import at_least, between, positive
-from mbkit.networks.distributions import detached
+from mbkit.networks.distributions import Distribution, detached
 from mbkit.types import EnvSpec, Trajectory
 
 Product = Callable[[Tensor], Tensor]  # v [P] -> A v [P]
@@ -24,13 +23,13 @@ Product = Callable[[Tensor], Tensor]  # v [P] -> A v [P]
 class NaturalConfig(NetworkConfig):
     """The natural direction, and the regression of the value network."""
 
-    cg_iterations: int = at_least(10, 1)  # of conjugate gradient, each one product with the Fisher matrix. TRPO's paper: 10
-    damping: float = at_least(0.1, 0)  # added to the Fisher matrix's diagonal. Authors' code of TRPO: 0.1
-    gae_lambda: float = between(0.95, 0, 1)  # of the advantages
-    standardize: bool = True  # advantages, over the whole trajectory
-    lr: float = positive(1e-3)  # Adam's step size, of the value network
+    cg_iterations: int = at_least(10, 1)  # conjugate-gradient iterations, one product with the Fisher matrix each. TRPO's paper: 10
+    damping: float = at_least(0.1, 0)  # damping added to the Fisher matrix's diagonal. Code of TRPO's authors: 0.1
+    gae_lambda: float = between(0.95, 0, 1)  # GAE lambda
+    normalize_advantage: bool = True  # standardisation of the advantages of every trajectory
+    lr: float = positive(1e-3)  # Adam learning rate of the value network
     value_epochs: int = at_least(10, 1)  # passes of the value network over each trajectory
-    minibatch: int = at_least(64, 1)  # rows of one gradient step of the value network
+    minibatch: int = at_least(64, 1)  # minibatch size of the value network, in rows
 
 
 def flattened(tensors: Sequence[Tensor]) -> Tensor:
@@ -56,21 +55,21 @@ def fisher_product(kl: Tensor, params: Sequence[Tensor], damping: float) -> Prod
 
 
 def conjugate_gradient(product: Product, b: Tensor, iterations: int) -> Tensor:
-    """x with A x = b, both [P], A positive semidefinite (Hestenes and Stiefel 1952); always as many iterations, none of which waits.
+    """x with A x = b, both [P], A positive semidefinite (Hestenes and Stiefel 1952); a fixed number of iterations, without synchronising.
 
-    Once the residual is one of rounding, or a direction has no curvature, x stays where it is.
+    Once the residual is a rounding error, or a direction has no curvature, x stays as it is.
     """
     x, residual, direction = torch.zeros_like(b), b, b
     square = b @ b
-    enough = square * torch.finfo(b.dtype).eps ** 2
+    converged = square * torch.finfo(b.dtype).eps ** 2
     for _ in range(iterations):
         image = product(direction)
         curvature = direction @ image
-        step = torch.where((square > enough) & (curvature > 0), square / curvature, 0)
+        step = torch.where((square > converged) & (curvature > 0), square / curvature, 0)
         x = x + step * direction
         residual = residual - step * image
-        before, square = square, residual @ residual
-        direction = residual + torch.where(before > enough, square / before, 0) * direction
+        previous, square = square, residual @ residual
+        direction = residual + torch.where(previous > converged, square / previous, 0) * direction
     return x
 
 
@@ -80,35 +79,36 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
 
 
 class NaturalAgent(OnPolicyAgent):
-    """Knows the natural direction at a trajectory, and fits its value network by epochs of minibatches."""
+    """An on-policy agent that computes the natural direction of a trajectory and fits its value network by epochs of minibatches."""
+
+    cfg: NaturalConfig
 
     def __init__(self, spec: EnvSpec, cfg: NaturalConfig, gamma: float = 0.99) -> None:
         super().__init__(spec, cfg, gamma)
-        self.natural = cfg
         self.add_optimizers(cfg.lr, critic=self.critic)
 
     @property
     def params(self) -> list[Tensor]:
-        """Of the policy."""
+        """Parameters of the policy."""
         return list(self.policy.parameters())
 
-    def prepare(self, trajectory: Trajectory) -> Rows:
-        """Advantages and value targets of a trajectory [T, M], as N rows."""
-        rows = self.evaluated(trajectory, self.natural.gae_lambda)
-        return rows._replace(advantage=standardized(rows.advantage)) if self.natural.standardize else rows
+    def prepare(self, trajectory: Trajectory) -> AdvantageBatch:
+        """A trajectory [T, M] as N rows with advantages, standardised if configured, and value targets."""
+        rows = self.with_advantages(trajectory, self.cfg.gae_lambda)
+        return rows._replace(advantage=standardized(rows.advantage)) if self.cfg.normalize_advantage else rows
 
-    def direction(self, rows: Rows) -> tuple[Tensor, Tensor, Any]:
-        """x = (F + damping I)^-1 g and g, [P] each, and the old policy's distributions: g the surrogate's gradient, F of mean KL."""
+    def direction(self, rows: AdvantageBatch) -> tuple[Tensor, Tensor, Distribution]:
+        """x = (F + damping I)^-1 g and g, [P] each, and the old policy's distribution: g the surrogate's gradient, F of mean KL."""
         params, new = self.params, self.policy(rows.obs)
-        old = detached(new)
+        old: Distribution = detached(new)
         gain = surrogate(new.log_prob(rows.action) - rows.log_prob, rows.advantage)
         g = flattened(torch.autograd.grad(gain, params, retain_graph=True))
-        product = fisher_product(old.kl(new).mean(), params, self.natural.damping)
-        return conjugate_gradient(product, g, self.natural.cg_iterations), g, old
+        product = fisher_product(old.kl(new).mean(), params, self.cfg.damping)
+        return conjugate_gradient(product, g, self.cfg.cg_iterations), g, old
 
-    def fit_value(self, rows: Rows) -> Tensor:
-        """Epochs of minibatches of Adam on the value network's squared error; the last minibatch's."""
-        for _ in range(self.natural.value_epochs):
-            for obs, target in in_minibatches((rows.obs, self.critic.in_units(rows.target)), self.natural.minibatch):
-                loss = descend(self.optimizers["critic"], (self.critic.normalized(obs) - target).square().mean())
+    def fit_value(self, rows: AdvantageBatch) -> Tensor:
+        """Epochs of Adam steps on the value network's squared error, one per minibatch; returns the last minibatch's error."""
+        for _ in range(self.cfg.value_epochs):
+            for obs, target in in_minibatches((rows.obs, self.critic.normalizer(rows.target)), self.cfg.minibatch):
+                loss = descend(self.optimizers["critic"], value_loss(self.critic.normalized(obs), target))
         return loss

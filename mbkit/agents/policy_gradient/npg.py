@@ -1,4 +1,4 @@
-"""Natural policy gradient (Kakade 2001, NeurIPS 14; on no arXiv): the steepest ascent where steps are measured by KL divergence.
+"""Natural policy gradient (Kakade 2001, NeurIPS 14; no arXiv id): the steepest ascent where the length of a step is its KL divergence.
 
 A tabular softmax policy with the exact direction becomes pi exp(eta A / (1 - gamma)), normalised. Letters: P parameters of the policy,
 N rows.
@@ -13,16 +13,16 @@ from torch import Tensor
 from mbkit.agents.policy_gradient.natural import NaturalAgent, NaturalConfig, assign_, flattened
 from mbkit.fields import positive
 from mbkit.registry import agents
-from mbkit.types import EnvSpec, Metrics, Trajectory
+from mbkit.types import Metrics, Trajectory
 
 
 @dataclass(frozen=True)
 class NPGConfig(NaturalConfig):
-    """How long a step is."""
+    """The natural direction, the regression of the value network, and the length of a step."""
 
-    step: Literal["normalized", "fixed"] = "normalized"  # Kakade: fixed; normalized: arXiv:1703.02660
-    delta: float = positive(0.01)  # normalized: D_KL(old | new) of the step, nats, to second order
-    eta: float = positive(0.05)  # fixed: theta += eta F^-1 g
+    step: Literal["normalized", "fixed"] = "normalized"  # step rule. Kakade: fixed; arXiv:1703.02660: normalized
+    delta: float = positive(0.01, when="step=normalized")  # bound on D_KL(old | new) of a step, to second order, in nats
+    eta: float = positive(0.05, when="step=fixed")  # learning rate in theta += eta F^-1 g
 
 
 def normalized_step(x: Tensor, g: Tensor, delta: float) -> Tensor:
@@ -31,13 +31,13 @@ def normalized_step(x: Tensor, g: Tensor, delta: float) -> Tensor:
     return torch.where(slope > 0, (2 * delta / slope).sqrt(), 0)
 
 
-@agents.register("npg", NPGConfig, env="CartPole-v1", steps=300_000, loop={"warmup_steps": 0, "rollout_steps": 2048})
+@agents.register(
+    "npg", NPGConfig, learns_from="trajectories", defaults={"env": "CartPole-v1", "steps": 300_000, "loop": {"rollout_steps": 2048}}
+)
 class NPG(NaturalAgent):
     """Natural policy gradient: theta += step F^-1 g, unconditionally."""
 
-    def __init__(self, spec: EnvSpec, cfg: NPGConfig, gamma: float = 0.99) -> None:
-        super().__init__(spec, cfg, gamma)
-        self.cfg = cfg
+    cfg: NPGConfig
 
     def update(self, trajectory: Trajectory) -> Metrics:
         """One natural step of the policy, then the value network, then the normalisers."""
@@ -49,5 +49,5 @@ class NPG(NaturalAgent):
             new = self.policy(rows.obs)
             actor = {"actor/kl": old.kl(new).mean(), "actor/entropy": new.entropy().mean(), "actor/step": step}
         error = self.fit_value(rows)
-        self.observe(trajectory, rows.target)
+        self.update_normalizers(trajectory, rows.target)
         return {"critic/loss": error, "critic/value": rows.target.mean(), **actor}

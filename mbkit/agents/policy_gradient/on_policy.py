@@ -1,22 +1,22 @@
-"""What learners from fresh trajectories share: a stochastic policy, a value network, and normalisers that travel with them.
+"""The base of learners from trajectories: a stochastic policy, a value network, and normalisers that change only in `update`.
 
-Letters: T steps, M environments, N = T M rows, O observation, A action.
+Letters: T steps, M environments, N = T M rows, O observation, A dimensions of an action or number of discrete actions.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent
-from mbkit.fields import at_least
-from mbkit.networks.distributions import Distribution
+from mbkit.fields import at_least, option
+from mbkit.networks.distributions import Categorical, Distribution
 from mbkit.networks.heads import ValueNetwork
 from mbkit.networks.mlp import Nonlinearity
 from mbkit.networks.normalizer import RunningNormalizer
-from mbkit.networks.policy import make_policy
+from mbkit.networks.policy import StochasticPolicy
 from mbkit.returns import gae
 from mbkit.types import EnvSpec, Trajectory
 
@@ -25,19 +25,19 @@ from mbkit.types import EnvSpec, Trajectory
 class NetworkConfig:
     """Policy, value network and normalisers."""
 
-    hidden: tuple[int, ...] = at_least((64, 64), 1)  # widths of the hidden layers, of policy and value network each
-    activation: Nonlinearity = "tanh"  # of the hidden layers
-    log_std: float = 0.0  # of continuous actions at the beginning; the box is [-1, 1]
-    normalize_obs: bool = False  # observations by the mean and deviation of all those seen in training
-    normalize_value: bool = False  # regress values in standard deviations of all past targets
+    hidden: tuple[int, ...] = at_least((64, 64), 1)  # hidden-layer widths, of the policy and of the value network
+    activation: Nonlinearity = "tanh"  # activation function of the hidden layers
+    log_std: float = option(0.0, when="actions=continuous")  # initial log standard deviation of the policy in the box [-1, 1]
+    normalize_obs: bool = False  # normalisation of observations by the running mean and standard deviation
+    normalize_value: bool = False  # value regression in standard deviations of all past targets (PopArt)
 
 
-class Rows(NamedTuple):
-    """N steps without their order, as losses want them."""
+class AdvantageBatch(NamedTuple):
+    """N steps in any order, with their advantages."""
 
     obs: Tensor  # [N, O] normalised
     action: Tensor  # [N, A] or [N]
-    log_prob: Tensor  # [N] of who acted
+    log_prob: Tensor  # [N] of the behaviour policy
     advantage: Tensor  # [N]
     target: Tensor  # [N] of the value network, raw units
 
@@ -48,82 +48,86 @@ def flat(trajectory_field: Tensor) -> Tensor:
 
 
 def standardized(advantage: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1."""
+    """Advantages shifted and scaled to mean 0 and standard deviation 1."""
     centred = advantage - advantage.mean()
     return centred / (centred.square().mean().sqrt() + 1e-8)
 
 
-def shuffled(rows: int, size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """All rows in random order, int64, in minibatches of `size` (the last may be smaller); can be captured in a CUDA graph."""
-    return torch.rand(rows, device=device).argsort().tensor_split(tuple(range(size, rows, size)))
+def value_loss(value: Tensor, target: Tensor) -> Tensor:
+    """E[(y - V)^2], the target y a constant; [N] each."""
+    return (target.detach() - value).square().mean()
 
 
 def in_minibatches(fields: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
-    """The same for the rows themselves, [N, ...] of every field: put in order once, so that a minibatch is but a view of it."""
+    """Rows [N, ...] of every field in random order, as minibatches of `size` (the last may be smaller)."""
     order = torch.rand(len(fields[0]), device=fields[0].device).argsort()
     return zip(*(torch.split(x[order], size) for x in fields), strict=True)
 
 
 class OnPolicyAgent(LearningAgent):
-    """An agent that acts by sampling its policy; what it sees goes through a normaliser that is frozen outside `update`."""
+    """An agent that acts by sampling its policy; observations pass through a normaliser that changes only in `update`."""
 
-    on_policy = True
-    replays = False  # whether trajectories of older policies may be learned from
-    policy: nn.Module  # obs [B, O] -> Distribution
+    cfg: NetworkConfig
     critic: ValueNetwork
 
-    def __init__(self, spec: EnvSpec, cfg: NetworkConfig, gamma: float) -> None:
+    def __init__(self, spec: EnvSpec, cfg: NetworkConfig, gamma: float = 0.99) -> None:
         super().__init__()
-        self.falling: dict[str, float] = {}  # step sizes, by optimizer, that fall linearly to 0 at the end of the run
-        self.gamma, self.networks = gamma, cfg
-        self.policy = make_policy(spec, cfg.hidden, cfg.activation, cfg.log_std)
+        self.cfg, self.gamma, self.device = cfg, gamma, spec.device
+        self.annealed: dict[str, float] = {}  # initial learning rates, by optimizer, that fall linearly to 0 by the end of the run
+        self.policy: nn.Module = StochasticPolicy(spec, cfg.hidden, cfg.activation, cfg.log_std)
         self.critic = ValueNetwork(spec.obs_dim, cfg.hidden, cfg.activation)
         self.normalizer: Any = RunningNormalizer(spec.obs_dim) if cfg.normalize_obs else nn.Identity()
         self.to(spec.device)
-        self.device = spec.device
 
     def distribution(self, obs: Tensor) -> Distribution:
-        """Of the action at raw observations [B, O]."""
-        found: Distribution = self.policy(self.normalizer(obs))
-        return found
+        """The policy's distribution over actions at raw observations [B, O]."""
+        distribution: Distribution = self.policy(self.normalizer(obs))
+        return distribution
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
-        """obs [M, O] -> [M, A] or int64 [M]: a sample of the policy, or its likeliest action."""
-        found = self.distribution(obs.to(self.device))
-        return found.sample() if explore else found.mode()
+        """obs [M, O] -> [M, A] or int64 [M]: a sample of the policy, or its most likely action."""
+        distribution = self.distribution(obs.to(self.device))
+        return distribution.sample() if explore else distribution.mode()
 
     def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> actions of the policy."""
+        """obs [B, O] -> actions sampled from the policy."""
         return self.act(obs)
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """Value [B] of the policy at obs [B, O]."""
+        """State values [B] of the policy at raw observations [B, O]."""
         value: Tensor = self.critic(self.normalizer(obs))
         return value
 
     @torch.no_grad()
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Of actions at raw observations, [B]."""
+        """log pi [B] of actions at raw observations [B, O]."""
         return self.distribution(obs).log_prob(action)
 
     @torch.no_grad()
-    def evaluated(self, trajectory: Trajectory, gae_lambda: float) -> Rows:
-        """Generalised advantages and value targets of a trajectory [T, M], as N rows."""
+    def log_probs(self, obs: Tensor) -> Tensor:
+        """log pi [B, A] of all discrete actions at raw observations [B, O]."""
+        return cast("Categorical", self.distribution(obs)).log_probs()
+
+    @torch.no_grad()
+    def with_advantages(self, trajectory: Trajectory, gae_lambda: float) -> AdvantageBatch:
+        """A trajectory [T, M] as N rows with generalised advantages and value targets."""
         t, obs = trajectory, self.normalizer(trajectory.obs)
         value, next_value = self.critic(obs), self.value(t.next_obs)
         advantage = gae(t.reward, t.discount, t.ended, value, next_value, self.gamma, gae_lambda)
-        return Rows(flat(obs), flat(t.action), flat(t.log_prob), flat(advantage), flat(advantage + value))
+        return AdvantageBatch(flat(obs), flat(t.action), flat(t.log_prob), flat(advantage), flat(advantage + value))
 
     def anneal(self, remaining: float) -> None:
-        """`remaining` of the run, from 1 to 0, lies ahead: so much is left of the step sizes that fall."""
-        for name, lr in self.falling.items():
+        """Scale every annealed learning rate to the share of the run that remains, from 1 to 0."""
+        for name, lr in self.annealed.items():
             self.optimizers[name].set_lr(lr * remaining)
 
-    def observe(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
-        """The end of an update: take in what was seen, and targets [N] of the value network, weighted [N]."""
-        if self.networks.normalize_obs:
+    def update_normalizers(self, trajectory: Trajectory, target: Tensor, weight: Tensor | None = None) -> None:
+        """Add observations, and targets [N] weighted [N], to the statistics of the policy's input and of every value network."""
+        if self.cfg.normalize_obs:
             self.normalizer.update(flat(trajectory.obs))
-        if self.networks.normalize_value:
-            self.critic.rescale(target, weight)
+        if self.cfg.normalize_value:
+            for network in self.children():
+                if isinstance(network, ValueNetwork):
+                    network.rescale(target, weight)

@@ -10,67 +10,67 @@ from torch import Tensor
 
 from mbkit.agents.policy_gradient.natural import NaturalAgent, NaturalConfig, assign_, flattened, surrogate
 from mbkit.agents.policy_gradient.npg import normalized_step
-from mbkit.agents.policy_gradient.on_policy import Rows
+from mbkit.agents.policy_gradient.on_policy import AdvantageBatch
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Distribution
 from mbkit.registry import agents
-from mbkit.types import EnvSpec, Metrics, Trajectory
+from mbkit.types import Metrics, Trajectory
 
 
 @dataclass(frozen=True)
 class TRPOConfig(NaturalConfig):
-    """The trust region and the search for a step inside it."""
+    """The natural direction, the regression of the value network, the trust region and the line search inside it."""
 
-    delta: float = positive(0.01)  # bound of the mean D_KL(old | new) of a step, nats. Paper: 0.01
-    backtracks: int = at_least(10, 1)  # candidates tried, the full step first
-    shrink: float = between(0.8, 0.01, 0.99)  # a candidate's length to that of the one before
+    delta: float = positive(0.01)  # maximum mean D_KL(old | new) of a step, in nats. Paper: 0.01
+    backtracks: int = at_least(10, 1)  # number of candidates in the line search, the full step included
+    shrink: float = between(0.8, 0.01, 0.99, when="backtracks>1")  # ratio of a candidate's length to the previous one's
 
 
-@agents.register("trpo", TRPOConfig, env="CartPole-v1", steps=100_000, loop={"warmup_steps": 0, "rollout_steps": 2048})
+@agents.register(
+    "trpo", TRPOConfig, learns_from="trajectories", defaults={"env": "CartPole-v1", "steps": 100_000, "loop": {"rollout_steps": 2048}}
+)
 class TRPO(NaturalAgent):
     """Trust region policy optimisation: sqrt(2 delta / g^T F^-1 g) F^-1 g, shortened until the KL fits and the surrogate rises."""
 
-    def __init__(self, spec: EnvSpec, cfg: TRPOConfig, gamma: float = 0.99) -> None:
-        super().__init__(spec, cfg, gamma)
-        self.cfg = cfg
+    cfg: TRPOConfig
 
     @torch.no_grad()
-    def judged(self, rows: Rows, old: Distribution) -> tuple[Tensor, Tensor]:
+    def kl_and_surrogate(self, rows: AdvantageBatch, old: Distribution) -> tuple[Tensor, Tensor]:
         """Mean KL from the old policy and surrogate of the present parameters, 0-d each."""
         new = self.policy(rows.obs)
         return old.kl(new).mean(), surrogate(new.log_prob(rows.action) - rows.log_prob, rows.advantage)
 
     @torch.no_grad()
-    def search(self, rows: Rows, old: Distribution, full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def search(self, rows: AdvantageBatch, old: Distribution, full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The longest candidate along `full` [P] with KL <= delta and a better surrogate; the old parameters where there is none.
 
-        Every candidate is tried, so that nobody waits for the verdict on the one before. Returns KL, whether one was accepted, and how many
-        were refused before it, 0-d each.
+        Every candidate is tried, so that the search does not synchronise with the host. Returns KL, whether a candidate was accepted, and
+        the number of candidates rejected before it, 0-d each.
         """
-        begin = flattened(self.params)
-        _, before = self.judged(rows, old)
-        chosen, kl, accepted = begin, torch.zeros_like(before), torch.zeros_like(before, dtype=torch.bool)
-        refused = torch.zeros_like(before)
+        start = flattened(self.params)
+        _, old_gain = self.kl_and_surrogate(rows, old)
+        chosen, kl, accepted = start, torch.zeros_like(old_gain), torch.zeros_like(old_gain, dtype=torch.bool)
+        rejected = torch.zeros_like(old_gain)
         for k in range(self.cfg.backtracks):
-            candidate = begin + self.cfg.shrink**k * full
+            candidate = start + self.cfg.shrink**k * full
             assign_(self.params, candidate)
-            distance, gain = self.judged(rows, old)
-            good = (distance <= self.cfg.delta) & (gain > before)  # false where something is not finite
+            candidate_kl, gain = self.kl_and_surrogate(rows, old)
+            good = (candidate_kl <= self.cfg.delta) & (gain > old_gain)  # false where something is not finite
             first = good & ~accepted
-            chosen, kl = torch.where(first, candidate, chosen), torch.where(first, distance, kl)
+            chosen, kl = torch.where(first, candidate, chosen), torch.where(first, candidate_kl, kl)
             accepted = accepted | good
-            refused += ~accepted
+            rejected += ~accepted
         assign_(self.params, chosen)
-        return kl, accepted, refused
+        return kl, accepted, rejected
 
     def update(self, trajectory: Trajectory) -> Metrics:
         """One step of the policy or none, then the value network, then the normalisers."""
         rows = self.prepare(trajectory)
         x, g, old = self.direction(rows)
-        kl, accepted, refused = self.search(rows, old, normalized_step(x, g, self.cfg.delta) * x)
+        kl, accepted, rejected = self.search(rows, old, normalized_step(x, g, self.cfg.delta) * x)
         error = self.fit_value(rows)
         with torch.no_grad():
             entropy = self.policy(rows.obs).entropy().mean()
-        self.observe(trajectory, rows.target)
-        region = {"trpo/kl": kl, "trpo/accepted": accepted.float(), "trpo/backtracks": refused}
+        self.update_normalizers(trajectory, rows.target)
+        region = {"trpo/kl": kl, "trpo/accepted": accepted.float(), "trpo/backtracks": rejected}
         return {"critic/loss": error, "critic/value": rows.target.mean(), "actor/entropy": entropy, **region}

@@ -5,13 +5,13 @@ pi = pi0 exp((Q - V) / alpha) attains. Letters: B batch, K = 1 critic, A actions
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mbkit.agents.base import descend
-from mbkit.agents.prior import PriorConfig, make_prior
+from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
 from mbkit.agents.value_based.base import ValueAgent, ValueConfig, taken_regression
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
@@ -23,14 +23,18 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 @dataclass(frozen=True)
 class SoftQConfig(PriorConfig, ValueConfig):
-    """Network, temperature, prior. The policy explores by itself, so epsilon is 0 unless asked for."""
+    """Network, regression, temperature, prior and target network. The policy itself explores, so epsilon is 0 by default."""
 
-    form: Literal["naive", "dueling", "pgq"] = "naive"  # Q itself; V + alpha log(pi/pi0); V + alpha (log(pi/pi0) - KL)
-    temperature: float = positive(0.1)  # alpha, in units of reward
-    advantage_scale: float | None = at_least(None, 0)  # dueling: of the gradient to log pi; None: 1/alpha, a policy gradient's own scale
-    value_scale: float = at_least(0.5, 0)  # dueling: of the gradient to V, an actor-critic's coefficient of the value loss
-    epsilon: float = between(0.0, 0, 1)  # probability of a uniformly random action at the beginning, after the warm-up
-    final_epsilon: float = between(0.0, 0, 1)  # and in the end
+    parameterization: Literal["naive", "dueling", "pgq"] = (
+        "naive"  # parameterization of Q. naive: Q itself; dueling: V + alpha log(pi/pi0);
+    )
+    # pgq: V + alpha (log(pi/pi0) - KL)
+    temperature: float = positive(0.1)  # temperature alpha, in units of reward
+    advantage_scale: float | None = at_least(None, 0, when="parameterization=dueling")  # gradient scale of log pi; null: 1/alpha, as in
+    # a policy gradient
+    value_scale: float = at_least(0.5, 0, when="parameterization=dueling")  # gradient scale of V, an actor-critic's value coefficient
+    epsilon: float = between(0.0, 0, 1)  # initial probability of a uniformly random action, after the warm-up
+    final_epsilon: float = between(0.0, 0, 1)  # final probability of a uniformly random action
 
 
 def soft_value(q: Tensor, log_prior: Tensor, alpha: float) -> Tensor:
@@ -59,84 +63,87 @@ def pgq(value: Tensor, log_pi: Tensor, log_prior: Tensor, alpha: float) -> Tenso
 
 
 def gradient_scaled(x: Tensor, scale: float) -> Tensor:
-    """x itself, whose gradient is multiplied by `scale`."""
+    """x itself, with a gradient that is multiplied by `scale`."""
     return x.detach().lerp(x, scale) if scale != 1 else x
 
 
-@agents.register("soft_q", SoftQConfig, env="CartPole-v1", steps=100_000, loop={"warmup_steps": 1000, "batch_size": 64})
+@agents.register("soft_q", SoftQConfig, defaults={"env": "CartPole-v1", "steps": 100_000, "loop": {"warmup_steps": 1000, "batch_size": 64}})
 class SoftQ(ValueAgent):
     """Soft Q-learning: values of return minus the divergence from a prior."""
 
+    name = "soft_q"
     cfg: SoftQConfig
 
-    def __init__(self, spec: EnvSpec, cfg: SoftQConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: Any = None) -> None:
-        super().__init__("soft_q", spec, cfg, gamma, target)
+    def __init__(
+        self, spec: EnvSpec, cfg: SoftQConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
+    ) -> None:
+        super().__init__(spec, cfg, gamma, target)
         self.alpha = cfg.temperature
         self.prior = make_prior(cfg, spec, prior)
 
     def make_network(self, spec: EnvSpec) -> nn.Module:
-        """obs [B, O] -> Q [1, B, A]; the other forms: logits of pi and V, [1, B, A + 1], from the same hidden layers."""
-        return ActionValues(1, spec.obs_dim, spec.action_dim + (self.cfg.form != "naive"), self.cfg.hidden)
+        """obs [B, O] -> Q [1, B, A]; dueling and pgq: logits of pi and V, [1, B, A + 1], from the same hidden layers."""
+        return ActionValues(1, spec.obs_dim, spec.action_dim + (self.cfg.parameterization != "naive"), self.cfg.hidden)
 
     def values(self, network: nn.Module, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Q of the network or its slow copy [1, B, A], and log pi0 [B, A]."""
+        """Q of the network or the target network [1, B, A], and log pi0 [B, A]."""
         out, log_prior, cfg = network(obs), self.prior.log_probs(obs), self.cfg
-        if cfg.form == "naive":
+        if cfg.parameterization == "naive":
             return out, log_prior
         logits, value = out[..., :-1], out[..., -1]
-        if cfg.form == "pgq":
+        if cfg.parameterization == "pgq":
             return pgq(value, logits.log_softmax(-1), log_prior, self.alpha), log_prior
         logits = gradient_scaled(logits, 1 / self.alpha if cfg.advantage_scale is None else cfg.advantage_scale)
         return dueling(gradient_scaled(value, cfg.value_scale), logits.log_softmax(-1), log_prior, self.alpha), log_prior
 
     @torch.no_grad()
     def log_probs(self, obs: Tensor) -> Tensor:
-        """log pi of every action, [B, A]."""
+        """log pi of all actions, [B, A]."""
         q, log_prior = self.values(self.q, obs)
         return soft_policy(q[0], log_prior, self.alpha)
 
     def greedy(self, obs: Tensor) -> Tensor:
-        """The policy's likeliest action, int64 [B]."""
+        """The policy's most likely action, int64 [B]."""
         return self.log_probs(obs).argmax(-1)
 
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> int64 [B] of the policy, or with probability epsilon any."""
+        """obs [B, O] -> int64 [B] of the policy, or with probability epsilon uniformly random."""
         action = Categorical(self.log_probs(obs)).sample()
-        anything = torch.randint(self.actions, (len(obs),), device=obs.device)
-        return torch.where(torch.rand(len(obs), device=obs.device) < self.epsilon, anything, action)
+        random_action = torch.randint(self.actions, (len(obs),), device=obs.device)
+        return torch.where(torch.rand(len(obs), device=obs.device) < self.epsilon, random_action, action)
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
-        """The soft value of the slow network, [B]."""
-        q, log_prior = self.values(self.slow_q, obs)
+        """The soft value of the target network, [B]."""
+        q, log_prior = self.values(self.target_q, obs)
         return soft_value(q[0], log_prior, self.alpha)
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a' ~ pi(.|s'), int64 [B], and V(s') - Q(s', a') = -alpha log(pi/pi0)(a'), [B], so that the backup is V(s'), whatever a'."""
-        q, log_prior = self.values(self.slow_q, obs)
+        """a' ~ pi(.|s'), int64 [B], and V(s') - Q(s', a') = -alpha log(pi/pi0)(a'), [B], so that the backup is V(s') for any a'."""
+        q, log_prior = self.values(self.target_q, obs)
         action = Categorical(soft_policy(q[0], log_prior, self.alpha)).sample()
         return action, soft_value(q[0], log_prior, self.alpha) - taken(q[0], action)
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The slow network at these actions, [1, B]."""
-        return taken(self.values(self.slow_q, obs)[0], action)
+        """The target network at these actions, [1, B]."""
+        return taken(self.values(self.target_q, obs)[0], action)
 
     @torch.no_grad()
     def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
-        """What an n-step backup adds to the reward of a later state, obs [B, O]: -alpha D_KL(pi | pi0), [B]."""
-        q, log_prior = self.values(self.slow_q, obs)
+        """The term that an n-step backup adds to the reward of a later state, obs [B, O]: -alpha D_KL(pi | pi0), [B]."""
+        q, log_prior = self.values(self.target_q, obs)
         return -self.alpha * kl(soft_policy(q[0], log_prior, self.alpha), log_prior)
 
     def update(self, batch: Transition) -> Metrics:
-        """One step of regression, and where it is due one on the slow network."""
+        """One step of regression, then the target network."""
         y = self.targets(batch)
         q, log_prior = self.values(self.q, y.obs)
-        loss, chosen = taken_regression(q, y, self.cfg.error)
-        loss = descend(self.optimizers["q"], loss, self.cfg.max_norm)
-        self.follow()
+        loss, taken_q = taken_regression(q, y, self.cfg.loss)
+        loss = descend(self.optimizers["q"], loss, self.cfg.max_grad_norm)
+        self.update_target()
         divergence = kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()
-        critic = {"critic/loss": loss, "critic/q": chosen.mean(), "critic/target": y.target.mean()}
+        critic = {"critic/loss": loss, "critic/q": taken_q.mean(), "critic/target": y.target.mean()}
         return {**critic, "actor/prior_kl": divergence}

@@ -1,1 +1,5 @@
-"""Models of mbrl-lib: run as they are, or converted, with their files."""
+"""mbrl-lib's models as dynamics, and its files."""
+
+from mbkit.dynamics.mbrl.dynamics import MbrlConfig, MbrlDynamics, build, load
+
+__all__ = ["MbrlConfig", "MbrlDynamics", "build", "load"]

@@ -1,7 +1,7 @@
 """Between mbrl-lib's results directories and mbkit: weights, normaliser, elites and replay, both ways, without mbrl-lib itself.
 
 Letters: E members, M rows, O observation, A action, D prediction, I input. mbrl-lib sees actions in the environment's units, mbkit in
-[-1, 1]: `action_bounds` (lowest, highest; [A] each) says how they are related, None that the environment's units are [-1, 1].
+[-1, 1]: `action_bounds` (lowest, highest; [A] each) are those of the environment's units; None: they are [-1, 1], too.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig, ObsProcess
+from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.dynamics.mbrl.dynamics import ACTIVATION, check_sizes, model_sizes, named_process
 from mbkit.dynamics.mbrl.files import (
     Network,
@@ -29,9 +29,10 @@ from mbkit.dynamics.mbrl.files import (
     write_settings,
     write_stats,
 )
+from mbkit.dynamics.network import EnsembleNetwork
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience
-from mbkit.types import EnvSpec, RewardFn, TerminationFn
+from mbkit.types import EnvSpec, TaskKnowledge
 
 Bounds = tuple[Sequence[float], Sequence[float]]
 
@@ -52,39 +53,36 @@ def centre_and_half(bounds: Bounds | None, dim: int) -> tuple[Tensor, Tensor]:
 def import_ensemble(
     directory: str | Path,
     spec: EnvSpec,
-    reward: RewardFn | None = None,
-    termination: TerminationFn | None = None,
-    preprocess: ObsProcess | None = None,
-    absolute: tuple[int, ...] = (),
+    task: TaskKnowledge = TaskKnowledge(),
     cfg: EnsembleConfig | None = None,
     action_bounds: Bounds | None = None,
 ) -> Ensemble:
     """The GaussianMLP that mbrl-lib saved, as an `Ensemble` with the same means and variances.
 
     Sizes, elites and log-variance bounds come from the files, training and propagation from `cfg`; without `.hydra/config.yaml`, the
-    activation is taken to be SiLU, and which outputs are differences from `cfg.delta` and `absolute`.
+    activation is taken to be SiLU, and which outputs are differences from `cfg.delta` and `task.absolute`.
 
     Raises:
         UserError: a file is missing, damaged or foreign; its dimensions are not the environment's; its activation is not SiLU; it learned
-            rewards where one is given, or the other way round.
+            rewards where one is known, or the other way round.
     """
-    network, found = read_network(directory), read_settings(directory)
-    first, last = network.layers[0][0], network.layers[-1][0]
-    outputs, cfg = last.shape[2] // (1 if network.bounds is None else 2), cfg or EnsembleConfig()
-    settings = found or Settings(target_is_delta=cfg.delta, no_delta=absolute, learned_rewards=reward is None)
+    network, cfg = read_network(directory), cfg or EnsembleConfig()
+    first, outputs = network.layers[0][0], network.layers[-1][0].shape[2] // (1 if network.bounds is None else 2)
+    default = Settings(target_is_delta=cfg.delta, no_delta=task.absolute, learned_rewards=task.reward is None)
+    settings = read_settings(directory) or default
     if settings.activation != ACTIVATION["silu"]:
         raise UserError(
             f"{directory}: the saved model's activation is {settings.activation}; expected {ACTIVATION['silu']}, the Ensemble's"
         )
-    if settings.learned_rewards != (reward is None):
+    if settings.learned_rewards != (task.reward is None):
         raise UserError(
-            f"{directory}: the saved model {'learned' if reward else 'did not learn'} rewards; expected the same of the Ensemble"
+            f"{directory}: the saved model {'learned' if task.reward else 'did not learn'} rewards; expected the same of the Ensemble"
         )
-    process = preprocess or named_process(settings.obs_process)
+    process = task.preprocess or named_process(settings.obs_process)
     check_sizes(Path(directory), (first.shape[1], outputs), model_sizes(spec, process, settings))
     members = first.shape[0]
     elites = tuple(range(members)) if network.elites is None else network.elites
-    shape = replace(
+    structure = replace(
         cfg,
         members=members,
         elites=len(elites),
@@ -92,14 +90,16 @@ def import_ensemble(
         probabilistic=network.bounds is not None,
         delta=settings.target_is_delta,
         scale_targets=False,
+        load=None,
     )
-    ensemble = Ensemble(spec, shape, reward, termination, process, settings.no_delta)
-    fill(ensemble, network, elites, scaled(read_stats(directory), spec.action_dim, first.shape[1], action_bounds))
+    ensemble = Ensemble(spec, structure, task._replace(preprocess=process, absolute=settings.no_delta))
+    fill(ensemble.network, network, elites, scaled(read_stats(directory), spec.action_dim, first.shape[1], action_bounds))
+    ensemble.refresh()
     return ensemble
 
 
 def scaled(stats: Stats | None, action_dim: int, inputs: int, bounds: Bounds | None) -> Stats:
-    """The normaliser of (observation, action in [-1, 1]) that does what `stats` does in the environment's units."""
+    """`stats` for inputs whose actions are in [-1, 1] rather than in the environment's units."""
     mean, std = (torch.zeros(inputs), torch.ones(inputs)) if stats is None else stats
     mean, std = mean.double().clone(), std.double().clone()
     centre, half = centre_and_half(bounds, action_dim)
@@ -109,17 +109,16 @@ def scaled(stats: Stats | None, action_dim: int, inputs: int, bounds: Bounds | N
 
 
 @torch.no_grad()
-def fill(ensemble: Ensemble, network: Network, elites: tuple[int, ...], stats: Stats) -> None:
-    """Write weights, elites, bounds and normaliser into an ensemble of the same sizes."""
-    for weight, bias, (new_weight, new_bias) in zip(ensemble.net.weight, ensemble.net.bias, network.layers, strict=True):
+def fill(target: EnsembleNetwork, source: Network, elites: tuple[int, ...], stats: Stats) -> None:
+    """Write weights, elites, bounds and normaliser into a network of the same sizes."""
+    for weight, bias, (new_weight, new_bias) in zip(target.net.weight, target.net.bias, source.layers, strict=True):
         weight.copy_(new_weight)
         bias.copy_(new_bias)
-    if network.bounds is not None:
-        ensemble.logvar_bounds.copy_(torch.stack(network.bounds))
-    ensemble.elites.copy_(torch.tensor(elites))
-    ensemble.inputs.mean.copy_(stats.mean)
-    ensemble.inputs.std.copy_(stats.std)
-    ensemble.refresh()
+    if source.bounds is not None:
+        target.logvar_bounds.copy_(torch.stack(source.bounds))
+    target.elites.copy_(torch.tensor(elites))
+    target.inputs.mean.copy_(stats.mean)
+    target.inputs.std.copy_(stats.std)
 
 
 def export_ensemble(ensemble: Ensemble, directory: str | Path, action_bounds: Bounds | None = None) -> None:
@@ -129,63 +128,61 @@ def export_ensemble(ensemble: Ensemble, directory: str | Path, action_bounds: Bo
     `preprocess` goes along by its import path; to train on, mbrl-lib also hands it arrays.
 
     Raises:
-        UserError: the ensemble has what mbrl-lib cannot express; nothing is written then.
+        UserError: the ensemble has parts that mbrl-lib cannot express; nothing is written then.
     """
     refuse_inexpressible(ensemble)
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
-    cfg, stats = ensemble.cfg, Stats(ensemble.inputs.mean.double().cpu(), ensemble.inputs.std.double().cpu())
+    cfg, task, trained = ensemble.cfg, ensemble.task, ensemble.network
+    stats = Stats(trained.inputs.mean.double().cpu(), trained.inputs.std.double().cpu())
     centre, half = centre_and_half(action_bounds, ensemble.spec.action_dim)
     stats.mean[-len(half) :] = centre + half * stats.mean[-len(half) :]
     stats.std[-len(half) :] *= half
-    elites = None if cfg.elites == cfg.members else tuple(int(e) for e in ensemble.elites)
-    network = Network(unscaled_layers(ensemble), unscaled_bounds(ensemble), elites)
-    process = None if ensemble.preprocess is None else import_path(ensemble.preprocess)
-    settings = Settings(ACTIVATION["silu"], cfg.delta, ensemble.absolute if cfg.delta else (), process, ensemble.reward is None)
+    elites = None if cfg.elites == cfg.members else tuple(trained.elites.tolist())
+    network = Network(unscaled_layers(trained), unscaled_bounds(trained), elites)
+    absolute = task.absolute if cfg.delta else ()
+    settings = Settings(ACTIVATION["silu"], cfg.delta, absolute, import_path(task.preprocess), task.reward is None)
     write_network(path, network)
     write_stats(path, stats)
     write_settings(path, settings, network, normalize=True)
 
 
 def refuse_inexpressible(ensemble: Ensemble) -> None:
-    """UserError for the first thing in the ensemble that a GaussianMLP in a OneDTransitionRewardModel has no place for."""
-    cfg = ensemble.cfg
-    if ensemble.learns_termination:
+    """UserError for the first part of the ensemble that a GaussianMLP in a OneDTransitionRewardModel cannot express."""
+    cfg, process = ensemble.cfg, ensemble.task.preprocess
+    if ensemble.network.learns_termination:
         raise UserError("mbrl-lib cannot express a learned termination; expected a known one or none (dynamics.termination)")
     if len(set(cfg.hidden)) != 1:
         raise UserError(f"mbrl-lib's GaussianMLP has one or more hidden layers of one width; came: dynamics.hidden={cfg.hidden}")
     if ensemble.spec.discrete:
         raise UserError("mbrl-lib's models take vectors as actions; came: an ensemble for discrete actions")
-    if ensemble.preprocess is not None and import_path(ensemble.preprocess) is None:
-        raise UserError(
-            f"mbrl-lib names observation processing by its import path; expected a function of a module, came: {ensemble.preprocess!r}"
-        )
+    if process is not None and import_path(process) is None:
+        raise UserError(f"mbrl-lib names observation processing by its import path; expected a function of a module, came: {process!r}")
 
 
 def import_path(function: Any) -> str | None:
-    """`package.module.name` under which the function can be imported again; None for lambdas, closures and partial functions."""
+    """`package.module.name` under which the function can be imported again; None for none, lambdas, closures and partial functions."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<>")
     if module in (None, "__main__") or "<" in name:
         return None
-    found: Any = import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return f"{module}.{name}" if found is function else None
+    part: Any = import_module(module)
+    for attribute in name.split("."):
+        part = getattr(part, attribute, None)
+    return f"{module}.{name}" if part is function else None
 
 
-def target_scale(ensemble: Ensemble) -> tuple[Tensor, Tensor]:
+def target_scale(network: EnsembleNetwork) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean of the targets, float64 [D]; 1 and 0 where they are not scaled."""
-    return ensemble.targets.std.double(), ensemble.targets.mean.double()
+    return network.targets.std.double(), network.targets.mean.double()
 
 
 @torch.no_grad()
-def unscaled_layers(ensemble: Ensemble) -> list[tuple[Tensor, Tensor]]:
+def unscaled_layers(network: EnsembleNetwork) -> list[tuple[Tensor, Tensor]]:
     """Weights [E, in, out] and biases [E, 1, out] that predict raw targets."""
-    layers = [
-        (weight.detach().double(), bias.detach().double()) for weight, bias in zip(ensemble.net.weight, ensemble.net.bias, strict=True)
-    ]
-    (t, u), (weight, bias) = target_scale(ensemble), layers[-1]
-    if ensemble.cfg.probabilistic:  # the second half of the outputs are raw log-variances
+    pairs = zip(network.net.weight, network.net.bias, strict=True)
+    layers = [(weight.detach().double(), bias.detach().double()) for weight, bias in pairs]
+    (t, u), (weight, bias) = target_scale(network), layers[-1]
+    if network.cfg.probabilistic:  # the second half of the outputs are raw log-variances
         ones = torch.ones_like(t)
         layers[-1] = weight * torch.cat([t, ones]), bias * torch.cat([t, ones]) + torch.cat([u, 2 * t.log()])
     else:
@@ -193,11 +190,11 @@ def unscaled_layers(ensemble: Ensemble) -> list[tuple[Tensor, Tensor]]:
     return [(weight.float(), bias.float()) for weight, bias in layers]
 
 
-def unscaled_bounds(ensemble: Ensemble) -> tuple[Tensor, Tensor] | None:
+def unscaled_bounds(network: EnsembleNetwork) -> tuple[Tensor, Tensor] | None:
     """Lowest and highest log-variance [D] of the raw targets; None for deterministic members."""
-    if not ensemble.cfg.probabilistic:
+    if not network.cfg.probabilistic:
         return None
-    low, high = (ensemble.logvar_bounds.detach().double() + 2 * target_scale(ensemble)[0].log()).float()
+    low, high = (network.logvar_bounds.detach().double() + 2 * target_scale(network)[0].log()).float()
     return low, high
 
 

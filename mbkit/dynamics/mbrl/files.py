@@ -1,4 +1,4 @@
-"""The files mbrl-lib 0.2 leaves behind, read and written without it and without unpickling anything but arrays.
+"""Files of mbrl-lib 0.2, read and written without it and without unpickling anything but arrays.
 
 A results directory holds `model.pth` (weights and elites), `env_stats.pickle` (input normaliser), `replay_buffer.npz` and
 `.hydra/config.yaml`, which alone knows the activation, the observation processing and which outputs are differences.
@@ -22,6 +22,7 @@ from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mbkit.errors import UserError
+from mbkit.storage import replacing, write_text
 
 MODEL, STATS, REPLAY, SETTINGS = "model.pth", "env_stats.pickle", "replay_buffer.npz", ".hydra/config.yaml"
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
@@ -55,7 +56,7 @@ class Stats(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the weights do not tell; the defaults are those of mbrl-lib's own PETS and MBPO configurations."""
+    """Settings of a saved model that its weights do not show; defaults are those of mbrl-lib's own PETS and MBPO configurations."""
 
     activation: str = "torch.nn.SiLU"
     target_is_delta: bool = True
@@ -66,7 +67,7 @@ class Settings:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns whatever a missing, truncated or foreign file raises into one sentence that names it."""
+    """Turns the exceptions of a missing, truncated or foreign file into one sentence that names it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -107,7 +108,8 @@ def state_of(network: Network) -> dict[str, Tensor]:
 def write_network(directory: str | Path, network: Network) -> None:
     """`model.pth` as `GaussianMLP.load` reads it; elites are plain integers, which torch loads without an allow-list."""
     elites = None if network.elites is None else list(network.elites)
-    torch.save({"state_dict": state_of(network), "elite_models": elites}, Path(directory) / MODEL)
+    with replacing(Path(directory) / MODEL) as file:
+        torch.save({"state_dict": state_of(network), "elite_models": elites}, file)
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -134,12 +136,12 @@ def read_stats(directory: str | Path) -> Stats | None:
 def write_stats(directory: str | Path, stats: Stats) -> None:
     """`env_stats.pickle` as mbrl-lib's `Normalizer.load` reads it: float64 [1, I]."""
     arrays = {name: value.detach().cpu().double().numpy()[None] for name, value in stats._asdict().items()}
-    with (Path(directory) / STATS).open("wb") as file:
+    with replacing(Path(directory) / STATS) as file:
         pickle.dump(arrays, file, protocol=4)
 
 
 def read_settings(directory: str | Path) -> Settings | None:
-    """What `.hydra/config.yaml` says of the model; None where there is no such file."""
+    """The model's settings in `.hydra/config.yaml`; None where there is no such file."""
     path = Path(directory) / SETTINGS
     if not path.exists():
         return None
@@ -159,7 +161,7 @@ def read_settings(directory: str | Path) -> Settings | None:
 
 
 def write_settings(directory: str | Path, settings: Settings, network: Network, normalize: bool) -> None:
-    """`.hydra/config.yaml` with what `mbrl.util.common.create_one_dim_tr_model` asks for."""
+    """`.hydra/config.yaml` with all that `mbrl.util.common.create_one_dim_tr_model` reads."""
     first, last = network.layers[0][0], network.layers[-1][0]
     model = {
         "_target_": "mbrl.models.GaussianMLP",
@@ -188,7 +190,7 @@ def write_settings(directory: str | Path, settings: Settings, network: Network, 
     }
     path = Path(directory) / SETTINGS
     path.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create({"dynamics_model": model, "algorithm": algorithm, "overrides": overrides}), path)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create({"dynamics_model": model, "algorithm": algorithm, "overrides": overrides})))
 
 
 def read_columns(directory: str | Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -205,5 +207,6 @@ def read_columns(directory: str | Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def write_columns(directory: str | Path, columns: dict[str, np.ndarray[Any, Any]]) -> None:
-    """`replay_buffer.npz` as mbrl-lib's `ReplayBuffer.load` reads it; it keeps no trajectories."""
-    np.savez(Path(directory) / REPLAY, **columns, trajectory_indices=np.zeros(0))  # type: ignore[arg-type]
+    """`replay_buffer.npz` as mbrl-lib's `ReplayBuffer.load` reads it, without trajectories."""
+    with replacing(Path(directory) / REPLAY) as file:
+        np.savez(file, **columns, trajectory_indices=np.zeros(0))  # type: ignore[arg-type]

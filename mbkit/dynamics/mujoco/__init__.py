@@ -1,1 +1,5 @@
 """The true dynamics of MuJoCo tasks."""
+
+from mbkit.dynamics.mujoco.dynamics import MujocoConfig, MujocoDynamics
+
+__all__ = ["MujocoConfig", "MujocoDynamics"]

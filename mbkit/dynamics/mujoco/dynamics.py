@@ -1,7 +1,7 @@
 """Ground truth: the simulator itself as a dynamics model, for planning with the true model and for measuring learned ones.
 
-Observations do not determine the physics state, so rows start where the live environments stand, the solver's warm start included; what
-comes out equals their `step` to the last digit. Tasks that `readouts` knows run in MuJoCo's threads. Ant with contact forces, Humanoid,
+Observations do not determine the physics state, so rows start where the live environments stand, the solver's warm start included; the
+results equal their `step` to the last digit. Tasks that `readouts` knows run in MuJoCo's threads. Ant with contact forces, Humanoid,
 HumanoidStandup and every environment of a user's own run through copies of the environment, one row after another.
 """
 
@@ -14,7 +14,7 @@ import torch
 from gymnasium.envs.mujoco import MujocoEnv
 from torch import Tensor
 
-from mbkit.dynamics.mujoco.readouts import Array, Seen, readout_of
+from mbkit.dynamics.mujoco.readouts import Simulated, readout_of
 from mbkit.dynamics.mujoco.simulators import Stepped, Vectorised
 from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
@@ -27,11 +27,11 @@ from mbkit.types import Rollout, Step
 class MujocoConfig:
     """Settings of the true model."""
 
-    threads: int = at_least(0, 0)  # simulation threads; 0: as many as torch has
+    threads: int = at_least(0, 0)  # number of simulation threads; 0: as many as torch uses
 
 
 class Live(Protocol):
-    """Whatever holds live environments, like `mbkit.envs.Environment`; wrapped or not."""
+    """An object that holds live environments, like `mbkit.envs.Environment`; wrapped or not."""
 
     @property
     def envs(self) -> Sequence[Any]: ...  # noqa: D102
@@ -57,47 +57,32 @@ class MujocoDynamics:
         self.simulator: Any = Vectorised(first, readout, threads) if readout else Stepped(first, threads)
 
     def init(self, obs: Tensor) -> Any:
-        """Rows that stand where the live environments stand now, from obs [B, O]; B = P M N as `owners` says."""
-        return self.simulator.start(self.envs, owners(obs, len(self.envs)))
+        """Rows that stand where the M live environments stand now, one each; obs [M, O] only says how many are expected."""
+        if len(obs) != len(self.envs):
+            raise UserError(f"dynamics=mujoco got {len(obs)} rows of observations; expected one for each of {len(self.envs)} environments")
+        return self.simulator.start(self.envs)
 
     def rollout(self, carry: Any, actions: Tensor) -> Rollout:
         """Actions [B, H, A] in [-1, 1]; float32 on their device. The reward is NaN once a row's physics diverged."""
         return Rollout(*tensors(self.simulate(carry, actions), actions.device))
 
-    def step(self, carry: Any, action: Tensor) -> Step:
-        """Actions [B, A] in [-1, 1]; float32 on their device."""
-        after, seen = self.simulator.step(carry, self.native(action))
-        obs, reward, terminated = tensors(seen, action.device)
+    def step(self, carry: Any, action: Tensor, predict: bool = False) -> Step:
+        """Actions [B, A] in [-1, 1]; float32 on their device. The true model has no members, so `predict` adds nothing."""
+        after, steps = self.simulator.step(carry, self.native(action))
+        obs, reward, terminated = tensors(steps, action.device)
         return Step(after, obs[:, 0], reward[:, 0], terminated[:, 0])
 
-    def simulate(self, carry: Any, actions: Tensor) -> Seen:
-        """What `rollout` returns, as float64 arrays."""
-        seen: Seen = self.simulator.rollout(carry, self.native(actions))
-        return seen
+    def simulate(self, carry: Any, actions: Tensor) -> Simulated:
+        """The results of `rollout` as float64 arrays."""
+        steps: Simulated = self.simulator.rollout(carry, self.native(actions))
+        return steps
 
     def close(self) -> None:
         """End the simulation threads."""
         self.simulator.close()
 
 
-def owners(obs: Tensor, count: int) -> Array:
-    """Which of M = `count` environments each of B = P M N rows belongs to, int64 [B]: row r to environment (r mod M N) div N.
-
-    Each environment's N rows lie together and repeat its observation [O]; P particles repeat the whole. UserError where no N fits.
-    """
-    rows = obs.shape[0]
-    if count == 1:
-        return np.zeros(rows, np.int64)
-    changes = (obs != obs[0]).any(1).nonzero()
-    for group in (rows // count, int(changes[0]) if len(changes) else 0):  # one particle; else the first environment's rows tell N
-        if group and rows % (count * group) == 0:
-            grouped = obs.view(-1, count, group, obs.shape[1])
-            if bool((grouped == grouped[:1, :, :1]).all()):
-                return np.arange(rows) % (count * group) // group
-    raise UserError(f"dynamics=mujoco got {rows} rows of observations, which are no repetition of those of {count} environments")
-
-
-def tensors(seen: Seen, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def tensors(steps: Simulated, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Observation and reward in float32, termination as bool."""
-    obs, reward = (torch.from_numpy(x.astype(np.float32)).to(device) for x in (seen.obs, seen.reward))
-    return obs, reward, torch.from_numpy(seen.terminated).to(device)
+    obs, reward = (torch.from_numpy(x.astype(np.float32)).to(device) for x in (steps.obs, steps.reward))
+    return obs, reward, torch.from_numpy(steps.terminated).to(device)

@@ -13,9 +13,9 @@ import mujoco.rollout
 import numpy as np
 from mujoco.batch import Batch
 
-from mbkit.dynamics.mujoco.readouts import Array, Frames, Readout, Seen
+from mbkit.dynamics.mujoco.readouts import Array, Frames, Readout, Simulated
 
-FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS  # time, qpos, qvel, act: what mujoco.rollout records
+FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS  # time, qpos, qvel, act: the record of mujoco.rollout
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION  # all the next step depends on, the solver's warm start included
 
 
@@ -26,17 +26,17 @@ def get_state(model: Any, data: Any, part: Any) -> Array:
     return state
 
 
-class Rows(NamedTuple):
-    """Where B rows stand."""
+class PhysicsState(NamedTuple):
+    """Physics of B rows."""
 
     physics: Array  # [B, S] time, positions, velocities, activations
-    warm: Array  # [B, V] what the constraint solver starts from; without it the first steps differ in the last digits
+    warm: Array  # [B, V] start of the constraint solver; without it the first steps differ in the last digits
     whole: Array  # [B, W] integration state, for a simulator that takes it in one piece
     fields: Frames  # derived MjData fields [B, ...]; some lag behind the state, and a step reads them before it changes them
 
 
 class Vectorised:
-    """Rows in MuJoCo's threads: `mujoco.rollout` where the physics state shows everything, else `mujoco.batch`, which records any field."""
+    """MuJoCo's threads step all rows: `mujoco.rollout` where the physics state suffices, else `mujoco.batch`, which records any field."""
 
     def __init__(self, env: Any, readout: Readout, threads: int) -> None:
         self.env, self.readout, self.model, self.threads = env, readout, env.model, threads
@@ -45,27 +45,27 @@ class Vectorised:
         self.batch: Any = None
         self.recorded: dict[tuple[int, int], Array] = {}  # rows and physics steps -> output buffer, so that a plan allocates once
 
-    def start(self, envs: Sequence[Any], owner: Array) -> Rows:
-        """Row b stands where `envs[owner[b]]` stands now."""
+    def start(self, envs: Sequence[Any]) -> PhysicsState:
+        """Row m stands where `envs[m]` stands now."""
         physics = np.stack([get_state(self.model, env.data, FULL) for env in envs])
         whole = np.stack([get_state(self.model, env.data, INTEGRATION) for env in envs])
         warm = np.stack([env.data.qacc_warmstart for env in envs])
-        fields = {name: np.stack([getattr(env.data, name) for env in envs])[owner] for name in self.readout.fields}
-        return Rows(physics[owner], warm[owner], whole[owner], fields)
+        fields = {name: np.stack([getattr(env.data, name) for env in envs]) for name in self.readout.fields}
+        return PhysicsState(physics, warm, whole, fields)
 
-    def rollout(self, rows: Rows, action: Array) -> Seen:
+    def rollout(self, rows: PhysicsState, action: Array) -> Simulated:
         """Native actions [B, H, A]."""
         control = np.repeat(action.astype(np.float64), self.env.frame_skip, 1)
         states, fields = (self._record if self.readout.fields else self._states)(rows, control)
         return self._read(rows, states, fields, action)
 
-    def step(self, rows: Rows, action: Array) -> tuple[Rows, Seen]:
+    def step(self, rows: PhysicsState, action: Array) -> tuple[PhysicsState, Simulated]:
         """Native actions [B, A]; the rows after them."""
         control = np.repeat(action[:, None].astype(np.float64), self.env.frame_skip, 1)
         states, fields = self._record(rows, control)
         whole = self.batch.state[: len(action)].copy()
         warm = self.batch.qacc_warmstart[: len(action)].copy()
-        after = Rows(states[:, -1].copy(), warm, whole, {name: values[:, -1].copy() for name, values in fields.items()})
+        after = PhysicsState(states[:, -1].copy(), warm, whole, {name: values[:, -1].copy() for name, values in fields.items()})
         return after, self._read(rows, states, fields, action[:, None])
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Vectorised:
         self.pool.close()
         self.batch = None
 
-    def _states(self, rows: Rows, control: Array) -> tuple[Array, Frames]:
+    def _states(self, rows: PhysicsState, control: Array) -> tuple[Array, Frames]:
         shape = control.shape[:2]
         if shape not in self.recorded:
             self.recorded[shape] = np.empty((*shape, rows.physics.shape[1]))
@@ -81,7 +81,7 @@ class Vectorised:
         self.pool.rollout(self.model, self.data, rows.physics, control, initial_warmstart=rows.warm, state=out)
         return out[:, self.env.frame_skip - 1 :: self.env.frame_skip], {}
 
-    def _record(self, rows: Rows, control: Array) -> tuple[Array, Frames]:
+    def _record(self, rows: PhysicsState, control: Array) -> tuple[Array, Frames]:
         count, steps = control.shape[:2]
         if self.batch is None or self.batch.nsim < count:
             self.batch = Batch(self.model, count, self.threads)
@@ -91,15 +91,15 @@ class Vectorised:
         last = {name: values[:, self.env.frame_skip - 1 :: self.env.frame_skip] for name, values in out.items()}
         return last.pop(FULL), last
 
-    def _read(self, rows: Rows, states: Array, fields: Frames, action: Array) -> Seen:
+    def _read(self, rows: PhysicsState, states: Array, fields: Frames, action: Array) -> Simulated:
         physics = np.concatenate([rows.physics[:, None], states], 1)
         nq, nv = self.model.nq, self.model.nv
         frames = {"qpos": physics[..., 1 : 1 + nq], "qvel": physics[..., 1 + nq : 1 + nq + nv]}
         frames |= {name: np.concatenate([rows.fields[name][:, None], values], 1) for name, values in fields.items()}
-        seen = self.readout.read(self.env, frames, action)
-        # A row whose physics diverged stands still in the recording, its clock too. It has no reward, so no planner takes it for good.
+        steps = self.readout.read(self.env, frames, action)
+        # A row whose physics diverged stands still in the recording, its clock too. It has no reward, so that no planner prefers it.
         frozen = np.diff(physics[..., 0], axis=1) < self.env.dt / 2
-        return seen._replace(reward=np.where(frozen, np.nan, seen.reward)) if frozen.any() else seen
+        return steps._replace(reward=np.where(frozen, np.nan, steps.reward)) if frozen.any() else steps
 
 
 class Stepped:
@@ -114,23 +114,23 @@ class Stepped:
         self.copies = [self._copy(env) for _ in range(threads)]
         self.pool = ThreadPoolExecutor(threads)
 
-    def start(self, envs: Sequence[Any], owner: Array) -> list[Any]:
-        """Row b stands where `envs[owner[b]]` stands now; rows share what they stand on until they move."""
-        stands = [self._copy(env) for env in envs]
-        return [stands[i] for i in owner]
+    def start(self, envs: Sequence[Any]) -> Array:
+        """Copies of the environments as they stand now, an array of objects [M]; rows may share one until they move."""
+        return object_array([self._copy(env) for env in envs])
 
-    def rollout(self, rows: list[Any], action: Array) -> Seen:
+    def rollout(self, rows: Array, action: Array) -> Simulated:
         """Native actions [B, H, A]."""
         parts = np.array_split(np.arange(len(rows)), len(self.copies))
         results = list(self.pool.map(lambda copied, part: [self._run(copied, rows[b], action[b]) for b in part], self.copies, parts))
         obs, reward, terminated = zip(*(row for part in results for row in part), strict=True)
-        return Seen(np.stack(obs), np.array(reward, np.float64), np.array(terminated, np.bool_))
+        return Simulated(np.stack(obs), np.array(reward, np.float64), np.array(terminated, np.bool_))
 
-    def step(self, rows: list[Any], action: Array) -> tuple[list[Any], Seen]:
+    def step(self, rows: Array, action: Array) -> tuple[Array, Simulated]:
         """Native actions [B, A]; the rows after them."""
         after = [self._copy(row) for row in rows]
         obs, reward, terminated = zip(*(row.step(a)[:3] for row, a in zip(after, action, strict=True)), strict=True)
-        return after, Seen(np.stack(obs)[:, None], np.array(reward, np.float64)[:, None], np.array(terminated, np.bool_)[:, None])
+        columns = np.stack(obs), np.array(reward, np.float64), np.array(terminated, np.bool_)
+        return object_array(after), Simulated(*(column[:, None] for column in columns))
 
     def close(self) -> None:
         """End the threads."""
@@ -142,10 +142,10 @@ class Stepped:
         self._move(twin, env)
         return twin
 
-    def _move(self, twin: Any, to: Any) -> None:
-        """Bring the copy `twin` to where `to` stands."""
-        mujoco.mj_copyData(twin.data, to.model, to.data)
-        for name, value in vars(to).items():
+    def _move(self, twin: Any, source: Any) -> None:
+        """Bring the copy `twin` to where `source` stands."""
+        mujoco.mj_copyData(twin.data, source.model, source.data)
+        for name, value in vars(source).items():
             if name != "data":
                 setattr(twin, name, value if name in self.shared else copy.deepcopy(value))
         twin.render_mode = None
@@ -154,3 +154,11 @@ class Stepped:
         self._move(twin, start)
         obs, reward, terminated = zip(*(twin.step(a)[:3] for a in action), strict=True)
         return np.stack(obs), list(reward), list(terminated)
+
+
+def object_array(objects: Sequence[Any]) -> Array:
+    """An array of these objects, sequences included, so that rows can be taken by an index."""
+    array = np.empty(len(objects), object)
+    for row, value in enumerate(objects):
+        array[row] = value
+    return array

@@ -1,7 +1,7 @@
 """The four benchmark tasks of PETS (Chua et al. 2018, arXiv:1805.12114, appendix), re-created on MuJoCo.
 
 Importing this package registers `mbkit/cartpole-v0`, `mbkit/reacher-v0`, `mbkit/pusher-v0` and `mbkit/halfcheetah-v0` with Gymnasium;
-`TASKS` has their constants, rewards and model inputs by the bare name. None of them ever terminates.
+`TASKS` has their constants, rewards and model inputs by short name. None of them ever terminates.
 """
 
 import gymnasium

@@ -1,4 +1,4 @@
-"""The seven-joint arm of reacher and pusher: Gymnasium's `pusher_v5.xml`, with the place of its hand in closed form."""
+"""The seven-joint arm of reacher and pusher: Gymnasium's `pusher_v5.xml`, with the position of its hand in closed form."""
 
 import mujoco
 import torch
@@ -10,9 +10,9 @@ OFFSET, UPPER, FORE = 0.1, 0.4, 0.321  # m, along x: pan axis to lift axis, to e
 
 
 def hand(qpos: Tensor, reach: float = 0.0) -> Tensor:
-    """World position [..., 3] (m) of the point `reach` before the wrist, from joint angles [..., 7 or more] (rad).
+    """World position [..., 3] (m) of the point `reach` in front of the wrist, from joint angles [..., 7 or more] (rad).
 
-    Walks back from the hand: turn by each joint, then along the link that carries it. The last joint turns about the point itself.
+    From the hand to the shoulder: rotate by each joint, then translate along the link that carries it; the last joint leaves the point.
     """
     pan, lift, roll, elbow, twist, wrist = qpos[..., :6].unbind(-1)
     x, y, z = reach + torch.zeros_like(pan), torch.zeros_like(pan), torch.zeros_like(pan)
@@ -26,13 +26,13 @@ def hand(qpos: Tensor, reach: float = 0.0) -> Tensor:
 
 
 def turn(angle: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates (a, b) turned by `angle` from a towards b."""
+    """Coordinates (a, b) rotated by `angle` from a towards b."""
     sin, cos = angle.sin(), angle.cos()
     return cos * a - sin * b, sin * a + cos * b
 
 
 def dress(spec: mujoco.MjSpec) -> None:
-    """Colours, light and the camera `view` across the table, in place; nothing of it touches the physics."""
+    """Set colours, light and the camera `view` across the table, in place; the physics does not change."""
     for geom in spec.geoms:
         if geom.name not in ("table", "e1", "e2", "e1p", "e2p") and geom.parent.name not in ("object", "goal"):
             geom.rgba = [0.18, 0.40, 0.64, 1] if geom.parent.name != "r_wrist_roll_link" else [0.93, 0.56, 0.20, 1]

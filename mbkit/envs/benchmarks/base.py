@@ -1,4 +1,4 @@
-"""What the four tasks share: a step whose observation and reward are pure functions of the physics state."""
+"""Base class of the four tasks: a step whose observation and reward are pure functions of the physics state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Array = NDArray[np.float64]
 
 
 class BenchmarkEnv(MujocoEnv):
-    """A task on the MJCF file `path`, changed by `edit`; it never terminates.
+    """A task on the MJCF file `path`, modified by `edit`; it never terminates.
 
-    The observation is computed from joint positions and velocities, not from MuJoCo's body positions, which lag one substep behind; so the
-    physics state determines everything the agent sees, and `observe` and `reward` serve a live step and a batch of simulated ones alike.
+    The observation is computed from joint positions and velocities, not from MuJoCo's body positions, which are one substep old; so the
+    physics state determines the observation, and `observe` and `reward` apply to the environment's steps and to a batch of simulated ones.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}  # noqa: RUF012 Gymnasium's own form
-    path: ClassVar[str]  # absolute, or the name of one of Gymnasium's own assets
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}  # noqa: RUF012 as in Gymnasium
+    path: ClassVar[str]  # absolute, or the name of one of Gymnasium's assets
     skip: ClassVar[int]  # physics steps per action
     obs_dim: ClassVar[int]
 
@@ -35,16 +35,16 @@ class BenchmarkEnv(MujocoEnv):
 
     @staticmethod
     def edit(spec: mujoco.MjSpec) -> None:
-        """Turn the file into the task's model, in place."""
+        """Change the model of the file into that of the task, in place."""
 
     @staticmethod
     def observe(before: Tensor, qpos: Tensor, qvel: Tensor, dt: float) -> Tensor:
-        """Observation [..., O] from positions before [..., Q] and after [..., Q] the action and velocities [..., V]; dt in seconds."""
+        """Observation [..., O] from positions before and after the action, both [..., Q], and velocities [..., V]; dt in seconds."""
         return torch.cat([qpos, qvel], -1)
 
     @staticmethod
     def reward(action: Tensor, next_obs: Tensor) -> Tensor:
-        """The paper's negated cost [...] of raw actions [..., A] and the observation after them [..., O]; higher is better."""
+        """The paper's cost, negated: [...] from actions [..., A] in the environment's units and observations after them [..., O]."""
         raise TypeError("a benchmark task defines its reward")
 
     def start(self) -> tuple[Array, Array]:
@@ -52,7 +52,7 @@ class BenchmarkEnv(MujocoEnv):
         return self.init_qpos, self.init_qvel
 
     def step(self, action: NDArray[Any]) -> tuple[Array, np.float64, bool, bool, dict[str, np.float64]]:
-        """Act with raw actions [A] -> observation [O], reward, never terminated, never truncated, no info."""
+        """Act with actions [A] in the environment's units -> observation [O], reward, False (terminated), False (truncated), empty info."""
         before = self.data.qpos.copy()
         self.do_simulation(action, self.frame_skip)
         obs = self._observe(before)
@@ -73,7 +73,7 @@ class BenchmarkEnv(MujocoEnv):
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         spec = mujoco.MjSpec.from_file(self.fullpath)
         self.edit(spec)
-        mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1  # deprecated there: MuJoCo warns, so it is done by hand
+        mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1  # MuJoCo warns that it is deprecated: set below
         model = spec.compile()
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
@@ -87,10 +87,10 @@ class BenchmarkEnv(MujocoEnv):
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark task: its environment and what the paper tells the model about it."""
+    """A benchmark task: its environment, and the model inputs and targets of the paper."""
 
     env: type[BenchmarkEnv]
     horizon: int  # environment steps per episode
     action_high: float  # actions in [-1, 1] times this are the environment's
     preprocess: Callable[[Tensor], Tensor] | None = None  # obs [..., O] -> model input [..., I]
-    absolute: tuple[int, ...] = ()  # dimensions the model predicts as they are, not as a change
+    absolute: tuple[int, ...] = ()  # observation dimensions whose next value is predicted, not its change

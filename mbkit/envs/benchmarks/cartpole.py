@@ -1,4 +1,4 @@
-"""Cart-pole swing-up: the pole hangs at first, and its tip should stand at rest 0.6 m above the middle of the rail.
+"""Cart-pole swing-up: the pole hangs at first; the goal is its tip at rest 0.6 m above the middle of the rail.
 
 Observation: cart position x (m), pole angle theta (rad, 0 hanging, unbounded), and their velocities. Action: [-3, 3], 8 N each.
 """
@@ -21,7 +21,7 @@ def tip(obs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def preprocess(obs: Tensor) -> Tensor:
-    """[..., 4] -> [sin theta, cos theta, x, velocities], [..., 5]: the angle is unbounded, its sine and cosine aren't."""
+    """[..., 4] -> [sin theta, cos theta, x, velocities], [..., 5], since the angle is unbounded."""
     theta = obs[..., 1:2]
     return torch.cat([theta.sin(), theta.cos(), obs[..., :1], obs[..., 2:]], -1)
 
@@ -35,12 +35,12 @@ class Cartpole(BenchmarkEnv):
 
     @staticmethod
     def reward(action: Tensor, next_obs: Tensor) -> Tensor:
-        """exp(-|tip - target|^2 / 0.6^2) - 0.01 |a|^2, at most 1 a step."""
+        """exp(-|tip - target|^2 / 0.6^2) - 0.01 |a|^2, at most 1 per step."""
         x, z = tip(next_obs)
         return (-(x.square() + (z - POLE).square()) / POLE**2).exp() - 0.01 * action.square().sum(-1)
 
     def start(self) -> tuple[Array, Array]:
-        """Hanging at the middle, every coordinate off by N(0, 0.1)."""
+        """Hanging at the middle of the rail; N(0, 0.1) is added to every coordinate, 0.1 the standard deviation."""
         return self.init_qpos + 0.1 * self.np_random.standard_normal(2), self.init_qvel + 0.1 * self.np_random.standard_normal(2)
 
 

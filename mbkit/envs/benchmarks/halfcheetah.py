@@ -1,7 +1,7 @@
 """Half-cheetah: run to the right as fast as possible.
 
-Observation: the last step's mean forward speed (m/s), then height z, pitch and six joint angles, then the velocities of x and
-of these. Action: [-1, 1], one per joint. The body is Gymnasium's `half_cheetah.xml`.
+Observation: the mean forward speed of the last step (m/s), height z, pitch and six joint angles, then the velocities of x and of
+these. Action: [-1, 1], one per joint. The body is Gymnasium's `half_cheetah.xml`.
 """
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ from mbkit.envs.benchmarks.base import Array, BenchmarkEnv, Task
 
 
 def preprocess(obs: Tensor) -> Tensor:
-    """[..., 18] -> [z, sin pitch, cos pitch, joints, velocities], [..., 18]: the last step's speed says nothing about the next."""
+    """[..., 18] -> [z, sin pitch, cos pitch, joints, velocities], [..., 18]; the last step's speed does not affect the next step."""
     pitch = obs[..., 2:3]
     return torch.cat([obs[..., 1:2], pitch.sin(), pitch.cos(), obs[..., 3:]], -1)
 
@@ -28,7 +28,7 @@ class HalfCheetah(BenchmarkEnv):
 
     @staticmethod
     def edit(spec: mujoco.MjSpec) -> None:
-        """Daylight, and a camera that runs along."""
+        """Set bright colours, and a camera that follows."""
         camera = spec.camera("track")
         camera.name, camera.pos = "view", [0.3, -3.4, 0.1]
         spec.texture("texplane").rgb1, spec.texture("texplane").rgb2 = [0.42, 0.48, 0.55], [0.36, 0.42, 0.49]
@@ -44,11 +44,11 @@ class HalfCheetah(BenchmarkEnv):
 
     @staticmethod
     def reward(action: Tensor, next_obs: Tensor) -> Tensor:
-        """Speed over the step - 0.1 |a|^2."""
+        """Forward speed over the step - 0.1 |a|^2."""
         return next_obs[..., 0] - 0.1 * action.square().sum(-1)
 
     def start(self) -> tuple[Array, Array]:
-        """Standing, every coordinate off by up to 0.1 and every velocity by N(0, 0.1)."""
+        """Standing; U(-0.1, 0.1) is added to every position and N(0, 0.1) to every velocity, 0.1 the standard deviation."""
         qpos = self.init_qpos + self.np_random.uniform(-0.1, 0.1, self.model.nq)
         return qpos, self.init_qvel + 0.1 * self.np_random.standard_normal(self.model.nv)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from mbkit.envs.benchmarks import arm
 from mbkit.envs.benchmarks.base import Array, BenchmarkEnv, Task
 
-GOAL = (0.45, -0.05, -0.323)  # m, on the table
-OBJECT_Z = -0.275  # m
+GOAL = (0.45, -0.05, -0.323)  # m, goal position on the table
+OBJECT_Z = -0.275  # m, height of the object
 
 
 class Pusher(BenchmarkEnv):
@@ -26,7 +26,7 @@ class Pusher(BenchmarkEnv):
 
     @staticmethod
     def edit(spec: mujoco.MjSpec) -> None:
-        """The goal fixed to the table, where the paper has it."""
+        """Fix the goal to the table, at the paper's position."""
         arm.dress(spec)
         for joint in list(spec.body("goal").joints):
             spec.delete(joint)
@@ -46,10 +46,10 @@ class Pusher(BenchmarkEnv):
         return -0.5 * (wrist - thing).abs().sum(-1) - 1.25 * (goal - thing).abs().sum(-1) - 0.1 * action.square().sum(-1)
 
     def start(self) -> tuple[Array, Array]:
-        """Arm stretched out, nearly at rest; the object at least 0.17 m from the goal, up to 0.3 m nearer and 0.2 m to a side."""
+        """Arm stretched out, nearly at rest; the object 0.17 m or more from the goal, up to 0.3 m nearer to the arm."""
         qpos, qvel = self.init_qpos.copy(), self.init_qvel.copy()
         while True:
-            place = self.np_random.uniform([-0.3, -0.2], [0.0, 0.2])  # y and x from the goal
+            place = self.np_random.uniform([-0.3, -0.2], [0.0, 0.2])  # y and x of the object relative to the goal
             if np.linalg.norm(place) > 0.17:
                 break
         qpos[7:] = place

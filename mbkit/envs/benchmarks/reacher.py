@@ -1,4 +1,4 @@
-"""Reacher in three dimensions: bring the fingertip of a seven-joint arm to a goal in the air, which is another one in each episode.
+"""Reacher in three dimensions: move the fingertip of a seven-joint arm to a goal in the air, which differs between episodes.
 
 Observation: joint angles (rad) and velocities, goal position (m). Action: torques in [-20, 20] Nm.
 """
@@ -12,8 +12,8 @@ from torch import Tensor
 from mbkit.envs.benchmarks import arm
 from mbkit.envs.benchmarks.base import Array, BenchmarkEnv, Task
 
-FINGERTIP = 0.1  # m before the wrist, in the middle of the fork
-CENTRE = (0.5, -0.2, 0.1)  # m, about which goals lie
+FINGERTIP = 0.1  # m in front of the wrist, in the middle of the fork
+CENTRE = (0.5, -0.2, 0.1)  # m, mean position of goals
 
 
 class Reacher(BenchmarkEnv):
@@ -25,7 +25,7 @@ class Reacher(BenchmarkEnv):
 
     @staticmethod
     def edit(spec: mujoco.MjSpec) -> None:
-        """Stronger motors; in place of table, object and puck a goal on three rails, so that the physics state has it."""
+        """Strengthen the motors, and replace object and goal by a goal on three slide joints, so that the physics state contains it."""
         arm.dress(spec)
         for body in ("object", "goal"):
             spec.delete(spec.body(body))
@@ -48,7 +48,7 @@ class Reacher(BenchmarkEnv):
         return -gap.square().sum(-1) - 0.01 * action.square().sum(-1)
 
     def start(self) -> tuple[Array, Array]:
-        """Arm stretched out, nearly at rest; each coordinate of the goal off by N(0, 0.1)."""
+        """Arm stretched out, nearly at rest; N(0, 0.1) is added to each coordinate of the goal, 0.1 the standard deviation."""
         qpos, qvel = self.init_qpos.copy(), self.init_qvel.copy()
         qpos[7:] = CENTRE + 0.1 * self.np_random.standard_normal(3)
         qvel[:7] = self.np_random.uniform(-0.005, 0.005, 7)

@@ -1,4 +1,4 @@
-"""KL-SAC: with the uniform prior SAC, but for a constant; targets and gradients by hand; what priors do, of runs and scripts too."""
+"""KL-SAC: with the uniform prior SAC up to a constant; targets and gradients by hand; priors of runs and scripts."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,7 @@ from torch import Tensor
 from toys import SPEC, WIDE, learn_bandit
 
 import mbkit
-from mbkit.agents.actor_critic.kl_sac import KLSAC, KLSACConfig, log_ratio, usual_divergence
+from mbkit.agents.actor_critic.kl_sac import KLSAC, KLSACConfig, default_target_kl, log_ratio
 from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.actor_critic.sac_discrete import SACDiscrete, SACDiscreteConfig
 from mbkit.agents.prior import PriorConfig, Squashed, make_prior
@@ -22,12 +22,12 @@ from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 from mbkit.types import EnvSpec, Transition
 
-CHOICE = EnvSpec(3, 4, torch.device("cpu"), discrete=True)
+DISCRETE = EnvSpec(3, 4, torch.device("cpu"), discrete=True)
 SMALL = {"hidden": (16, 16)}
 
 
 class Bell:
-    """A normal density round 0.5 in every dimension, not normalised on the box; of choices, the first is the likeliest."""
+    """A normal density round 0.5 in every dimension, not normalised on the box; of discrete actions, the first is the most likely."""
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         return -8 * (action - 0.5).square().sum(-1)
@@ -42,8 +42,8 @@ def make(spec=WIDE, prior=None, **options) -> KLSAC:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize(("spec", "volume"), [(WIDE, 2 * math.log(2)), (CHOICE, math.log(4))])
-def test_the_uniform_prior_is_sac_but_for_a_constant(spec, volume, learned):
+@pytest.mark.parametrize(("spec", "volume"), [(WIDE, 2 * math.log(2)), (DISCRETE, math.log(4))])
+def test_prior_uniform_is_sac_up_to_a_constant(spec, volume, learned):
     """Where nothing ends, Q is lower by gamma alpha log|actions| / (1 - gamma); actions, gradients and temperature are the same.
 
     With a learned temperature the constant moves; then one update is compared, whose critics are not.
@@ -59,7 +59,7 @@ def test_the_uniform_prior_is_sac_but_for_a_constant(spec, volume, learned):
     alpha = plain.log_alpha.exp().item()
     shift = 0.9 * alpha * volume / (1 - 0.9)
     with torch.no_grad():
-        for critics in (ours.critics, ours.slow_critics):
+        for critics in (ours.critics, ours.target_critics):
             critics.net.bias[-1] -= shift
     for seed in range(1 if learned else 4):
         batch = random_batch(spec, 16, seed)._replace(discount=torch.ones(16))
@@ -78,33 +78,33 @@ def test_the_uniform_prior_is_sac_but_for_a_constant(spec, volume, learned):
     torch.testing.assert_close(plain.log_alpha.detach(), ours.log_alpha.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_the_target_by_hand():
+def test_backup_by_hand():
     agent, batch = make(prior=Bell(), temperature=0.3), random_batch(WIDE, 16)
     torch.manual_seed(4)
     y = one_step(agent, batch, 0.9).target
     torch.manual_seed(4)
     action, log_prob = agent.policy.rsample(batch.next_obs)
-    q1, q2 = agent.slow_critics(batch.next_obs, action)
+    q1, q2 = agent.target_critics(batch.next_obs, action)
     ratio = log_prob + 8 * (action - 0.5).square().sum(-1)
     torch.testing.assert_close(y, (batch.reward + 0.9 * batch.discount * (torch.minimum(q1, q2) - 0.3 * ratio)).detach())
 
 
-def test_the_exact_target_of_choices():
-    agent, batch = make(CHOICE, Bell(), temperature=0.3), random_batch(CHOICE, 16)
+def test_backup_of_discrete_actions_is_exact():
+    agent, batch = make(DISCRETE, Bell(), temperature=0.3), random_batch(DISCRETE, 16)
     pi, prior = agent.policy(batch.next_obs).exp(), torch.tensor([0.7, 0.1, 0.1, 0.1])
-    value = (pi * (agent.slow_critics(batch.next_obs).amin(0) - 0.3 * (pi / prior).log())).sum(-1)
+    value = (pi * (agent.target_critics(batch.next_obs).amin(0) - 0.3 * (pi / prior).log())).sum(-1)
     torch.testing.assert_close(one_step(agent, batch, 0.9).target, (batch.reward + 0.9 * batch.discount * value).detach())
 
 
-def test_the_actor_climbs_the_prior_too():
+def test_log_ratio_gradient_is_that_of_the_divergence():
     """With constant critics the policy's gradient is alpha times that of KL(pi | pi0), by finite differences of a fine integral."""
     torch.manual_seed(0)
     policy, grid = TanhGaussian(1, 1, (4,)).double(), torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1, None]
     prior, obs = Bell(), torch.tensor([[0.3]], dtype=torch.float64)
 
     def divergence() -> Tensor:
-        own = Squashed(policy).log_prob(obs.expand(len(grid), 1), grid)
-        return (own.exp() * (own - prior.log_prob(obs, grid))).sum() * 1e-4
+        log_pi = Squashed(policy).log_prob(obs.expand(len(grid), 1), grid)
+        return (log_pi.exp() * (log_pi - prior.log_prob(obs, grid))).sum() * 1e-4
 
     bias = policy.net.bias[-1]
     sampled = log_ratio(policy, prior, obs.expand(400_000, 1))[1].mean()
@@ -120,7 +120,7 @@ def test_the_actor_climbs_the_prior_too():
         torch.testing.assert_close(gradient[0, 0, i], (up - down) / 2e-4, atol=0.03, rtol=0)
 
 
-def test_a_large_temperature_ends_at_the_prior_and_a_small_one_at_the_reward():
+def test_temperature_large_ends_at_the_prior_and_small_at_the_reward():
     """The bandit's best action is 0.6 s - 0.2, that of the prior 0.5; in between the policy goes from one to the other."""
     means = []
     for alpha in (10.0, 0.3, 0.003):
@@ -133,7 +133,7 @@ def test_a_large_temperature_ends_at_the_prior_and_a_small_one_at_the_reward():
     assert means[-1] == pytest.approx(-0.2, abs=0.12)
 
 
-@pytest.mark.parametrize("spec", [WIDE, CHOICE])
+@pytest.mark.parametrize("spec", [WIDE, DISCRETE])
 @pytest.mark.parametrize(("target", "rises"), [(0.0, True), (50.0, False)])
 def test_temperature_rises_while_the_divergence_is_above_its_target(spec, target, rises):
     agent = make(spec, Bell(), target_kl=target)
@@ -142,12 +142,12 @@ def test_temperature_rises_while_the_divergence_is_above_its_target(spec, target
     assert (agent.log_alpha.item() > 0) == rises
 
 
-def test_usual_divergences():
-    assert usual_divergence(WIDE) == pytest.approx(2 * math.log(2) + 2)
-    assert usual_divergence(CHOICE) == pytest.approx(0.02 * math.log(4))
+def test_default_target_kl_by_hand():
+    assert default_target_kl(WIDE) == pytest.approx(2 * math.log(2) + 2)
+    assert default_target_kl(DISCRETE) == pytest.approx(0.02 * math.log(4))
 
 
-def test_n_step_rewards_are_paid_the_divergence_of_a_fresh_action():
+def test_path_bonus_is_minus_the_divergence_of_a_fresh_action():
     agent, path = make(prior=Bell(), temperature=0.3), torch.randn(3, 3)
     buffer, no = ReplayBuffer(8, WIDE), torch.zeros(2, dtype=torch.bool)
     buffer.extend(Experience(path[:2], torch.rand(2, 2), torch.tensor([1.0, 2]), path[1:], no, no), column=0)
@@ -161,19 +161,19 @@ def test_n_step_rewards_are_paid_the_divergence_of_a_fresh_action():
     "options",
     [{"temperature": 0.1}, {"prior": Bell(), "prior_uniform": 0.2}, {"critics": 3, "target_kl": 0.5}, {"prior": TanhGaussian(3, 2, (8,))}],
 )
-def test_settings_keep_the_contract(options):
+def test_kl_sac_options_keep_the_contract(options):
     prior = options.pop("prior", None)
     spec = WIDE if prior is None else WIDE._replace(action_dim=4) if isinstance(prior, Bell) else WIDE
 
     def build(space: EnvSpec) -> KLSAC:
         if space.discrete and isinstance(prior, TanhGaussian):
-            raise UserError("a squashed Gaussian does not choose")
+            raise UserError("a squashed Gaussian has no discrete actions")
         return KLSAC(space, KLSACConfig(hidden=(16,), **options), prior=prior)
 
     check_agent(build, spec)
 
 
-def test_a_prior_that_learned_before_goes_round_with_the_state():
+def test_state_dict_holds_the_prior():
     first = make(prior=TanhGaussian(3, 2, (8,)))
     second = make(prior=TanhGaussian(3, 2, (8,)))
     obs, action = torch.randn(5, 3), torch.rand(5, 2)
@@ -186,9 +186,9 @@ def test_a_prior_that_learned_before_goes_round_with_the_state():
     assert all(map(torch.equal, before, first.prior.parameters()))  # held fixed
 
 
-def test_learns_from_choices():
+def test_update_of_discrete_actions_learns_the_soft_policy_of_a_bandit():
     torch.manual_seed(0)
-    agent, reward = KLSAC(CHOICE, KLSACConfig(hidden=(32,), temperature=0.5, lr=1e-2), prior=Bell()), torch.tensor([1.0, 0, 0.5, 0])
+    agent, reward = KLSAC(DISCRETE, KLSACConfig(hidden=(32,), temperature=0.5, lr=1e-2), prior=Bell()), torch.tensor([1.0, 0, 0.5, 0])
     for _ in range(300):
         obs, action = torch.rand(64, 3), torch.randint(4, (64,))
         agent.update(Transition(obs, action, reward[action], obs, torch.zeros(64)))
@@ -197,7 +197,7 @@ def test_learns_from_choices():
 
 
 @pytest.mark.parametrize(("name", "obs_dim"), [("swing_up", 3), ("balance", 4)])
-def test_the_priors_of_scripts_are_densities(name, obs_dim, monkeypatch):
+def test_make_prior_priors_of_scripts_are_densities(name, obs_dim, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     prior = make_prior(PriorConfig(f"scripts.priors:{name}"), EnvSpec(obs_dim, 1, torch.device("cpu")))
     grid = torch.linspace(-1, 1, 2001)[:, None]
@@ -208,8 +208,8 @@ def test_the_priors_of_scripts_are_densities(name, obs_dim, monkeypatch):
 TINY = {"threads": 1, "eval": {"video": False, "episodes": 1}}
 
 
-def test_the_policy_of_a_run_is_a_prior(tmp_path, monkeypatch):
-    """From the command line's words: the prior says what the run's policy says; resumed it goes on; mistakes are named."""
+def test_prior_directory_of_a_run_is_its_policy(tmp_path, monkeypatch):
+    """The prior equals the run's policy, also in a resumed run; mistakes are named."""
     monkeypatch.chdir(tmp_path)
     small = {"hidden": [8]}
     options = {"env": "Pendulum-v1", "steps": 20, "loop": {"warmup_steps": 15}, **TINY}
@@ -220,7 +220,7 @@ def test_the_policy_of_a_run_is_a_prior(tmp_path, monkeypatch):
     expected = make_prior(PriorConfig(), EnvSpec(3, 1, torch.device("cpu")), before.policy)
     assert torch.equal(after.prior.log_prob(obs, action), expected.log_prob(obs, action))
     mbkit.resume("runs/after", steps=25)
-    for words, culprit in (
+    for options_of_run, culprit in (
         (
             {"env": "InvertedPendulum-v5", "agent": {"prior": "runs/before"}},
             "runs/before can be no prior of 4 observations and 1 action dimensions: its networks were made for other .* of Pendulum-v1",
@@ -229,10 +229,10 @@ def test_the_policy_of_a_run_is_a_prior(tmp_path, monkeypatch):
         ({"env": "Pendulum-v1", "agent": {"prior": "runs/absent"}}, r"agent.prior=runs/absent: expected uniform"),
     ):
         with pytest.raises(UserError, match=culprit):
-            mbkit.train("kl_sac", steps=20, run_dir="runs/wrong", **words, **TINY)
+            mbkit.train("kl_sac", steps=20, run_dir="runs/wrong", **options_of_run, **TINY)
 
 
-def test_the_policy_of_choices_is_a_prior(tmp_path, monkeypatch):
+def test_prior_directory_of_a_discrete_run_is_its_policy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"steps": 20, "loop": {"warmup_steps": 15, "num_envs": 1, "updates_per_step": 1}, **TINY}
     mbkit.train("soft_q", env="CartPole-v1", run_dir="runs/before", **options)

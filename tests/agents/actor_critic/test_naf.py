@@ -5,7 +5,7 @@ import pytest
 import torch
 from toys import SPEC, WIDE, bandit, learn_bandit
 
-from mbkit.agents.actor_critic.naf import NAF, NAFConfig, Quadratic, QuadraticNet, action_value, beyond_reach
+from mbkit.agents.actor_critic.naf import NAF, NAFConfig, Quadratic, QuadraticNet, action_value, saturation
 from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 
@@ -21,7 +21,7 @@ def scattered(actions: int, rows: int = 20) -> tuple[QuadraticNet, Quadratic]:
 
 
 @pytest.mark.parametrize("actions", [1, 2, 4])
-def test_quadratic_by_brute_force(actions):
+def test_action_value_by_brute_force(actions):
     _, terms = scattered(actions)
     action = torch.randn(20, actions, dtype=torch.float64)
     for i, q in enumerate(action_value(terms, action).tolist()):
@@ -32,7 +32,7 @@ def test_quadratic_by_brute_force(actions):
         assert q == pytest.approx(terms.value[i].item() - 0.5 * distance @ precision @ distance, abs=1e-9)
 
 
-def test_diagonal_is_the_exponential_of_the_output():
+def test_factor_diagonal_is_the_exponential_of_the_output():
     net, _ = scattered(2)
     obs = torch.randn(5, 3, dtype=torch.float64)
     raw, factor = net.net(obs)[0], net(obs).factor
@@ -41,7 +41,7 @@ def test_diagonal_is_the_exponential_of_the_output():
     torch.testing.assert_close(factor[:, 1, 1], raw[:, 5].clamp(-5, 5).exp())
 
 
-def test_value_is_the_maximum_over_the_box_and_beyond():
+def test_action_value_maximum_is_the_value():
     _, terms = scattered(2, rows=6)
     assert terms.mode.abs().max() <= 1
     side = torch.linspace(-3, 3, 61, dtype=torch.float64)
@@ -55,28 +55,28 @@ def test_value_is_the_maximum_over_the_box_and_beyond():
     torch.testing.assert_close(action_value(terms, terms.mode), terms.value)  # attained, at mu
 
 
-def test_target_is_the_slow_value():
+def test_backup_is_the_target_network_s_value():
     agent, batch = NAF(WIDE, NAFConfig(hidden=(16,)), gamma=0.9), random_batch(WIDE, 8)
-    for p in agent.slow_critic.parameters():
+    for p in agent.target_critic.parameters():
         p.add_(0.2)
     y = one_step(agent, batch, 0.9).target
-    torch.testing.assert_close(y, batch.reward + 0.9 * batch.discount * agent.slow_critic(batch.next_obs).value)
-    torch.testing.assert_close(agent.value(batch.obs), agent.slow_critic(batch.obs).value)
+    torch.testing.assert_close(y, batch.reward + 0.9 * batch.discount * agent.target_critic(batch.next_obs).value)
+    torch.testing.assert_close(agent.value(batch.obs), agent.target_critic(batch.obs).value)
     assert agent.backup_q(batch.obs, batch.action).shape == (1, 8)
 
 
-def test_only_what_tanh_cannot_bring_back_is_penalised():
+def test_saturation_penalises_only_where_tanh_is_flat():
     raw = torch.tensor([[0.0, 2.0], [-2.0, 3.0], [-4.0, 1.0]], requires_grad=True)
-    beyond_reach(raw).backward()
-    assert beyond_reach(raw).item() == pytest.approx((1 + 4) / 6)
+    saturation(raw).backward()
+    assert saturation(raw).item() == pytest.approx((1 + 4) / 6)
     torch.testing.assert_close(raw.grad, torch.tensor([[0.0, 0.0], [0.0, 2 / 6], [-4 / 6, 0.0]]))
 
 
-def test_values_far_below_do_not_leave_mu_in_a_corner():
+def test_saturation_penalty_keeps_mu_out_of_corners():
     reach = []
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
-        agent = NAF(SPEC, NAFConfig(hidden=(32,), lr=1e-2, keep_inside=weight))
+        agent = NAF(SPEC, NAFConfig(hidden=(32,), lr=1e-2, saturation_penalty=weight))
         for _ in range(300):
             obs, action = torch.rand(64, 2) * 2 - 1, torch.rand(64, 1) * 2 - 1
             agent.update(bandit(action, obs)._replace(reward=torch.full((64,), -100.0)))
@@ -85,16 +85,16 @@ def test_values_far_below_do_not_leave_mu_in_a_corner():
     assert reach[0] > 5, reach
 
 
-def test_slow_network_follows_by_tau():
+def test_update_moves_the_target_network_by_tau():
     agent = NAF(WIDE, NAFConfig(hidden=(16,), tau=0.1))
-    before = [p.clone() for p in agent.slow_critic.parameters()]
+    before = [p.clone() for p in agent.target_critic.parameters()]
     agent.update(random_batch(WIDE, 16))
-    for old, new, now in zip(before, agent.critic.parameters(), agent.slow_critic.parameters(), strict=True):
+    for old, new, now in zip(before, agent.critic.parameters(), agent.target_critic.parameters(), strict=True):
         torch.testing.assert_close(now, 0.9 * old + 0.1 * new.detach())
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "precision"])
-def test_covariance_of_exploration(noise):
+def test_sample_has_the_covariance_of_its_noise(noise):
     torch.manual_seed(1)
     agent = NAF(WIDE, NAFConfig(hidden=(16,), noise=noise, noise_scale=0.05))
     obs = torch.randn(1, 3).expand(40_000, 3)
@@ -104,10 +104,10 @@ def test_covariance_of_exploration(noise):
     torch.testing.assert_close(covariance, expected.detach(), atol=0.05, rtol=0.03)
 
 
-def test_shaped_noise_keeps_the_contract():
+def test_naf_noise_precision_keeps_the_contract():
     check_agent(lambda spec: NAF(spec, NAFConfig(hidden=(16,), noise="precision", layer_norm=True)))
 
 
-def test_learns_a_bandit():
+def test_update_on_a_bandit_learns_its_best_action():
     torch.manual_seed(0)
     assert learn_bandit(NAF(SPEC, NAFConfig(hidden=(32,), lr=1e-2)), 200) < 0.1

@@ -18,7 +18,7 @@ def make(spec=WIDE, **options) -> SAC:
     return SAC(spec, SACConfig(hidden=(16, 16), **options), gamma=0.9)
 
 
-def test_log_density_is_that_of_torch():
+def test_rsample_log_density_equals_torch_s():
     torch.manual_seed(0)
     policy, obs = TanhGaussian(3, 2, (16,)).double(), torch.randn(200, 3, dtype=torch.float64)
     mean, log_std = policy(obs)
@@ -27,13 +27,13 @@ def test_log_density_is_that_of_torch():
     torch.testing.assert_close(log_prob, oracle.log_prob(action), atol=1e-6, rtol=1e-6)
 
 
-def test_target_by_hand():
+def test_backup_by_hand():
     agent, batch = make(temperature=0.3), random_batch(WIDE, 16)
     torch.manual_seed(4)
     y = one_step(agent, batch, 0.9).target
     torch.manual_seed(4)
     action, log_prob = agent.policy.rsample(batch.next_obs)
-    q1, q2 = agent.slow_critics(batch.next_obs, action)
+    q1, q2 = agent.target_critics(batch.next_obs, action)
     expected = batch.reward + 0.9 * batch.discount * (torch.minimum(q1, q2) - 0.3 * log_prob)
     torch.testing.assert_close(y, expected.detach())
 
@@ -59,7 +59,7 @@ def test_temperature_rises_while_entropy_is_below_its_target(target, rises):
     assert (agent.log_alpha.item() > before) == rises
 
 
-def test_gradient_of_the_temperature():
+def test_temperature_loss_gradient_by_hand():
     """d/d log alpha of -alpha (E log pi + H) is alpha (entropy - H)."""
     log_alpha, log_prob = torch.tensor(0.7, requires_grad=True), torch.tensor([1.0, 3.0], requires_grad=True)
     temperature_loss(log_alpha, log_prob, -1.5).backward()
@@ -68,7 +68,7 @@ def test_gradient_of_the_temperature():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
-def test_a_fixed_temperature_is_left_alone(alpha):
+def test_temperature_fixed_stays_constant(alpha):
     agent = make(temperature=alpha)
     for seed in range(3):
         metrics = agent.update(random_batch(WIDE, 16, seed))
@@ -77,7 +77,7 @@ def test_a_fixed_temperature_is_left_alone(alpha):
     assert not agent.log_alpha.requires_grad
 
 
-def test_temperature_is_saved():
+def test_state_dict_holds_the_temperature_and_its_optimizer():
     agent, other = make(), make(initial_temperature=0.5)
     for seed in range(3):
         agent.update(random_batch(WIDE, 16, seed))
@@ -89,9 +89,9 @@ def test_temperature_is_saved():
     assert other.log_alpha.item() == agent.log_alpha.item()  # Adam's moments came along
 
 
-def test_targets_draw_a_subset_of_the_critics():
-    agent, batch = make(critics=5, target_critics=2), random_batch(WIDE, 8)
-    every, drawn = agent.slow_critics(batch.obs, batch.action), set()
+def test_target_subset_draws_all_pairs_of_critics():
+    agent, batch = make(critics=5, target_subset=2), random_batch(WIDE, 8)
+    every, drawn = agent.target_critics(batch.obs, batch.action), set()
     for _ in range(100):
         q = agent.backup_q(batch.obs, batch.action)
         assert q.shape == (2, 8)
@@ -101,8 +101,8 @@ def test_targets_draw_a_subset_of_the_critics():
     assert len(drawn) == 10  # every pair
 
 
-def test_drawing_all_critics_is_drawing_none():
-    ours, plain, batch = make(critics=4, target_critics=4), make(critics=4), random_batch(WIDE, 8)
+def test_target_subset_of_all_critics_is_null():
+    ours, plain, batch = make(critics=4, target_subset=4), make(critics=4), random_batch(WIDE, 8)
     targets = []
     for agent in (ours, plain):
         torch.manual_seed(2)
@@ -110,45 +110,45 @@ def test_drawing_all_critics_is_drawing_none():
     assert torch.equal(*targets)
 
 
-def test_more_drawn_than_there_are_is_refused():
-    with pytest.raises(UserError, match="target_critics=3"):
-        make(critics=2, target_critics=3)
+def test_target_subset_above_critics_is_refused():
+    with pytest.raises(UserError, match="target_subset=3"):
+        make(critics=2, target_subset=3)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"critics": 5, "target_critics": 2, "policy_q": "mean", "policy_every": 3},  # REDQ
+        {"critics": 5, "target_subset": 2, "policy_q": "mean", "policy_every": 3},  # REDQ
         {"layer_norm": True, "dropout": 0.01, "policy_q": "mean", "policy_every": 3},  # DroQ
         {"layer_norm": True},
         {"temperature": 0.1},
     ],
 )
-def test_settings_keep_the_contract(options):
+def test_sac_options_keep_the_contract(options):
     check_agent(lambda spec: SAC(spec, SACConfig(hidden=(16,), **options)))
 
 
-def test_dropout_reaches_targets_and_layer_normalisation_has_parameters():
+def test_dropout_reaches_targets_and_layer_norm_has_parameters():
     agent, batch = make(layer_norm=True, dropout=0.5), random_batch(WIDE, 8)
     assert not torch.equal(agent.backup_q(batch.obs, batch.action), agent.backup_q(batch.obs, batch.action))
     assert len(agent.critics.net.gain) == 2
     assert not len(make().critics.net.gain)
 
 
-def test_learns_a_bandit():
+def test_update_on_a_bandit_learns_its_best_action():
     torch.manual_seed(0)
     assert learn_bandit(SAC(SPEC, SACConfig(hidden=(32,), lr=1e-2, initial_temperature=0.05)), 200) < 0.1
 
 
-def test_the_policy_waits_for_the_critics():
+def test_policy_every_3_updates_the_policy_every_third_time():
     agent = make(policy_every=3)
     for n in range(1, 7):
         before = (
             [p.clone() for p in agent.policy.parameters()],
             agent.log_alpha.clone(),
-            [p.clone() for p in agent.slow_critics.parameters()],
+            [p.clone() for p in agent.target_critics.parameters()],
         )
         agent.update(random_batch(WIDE, 8, n))
         moved = not all(map(torch.equal, before[0], agent.policy.parameters()))
         assert moved == (n % 3 == 0) == (not torch.equal(before[1], agent.log_alpha))
-        assert not all(map(torch.equal, before[2], agent.slow_critics.parameters()))
+        assert not all(map(torch.equal, before[2], agent.target_critics.parameters()))

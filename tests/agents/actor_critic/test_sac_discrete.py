@@ -22,7 +22,7 @@ def make(spec=SPEC, **options) -> SACDiscrete:
     return SACDiscrete(spec, SACDiscreteConfig(hidden=(16, 16), **options), 0.9)
 
 
-def test_the_value_is_the_mean_over_sampled_actions():
+def test_expected_value_is_the_mean_over_sampled_actions():
     torch.manual_seed(0)
     q, log_pi, log_prior = torch.randn(2, 1, 4), torch.randn(1, 4).log_softmax(-1), torch.randn(1, 4).log_softmax(-1)
     value, divergence = expected_value(q, log_pi, log_prior, 0.3)
@@ -32,7 +32,7 @@ def test_the_value_is_the_mean_over_sampled_actions():
     torch.testing.assert_close(value[0], (q.amin(0)[0, a] - 0.3 * ratio).mean(), atol=0.02, rtol=0)
 
 
-def test_the_best_policy_is_the_soft_one():
+def test_expected_value_is_maximised_by_the_soft_policy():
     """Climbing V by gradient ends at pi = pi0 exp(min Q / alpha) / Z, whose V is the soft value."""
     torch.manual_seed(0)
     q, log_prior = torch.randn(2, 5, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64).log_softmax(-1)
@@ -46,9 +46,9 @@ def test_the_best_policy_is_the_soft_one():
 
 
 @pytest.mark.parametrize("prior", ["none", "uniform"])
-def test_the_backup_is_exact_whatever_the_action(prior):
+def test_backup_is_exact_for_any_action(prior):
     agent, batch = make(temperature=0.3, prior=prior), random_batch(SPEC, 32)
-    pi, q = agent.policy(batch.next_obs).exp(), agent.slow_critics(batch.next_obs)
+    pi, q = agent.policy(batch.next_obs).exp(), agent.target_critics(batch.next_obs)
     measure = 0.25 if prior == "uniform" else 1.0
     value = (pi * (torch.minimum(q[0], q[1]) - 0.3 * (pi / measure).log())).sum(-1)
     expected = batch.reward + 0.9 * batch.discount * value
@@ -58,7 +58,7 @@ def test_the_backup_is_exact_whatever_the_action(prior):
     torch.testing.assert_close(agent.value(batch.next_obs), value.detach())
 
 
-def test_n_step_targets_by_brute_force():
+def test_path_bonus_n_step_targets_by_brute_force():
     """r_0 + gamma (r_1 + alpha H(s_1)) + gamma^2 V(s_2)."""
     agent, path = make(temperature=0.3), torch.randn(3, 3)
     buffer, no = ReplayBuffer(8, SPEC), torch.zeros(2, dtype=torch.bool)
@@ -78,19 +78,19 @@ def test_temperature_rises_while_entropy_is_below_its_target(target, rises):
     assert (agent.log_alpha.item() > 0) == rises
 
 
-def test_targets_of_the_entropy():
+def test_target_entropy_defaults():
     assert make().target_entropy == pytest.approx(0.98 * math.log(4))
     assert make(target_entropy=0.3).target_entropy == 0.3
     assert make(prior="uniform").target_entropy == pytest.approx(-0.02 * math.log(4))  # the same, as a divergence: H - log A
 
 
-def test_a_uniform_prior_is_none_but_for_a_constant():
+def test_prior_uniform_is_none_up_to_a_constant():
     """The same policy and temperature after updates; critics differ by gamma alpha log A / (1 - gamma) where nothing ends."""
     plain, prior = make(temperature=0.3), make(temperature=0.3, prior="uniform")
     prior.load_state_dict(plain.state_dict())
     shift = 0.9 * 0.3 * math.log(4) / (1 - 0.9)
     with torch.no_grad():
-        for critics in (prior.critics, prior.slow_critics):
+        for critics in (prior.critics, prior.target_critics):
             critics.net.bias[-1] -= shift
     for seed in range(3):
         batch = random_batch(SPEC, 16, seed)._replace(discount=torch.ones(16))
@@ -103,19 +103,19 @@ def test_a_uniform_prior_is_none_but_for_a_constant():
 
 
 @pytest.mark.parametrize(
-    ("prior", "target", "words"), [("none", 1.2, "at most 1.1 nats, no policy of 3"), ("uniform", 0.1, "at most 0 nats, minus")]
+    ("prior", "target", "message"), [("none", 1.2, "at most 1.1 nats, no policy of 3"), ("uniform", 0.1, "at most 0 nats, minus")]
 )
-def test_a_target_that_no_policy_reaches_is_refused(prior, target, words):
-    with pytest.raises(UserError, match=f"agent.target_entropy={target}: expected {words}"):
+def test_target_entropy_beyond_any_policy_is_refused(prior, target, message):
+    with pytest.raises(UserError, match=f"agent.target_entropy={target}: expected {message}"):
         SACDiscrete(EnvSpec(3, 3, torch.device("cpu"), discrete=True), SACDiscreteConfig(prior=prior, target_entropy=target))
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.1}, {"prior": "uniform", "critics": 3}])
-def test_settings_keep_the_contract(options):
+def test_sac_discrete_options_keep_the_contract(options):
     check_agent(lambda spec: SACDiscrete(spec, SACDiscreteConfig(hidden=(16,), **options)))
 
 
-def test_learns_the_soft_policy_of_a_bandit():
+def test_update_on_a_bandit_learns_the_soft_policy():
     """Rewards (1, 0, 0.5, 0), then the end: pi = exp(r / alpha) / Z."""
     torch.manual_seed(0)
     agent, reward = SACDiscrete(SPEC, SACDiscreteConfig(hidden=(32,), temperature=0.5, lr=1e-2)), torch.tensor([1.0, 0, 0.5, 0])
@@ -127,6 +127,6 @@ def test_learns_the_soft_policy_of_a_bandit():
     assert (agent.act(obs, explore=False) == 0).all()
 
 
-def test_continuous_actions_are_refused():
+def test_sac_discrete_continuous_actions_are_refused():
     with pytest.raises(UserError, match="sac_discrete needs discrete actions"):
         make(SPEC._replace(discrete=False))

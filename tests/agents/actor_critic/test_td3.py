@@ -1,4 +1,4 @@
-"""TD3: its target by hand, its box, its delay, and that without its three changes it is DDPG."""
+"""TD3: its target by hand, actions in the box, the delay, and DDPG as the limit without its three changes."""
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ def make(spec=WIDE, **options) -> TD3:
     return TD3(spec, TD3Config(hidden=(16, 16), **options), gamma=0.9)
 
 
-def test_target_by_hand():
+def test_backup_by_hand():
     agent, batch = make(target_noise=0.6, noise_clip=0.4), random_batch(WIDE, 32)
-    for p in agent.slow_policy.parameters():
+    for p in agent.target_policy.parameters():
         p.add_(0.3)
     torch.manual_seed(5)
     y = one_step(agent, batch, 0.9)
@@ -31,10 +31,10 @@ def test_target_by_hand():
     for i in range(32):
         s = batch.next_obs[i : i + 1]
         action = torch.tensor(
-            [[min(1.0, max(-1.0, m + min(0.4, max(-0.4, 0.6 * n)))) for m, n in zip(agent.slow_policy(s)[0], draws[i], strict=True)]]
+            [[min(1.0, max(-1.0, m + min(0.4, max(-0.4, 0.6 * n)))) for m, n in zip(agent.target_policy(s)[0], draws[i], strict=True)]]
         )
         capped += [abs(0.6 * n) > 0.4 for n in draws[i]]
-        q1, q2 = agent.slow_critics(s, action)[:, 0]
+        q1, q2 = agent.target_critics(s, action)[:, 0]
         torch.testing.assert_close(y.target[i], batch.reward[i] + 0.9 * batch.discount[i] * min(q1, q2))
     assert 0 < sum(capped) < 64  # both sides of the clip were met
     assert torch.equal(y.weight, torch.ones(32))
@@ -48,20 +48,20 @@ def test_smoothed_actions_stay_in_the_box(action, noise, clip):
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3])
-def test_policy_and_slow_networks_wait(delay):
+def test_delay_updates_policy_and_target_networks_once_in_a_cycle(delay):
     agent = make(delay=delay)
     assert agent.cycle == delay
-    waiting = [*agent.policy.parameters(), *agent.slow_policy.parameters(), *agent.slow_critics.parameters()]
+    delayed = [*agent.policy.parameters(), *agent.target_policy.parameters(), *agent.target_critics.parameters()]
     for n in range(1, 2 * delay + 1):
-        before, critic = [p.clone() for p in waiting], agent.critics.net.weight[0].clone()
+        before, critic = [p.clone() for p in delayed], agent.critics.net.weight[0].clone()
         loss = agent.update(random_batch(WIDE, 16, n))["actor/loss"]
-        moved = [not torch.equal(p, q) for p, q in zip(before, waiting, strict=True)]
+        moved = [not torch.equal(p, q) for p, q in zip(before, delayed, strict=True)]
         assert all(moved) if n % delay == 0 else not any(moved)
         assert not torch.equal(agent.critics.net.weight[0], critic)
         assert (loss == 0) == (n < delay)  # before the first policy update there is no loss to report
 
 
-def test_metrics_are_not_overwritten_by_later_updates():
+def test_update_metrics_are_not_overwritten_by_later_updates():
     agent = make()
     agent.update(random_batch(WIDE, 16))
     first = agent.update(random_batch(WIDE, 16))["actor/loss"]
@@ -71,20 +71,20 @@ def test_metrics_are_not_overwritten_by_later_updates():
     assert first.item() == value
 
 
-def test_the_policy_climbs_the_first_critic_only():
+def test_update_policy_climbs_the_first_critic_only():
     agent, batch = make(delay=1, lr=1e-6), random_batch(WIDE, 16)
     twin = make(delay=1, lr=1e-6)
     with torch.no_grad():
         for p in twin.critics.parameters():
             p[1].add_(1.0)  # the second critic, in every layer
-    twin.slow_critics.load_state_dict(agent.slow_critics.state_dict())
+    twin.target_critics.load_state_dict(agent.target_critics.state_dict())
     agent.update(batch)
     twin.update(batch)
     for p, q in zip(agent.policy.parameters(), twin.policy.parameters(), strict=True):
         assert torch.equal(p, q)
 
 
-def test_without_its_changes_it_is_ddpg():
+def test_td3_without_its_changes_is_ddpg():
     ours = make(critics=1, delay=1, target_noise=0.0, lr=1e-3)
     torch.manual_seed(0)
     theirs = DDPG(WIDE, DDPGConfig(hidden=(16, 16), lr=1e-3), gamma=0.9)
@@ -95,7 +95,7 @@ def test_without_its_changes_it_is_ddpg():
         assert torch.equal(p, q)
 
 
-def test_the_place_in_the_cycle_is_saved():
+def test_state_dict_holds_the_place_in_the_cycle():
     agent, other = make(delay=3), make(delay=3)
     agent.update(random_batch(WIDE, 16))
     other.load_state_dict(agent.state_dict())
@@ -103,10 +103,10 @@ def test_the_place_in_the_cycle_is_saved():
 
 
 @pytest.mark.parametrize("options", [{"delay": 1}, {"delay": 3, "critics": 1}])
-def test_variants_keep_the_contract(options):
+def test_td3_options_keep_the_contract(options):
     check_agent(lambda spec: TD3(spec, TD3Config(hidden=(16,), **options)))
 
 
-def test_learns_a_bandit():
+def test_update_on_a_bandit_learns_its_best_action():
     torch.manual_seed(0)
     assert learn_bandit(TD3(SPEC, TD3Config(hidden=(32,), lr=1e-2)), 300) < 0.15

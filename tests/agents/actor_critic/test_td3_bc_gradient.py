@@ -67,7 +67,7 @@ class Problem:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_c16_gradient_against_finite_differences(seed: int) -> None:
+def test_actor_loss_gradient_by_finite_differences(seed: int) -> None:
     problem = Problem(seed)
     slope, exact = problem.slopes(), flat(torch.autograd.grad(problem.loss(), list(problem.policy.parameters())))
     formula = written_out(problem.policy, problem.critic, problem.obs, problem.action, problem.lam)
@@ -76,14 +76,14 @@ def test_c16_gradient_against_finite_differences(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_lambda_on_the_cloning_term_is_another_gradient(seed: int) -> None:
+def test_written_out_lambda_on_the_cloning_term_is_another_gradient(seed: int) -> None:
     problem = Problem(seed)
     wrong = written_out(problem.policy, problem.critic, problem.obs, problem.action, problem.lam, on_cloning=problem.lam)
     slope = problem.slopes()
     assert (wrong - slope).norm() > 0.1 * slope.norm()
 
 
-def test_lambda_makes_the_gradient_ignore_the_size_of_rewards() -> None:
+def test_weight_makes_the_loss_independent_of_the_scale_of_rewards() -> None:
     problem = Problem(0)
     other = Problem(0)
     other.critic = lambda obs, action: 100 * problem.critic(obs, action)

@@ -8,17 +8,20 @@ from torch import Tensor
 
 from mbkit.agents.policy_gradient.natural import assign_, conjugate_gradient, fisher_product, flattened, surrogate
 from mbkit.networks.distributions import detached
-from mbkit.networks.policy import CategoricalPolicy, GaussianPolicy
+from mbkit.networks.policy import StochasticPolicy
+from mbkit.types import EnvSpec
 
 DOUBLE = torch.float64
+DISCRETE = EnvSpec(2, 3, torch.device("cpu"), discrete=True)
+CONTINUOUS = EnvSpec(2, 2, torch.device("cpu"))
 
 
 def rows(n: int = 7) -> Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
 
 
-def shaken(policy: torch.nn.Module) -> torch.nn.Module:
-    """In float64 and away from its nearly uniform beginning."""
+def perturbed(policy: torch.nn.Module) -> torch.nn.Module:
+    """In float64, with random changes of the nearly uniform initial policy."""
     torch.manual_seed(2)
     policy = policy.double()
     with torch.no_grad():
@@ -32,7 +35,7 @@ def jacobian(outputs: Tensor, params: list[Tensor]) -> Tensor:
     return torch.stack([flattened(torch.autograd.grad(y, params, retain_graph=True)) for y in outputs])
 
 
-def fisher_of_choices(policy: CategoricalPolicy, obs: Tensor) -> Tensor:
+def fisher_of_discrete(policy: StochasticPolicy, obs: Tensor) -> Tensor:
     """E_s sum_a pi(a|s) grad log pi grad log pi^T, [P, P], by the definition."""
     params = list(policy.parameters())
     log_p = policy(obs).log_probs()
@@ -40,22 +43,25 @@ def fisher_of_choices(policy: CategoricalPolicy, obs: Tensor) -> Tensor:
     return (scores.T * log_p.detach().exp().flatten()) @ scores / len(obs)
 
 
-def fisher_of_numbers(policy: GaussianPolicy, obs: Tensor) -> Tensor:
+def fisher_of_continuous(policy: StochasticPolicy, obs: Tensor) -> Tensor:
     """E_s J^T Sigma^-1 J of the mean, and 2 for every log standard deviation."""
     params = list(policy.net.parameters())
-    found = policy(obs)
-    slopes = jacobian(found.mean.flatten(), params)
-    of_mean = (slopes.T * (-2 * found.log_std.detach()).exp().flatten()) @ slopes / len(obs)
+    distribution = policy(obs)
+    slopes = jacobian(distribution.mean.flatten(), params)
+    of_mean = (slopes.T * (-2 * distribution.log_std.detach()).exp().flatten()) @ slopes / len(obs)
     return torch.block_diag(2 * torch.eye(policy.log_std.numel(), dtype=DOUBLE), of_mean)  # log_std is the first parameter
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("policy", "fisher"),
-    [(CategoricalPolicy(2, 3, (4,)), fisher_of_choices), (GaussianPolicy(2, 2, (4,), log_std=-0.4), fisher_of_numbers)],
+    [
+        (StochasticPolicy(DISCRETE, (4,)), fisher_of_discrete),
+        (StochasticPolicy(CONTINUOUS, (4,), log_std=-0.4), fisher_of_continuous),
+    ],
 )
-def test_product_is_the_fisher_matrix_times_a_vector(policy, fisher, damping):
-    policy, obs = shaken(policy), rows()
+def test_fisher_product_equals_the_matrix_times_a_vector(policy, fisher, damping):
+    policy, obs = perturbed(policy), rows()
     params, new = list(policy.parameters()), policy(obs)
     product = fisher_product(detached(new).kl(new).mean(), params, damping)
     matrix = fisher(policy, obs)
@@ -66,7 +72,7 @@ def test_product_is_the_fisher_matrix_times_a_vector(policy, fisher, damping):
 
 @given(st.integers(1, 12), st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_conjugate_gradient_solves(n, seed):
+def test_conjugate_gradient_solves_random_systems(n, seed):
     g = torch.Generator().manual_seed(seed)
     root, b = torch.randn(n, n, generator=g, dtype=DOUBLE), torch.randn(n, generator=g, dtype=DOUBLE)
     matrix = root @ root.T + torch.eye(n, dtype=DOUBLE)
@@ -74,20 +80,20 @@ def test_conjugate_gradient_solves(n, seed):
     torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-7, atol=1e-8)
 
 
-def test_conjugate_gradient_of_nothing_is_nothing():
+def test_conjugate_gradient_of_zero_or_without_curvature_is_zero():
     x = conjugate_gradient(lambda v: 2 * v, torch.zeros(3), 5)
     assert torch.equal(x, torch.zeros(3))
     flat = conjugate_gradient(torch.zeros_like, torch.ones(3), 5)  # no curvature anywhere: there is no solution
     assert torch.equal(flat, torch.zeros(3))
 
 
-def test_conjugate_gradient_stays_when_it_has_converged():
+def test_conjugate_gradient_after_convergence_stays():
     """Long after the residual is zero; the matrix is singular, b in its range."""
     matrix, b = torch.diag(torch.tensor([4.0, 1.0, 0.0])), torch.tensor([2.0, 3.0, 0.0])
     torch.testing.assert_close(conjugate_gradient(lambda v: matrix @ v, b, 100), torch.tensor([0.5, 3.0, 0.0]))
 
 
-def test_too_few_iterations_are_an_approximation():
+def test_conjugate_gradient_with_few_iterations_approximates():
     matrix = torch.diag(torch.tensor([1.0, 10.0, 100.0], dtype=DOUBLE))
     b = torch.ones(3, dtype=DOUBLE)
     errors = [(conjugate_gradient(lambda v: matrix @ v, b, n) - 1 / matrix.diag()).norm().item() for n in (1, 2, 3)]
@@ -95,8 +101,8 @@ def test_too_few_iterations_are_an_approximation():
     assert errors[2] < 1e-10
 
 
-def test_flat_parameters_go_round_in_place():
-    policy = CategoricalPolicy(2, 3, (4,))
+def test_assign_inverts_flattened_in_place():
+    policy = StochasticPolicy(DISCRETE, (4,))
     params = list(policy.parameters())
     places, before = [p.data_ptr() for p in params], flattened(params).detach().clone()
     assign_(params, before + torch.arange(len(before)))
@@ -105,9 +111,9 @@ def test_flat_parameters_go_round_in_place():
     assert all(p.requires_grad for p in params)
 
 
-def test_surrogate_at_the_old_policy_is_the_policy_gradient():
+def test_surrogate_gradient_at_the_old_policy_equals_the_policy_gradient():
     """Its value is the mean advantage, its gradient E[A grad log pi]."""
-    policy, obs = shaken(CategoricalPolicy(2, 3, (4,))), rows()
+    policy, obs = perturbed(StochasticPolicy(DISCRETE, (4,))), rows()
     params = list(policy.parameters())
     action, advantage = torch.arange(7) % 3, torch.linspace(-1, 2, 7, dtype=DOUBLE)
     log_p = policy(obs).log_prob(action)

@@ -1,11 +1,11 @@
-"""What learners from trajectories share: rows in and out of order, densities of what was done, normalisers frozen outside updates."""
+"""The base of learners from trajectories: minibatches, log-probabilities, normalisers that change only in updates."""
 
 import pytest
 import torch
-from bandits import CHOICES, NUMBERS
+from bandits import CONTINUOUS, DISCRETE
 from toys import WIDE
 
-from mbkit.agents.policy_gradient.on_policy import NetworkConfig, OnPolicyAgent, flat, in_minibatches, shuffled, standardized
+from mbkit.agents.policy_gradient.on_policy import NetworkConfig, OnPolicyAgent, flat, in_minibatches, standardized, value_loss
 from mbkit.testing import random_trajectory
 
 
@@ -14,7 +14,11 @@ def make(spec=WIDE, **options) -> OnPolicyAgent:
     return OnPolicyAgent(spec, NetworkConfig(hidden=(16, 16), **options), gamma=0.9)
 
 
-def test_standardized():
+def test_value_loss_by_hand():
+    assert value_loss(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 2.0])).item() == pytest.approx(4.5)
+
+
+def test_standardized_has_mean_0_and_deviation_1():
     advantage = standardized(torch.randn(100, generator=torch.Generator().manual_seed(0)) * 7 + 3)
     assert advantage.mean().item() == pytest.approx(0, abs=1e-6)
     assert advantage.std(correction=0).item() == pytest.approx(1, abs=1e-5)
@@ -22,71 +26,74 @@ def test_standardized():
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (64, [10]), (1, [1] * 10)])
-def test_every_row_is_in_one_minibatch(size, sizes):
+def test_in_minibatches_contain_every_row_once(size, sizes):
     rows, names = torch.arange(10), torch.arange(10)[:, None] * 100
-    parts = shuffled(10, size, torch.device("cpu"))
-    assert [len(part) for part in parts] == sizes
-    assert sorted(torch.cat(parts).tolist()) == list(range(10))
     pairs = list(in_minibatches((rows, names), size))
     assert [len(a) for a, _ in pairs] == sizes
     assert sorted(torch.cat([a for a, _ in pairs]).tolist()) == list(range(10))
     assert all(torch.equal(a * 100, b[:, 0]) for a, b in pairs)
 
 
-def test_the_order_is_another_each_time():
+def test_in_minibatches_order_differs_each_time():
     rows = torch.arange(100)
     first, second = (next(iter(in_minibatches((rows,), 100)))[0] for _ in range(2))
     assert not torch.equal(first, second)
     assert not torch.equal(first, rows)
 
 
-def test_flat_goes_environment_by_environment_within_a_step():
+def test_flat_lists_environments_within_a_step():
     assert flat(torch.arange(6).reshape(2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("spec", [NUMBERS, CHOICES], ids=["numbers", "choices"])
-def test_log_probabilities_of_trajectories(spec):
-    """[T, M] at once as [M] step by step, and the policy's own density."""
+@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
+def test_log_prob_of_a_trajectory_equals_that_of_its_steps(spec):
+    """[T, M] at once as [M] step by step, and as the policy's distribution has it."""
     agent, t = make(spec, normalize_obs=True), random_trajectory(spec, 5, 3)
     agent.normalizer.update(flat(t.obs) * 3 + 1)
     log_prob = agent.log_prob(t.obs, t.action)
     assert log_prob.shape == (5, 3)
     for step in range(5):
-        found = agent.policy(agent.normalizer(t.obs[step]))
-        torch.testing.assert_close(log_prob[step], found.log_prob(t.action[step]).detach())
+        distribution = agent.policy(agent.normalizer(t.obs[step]))
+        torch.testing.assert_close(log_prob[step], distribution.log_prob(t.action[step]).detach())
 
 
-def test_observations_are_normalised_for_policy_and_values_alike():
-    """What the normaliser maps to the same numbers is acted on and valued alike."""
+def test_log_probs_contain_the_log_prob_of_every_action():
+    agent, obs = make(DISCRETE), torch.randn(5, 2)
+    columns = [agent.log_prob(obs, torch.full((5,), action)) for action in range(3)]
+    assert torch.equal(agent.log_probs(obs), torch.stack(columns, 1))
+
+
+def test_normalize_obs_applies_to_policy_and_values_alike():
+    """Observations that the normaliser maps to the same numbers have the same actions and values."""
     plain, normal = make(), make(normalize_obs=True)
     obs = torch.randn(6, 3)
-    assert torch.equal(plain.act(obs, explore=False), normal.act(obs, explore=False))  # nothing was seen yet
+    assert torch.equal(plain.act(obs, explore=False), normal.act(obs, explore=False))  # before the first update
     t = random_trajectory(WIDE, 50, 4)
-    normal.observe(t._replace(obs=t.obs * 5 + 2), torch.zeros(200))
-    seen = normal.normalizer
-    torch.testing.assert_close(normal.act(obs * seen.std + seen.mean, explore=False), plain.act(obs, explore=False))
-    torch.testing.assert_close(normal.value(obs * seen.std + seen.mean), plain.value(obs))
+    normal.update_normalizers(t._replace(obs=t.obs * 5 + 2), torch.zeros(200))
+    normalizer = normal.normalizer
+    torch.testing.assert_close(normal.act(normalizer.inverse(obs), explore=False), plain.act(obs, explore=False))
+    torch.testing.assert_close(normal.value(normalizer.inverse(obs)), plain.value(obs))
 
 
-def test_acting_leaves_the_normalisers_alone():
+def test_act_leaves_the_normalizers_unchanged():
     agent, obs = make(normalize_obs=True, normalize_value=True), torch.randn(4, 3)
-    agent.observe(random_trajectory(WIDE, 10, 2), torch.randn(20))
+    agent.update_normalizers(random_trajectory(WIDE, 10, 2), torch.randn(20))
     before = {name: x.clone() for name, x in agent.named_buffers()}
     agent.act(obs), agent.value(obs), agent.log_prob(obs, agent.sample(obs))
     assert before
     assert all(torch.equal(x, before[name]) for name, x in agent.named_buffers())
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_values_are_normalised_where_it_is_wanted(wanted):
-    agent, obs = make(normalize_value=wanted), torch.randn(4, 3)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_normalize_value_rescales_only_when_set(normalize):
+    agent, obs = make(normalize_value=normalize), torch.randn(4, 3)
     before = agent.value(obs)
-    agent.observe(random_trajectory(WIDE, 10, 2), torch.randn(20) * 50 + 300)
-    assert (agent.critic.targets.std.item() > 1) == wanted
+    agent.update_normalizers(random_trajectory(WIDE, 10, 2), torch.randn(20) * 50 + 300)
+    assert (agent.critic.normalizer.std.item() > 1) == normalize
     torch.testing.assert_close(agent.value(obs), before, atol=1e-3, rtol=1e-4)
 
 
-def test_exploring_actions_differ_and_greedy_ones_are_the_mode():
+def test_act_explores_by_samples_and_is_greedy_by_the_mode():
     agent, obs = make(), torch.randn(4, 3)
     assert not torch.equal(agent.act(obs), agent.act(obs))
     assert torch.equal(agent.act(obs, explore=False), agent.distribution(obs).mode())

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bandits import CHOICES, NUMBERS, bandit, greedy_pay
+from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
 from toys import WIDE
 
-from mbkit.agents.policy_gradient.on_policy import Rows
+from mbkit.agents.policy_gradient.on_policy import AdvantageBatch
 from mbkit.agents.policy_gradient.ppo import BETA, PPO, PPOConfig, adapted, clipped_surrogate
 from mbkit.errors import UserError
 from mbkit.networks.distributions import detached
@@ -31,7 +31,7 @@ def acted(agent: PPO, steps: int = 16, num_envs: int = 4, seed: int = 0):
 
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected", "slope"),
-    [  # at epsilon 0.2: the smaller of two numbers, and whether the ratio still pulls
+    [  # at epsilon 0.2: the smaller of two terms, and whether the ratio has a gradient
         (1.0, 2.0, 2.0, 2.0),
         (1.5, 2.0, 2.4, 0.0),
         (0.5, 2.0, 1.0, 2.0),
@@ -46,7 +46,7 @@ def test_clipped_surrogate_by_hand(ratio, advantage, expected, slope):
     assert torch.autograd.grad(gain.sum(), log_ratio)[0].item() == pytest.approx(slope * ratio)  # d rho / d log rho = rho
 
 
-def test_a_wide_clip_is_none_and_clipping_only_lowers():
+def test_clipped_surrogate_wide_clip_is_none_and_clipping_only_lowers():
     log_ratio, advantage = torch.randn(2, 200, generator=torch.Generator().manual_seed(0))
     free = clipped_surrogate(log_ratio, advantage, None)
     torch.testing.assert_close(free, log_ratio.exp() * advantage)
@@ -55,11 +55,11 @@ def test_a_wide_clip_is_none_and_clipping_only_lowers():
 
 
 @pytest.mark.parametrize(("kl", "factor"), [(0.0, 0.5), (0.0066, 0.5), (0.0067, 1), (0.01, 1), (0.015, 1), (0.0151, 2), (3.0, 2)])
-def test_the_coefficient_follows_the_rule(kl, factor):
+def test_adapted_doubles_halves_or_keeps_beta(kl, factor):
     assert adapted(torch.tensor(0.7), torch.tensor(kl), target=0.01).item() == pytest.approx(0.7 * factor)
 
 
-def test_the_coefficient_can_come_back():
+def test_adapted_after_many_halvings_can_double_again():
     beta = torch.tensor(1.0)
     for _ in range(2000):
         beta = adapted(beta, torch.tensor(0.0), 0.01)
@@ -69,16 +69,16 @@ def test_the_coefficient_can_come_back():
 
 @pytest.mark.parametrize(("target", "factor"), [(1e-9, 2.0), (1e9, 0.5)])
 @pytest.mark.parametrize("clip", [None, 0.2])
-def test_the_coefficient_adapts_in_an_update(target, factor, clip):
-    agent = make(kl_target=target, clip=clip, kl_coefficient=0.3)
+def test_update_adapts_beta(target, factor, clip):
+    agent = make(kl_target=target, clip=clip, kl_coef=0.3)
     for n in range(1, 4):
         metrics = agent.update(acted(agent, seed=n))
         assert metrics["actor/kl"] > 1e-6
         assert metrics["actor/beta"].item() == pytest.approx(0.3 * factor**n)
 
 
-@pytest.mark.parametrize("spec", [CHOICES, NUMBERS], ids=["choices", "numbers"])
-def test_the_divergence_is_from_the_policy_that_acted(spec):
+@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_update_kl_is_from_the_behaviour_policy(spec):
     """Its standard deviation too, a parameter that changes in place."""
     agent = make(spec)
     before, t = deepcopy(agent), bandit(agent, spec)
@@ -89,26 +89,26 @@ def test_the_divergence_is_from_the_policy_that_acted(spec):
     assert "actor/beta" not in metrics  # there is no penalty
 
 
-def test_the_penalty_holds_the_policy_near_the_old_one():
+def test_kl_coef_large_keeps_the_policy_near_the_old_one():
     moved = []
     for beta in (1e-3, 30.0):
-        agent = make(kl_target=0.01, clip=None, kl_coefficient=beta)
+        agent = make(kl_target=0.01, clip=None, kl_coef=beta)
         moved.append(agent.update(acted(agent))["actor/kl"].item())
     assert moved[1] < moved[0] / 5
 
 
-def test_the_coefficient_settles_where_the_kl_is_near_its_target():
-    agent = make(NUMBERS, kl_target=0.02, clip=None)
-    seen = [agent.update(bandit(agent, NUMBERS))["actor/kl"].item() for _ in range(25)]
-    assert 0.02 / 3 < sorted(seen[10:])[len(seen[10:]) // 2] < 0.02 * 3
+def test_kl_target_is_reached_by_adapting_beta():
+    agent = make(CONTINUOUS, kl_target=0.02, clip=None)
+    divergences = [agent.update(bandit(agent, CONTINUOUS))["actor/kl"].item() for _ in range(25)]
+    assert 0.02 / 3 < sorted(divergences[10:])[len(divergences[10:]) // 2] < 0.02 * 3
 
 
 def test_loss_by_hand():
     """Equation 8 and 9: surrogate - beta KL + entropy bonus - value error, in the value network's units."""
-    agent = make(kl_target=0.01, entropy=0.3, value_weight=0.7, standardize=False, normalize_value=True)
+    agent = make(kl_target=0.01, entropy_coef=0.3, value_coef=0.7, normalize_advantage=False, normalize_value=True)
     agent.critic.rescale(torch.tensor([3.0, 7.0]))
     t = acted(agent)
-    rows = agent.evaluated(t, 0.95)
+    rows = agent.with_advantages(t, 0.95)
     with torch.no_grad():
         for p in agent.policy.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -121,41 +121,41 @@ def test_loss_by_hand():
     torch.testing.assert_close(torch.stack(terms), torch.stack((error, new.entropy().mean())))
 
 
-def test_before_the_first_step_the_gradient_is_the_policy_gradient():
+def test_loss_gradient_at_the_old_policy_equals_the_policy_gradient():
     """At the old policy nothing is clipped and the penalty is flat: grad E[A log pi]."""
-    agent = make(kl_target=0.01, value_weight=1e-9, standardize=False)
-    rows = agent.evaluated(acted(agent), 0.95)
+    agent = make(kl_target=0.01, value_coef=1e-9, normalize_advantage=False)
+    rows = agent.with_advantages(acted(agent), 0.95)
     params = list(agent.policy.parameters())
     loss, *_ = agent.loss(rows, detached(agent.policy(rows.obs)))
     expected = torch.autograd.grad(-(rows.advantage * agent.policy(rows.obs).log_prob(rows.action)).mean(), params)
     torch.testing.assert_close(torch.autograd.grad(loss, params), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_values_and_targets_of_rows():
+def test_with_advantages_lambda_1_and_0_by_hand():
     """With lambda 1 the target is the return to the end, bootstrapped; with lambda 0 one step."""
     agent = make(normalize_value=True)
     agent.critic.rescale(torch.tensor([10.0, 30.0]))
     t = acted(agent, 3, 1)._replace(ended=torch.zeros(3, 1, dtype=torch.bool), discount=torch.ones(3, 1))
     t = t._replace(next_obs=torch.cat((t.obs[1:], torch.randn(1, 1, 3))))
     last = agent.value(t.next_obs[-1])
-    rows = agent.evaluated(t, 1.0)
+    rows = agent.with_advantages(t, 1.0)
     expected = t.reward[0] + 0.9 * t.reward[1] + 0.81 * t.reward[2] + 0.729 * last
     torch.testing.assert_close(rows.target[:1], expected)
     torch.testing.assert_close(rows.advantage + agent.value(t.obs[:, 0]), rows.target)
-    torch.testing.assert_close(agent.evaluated(t, 0.0).target, t.reward[:, 0] + 0.9 * agent.value(t.next_obs[:, 0]))
-    assert isinstance(rows, Rows)
+    torch.testing.assert_close(agent.with_advantages(t, 0.0).target, t.reward[:, 0] + 0.9 * agent.value(t.next_obs[:, 0]))
+    assert isinstance(rows, AdvantageBatch)
 
 
-def test_step_size_is_annealed():
+def test_anneal_only_with_anneal_lr_changes_the_learning_rate():
     agent = make(anneal_lr=True)
     agent.anneal(0.25)
     assert float(agent.optimizers["networks"].param_groups[0]["lr"]) == pytest.approx(2.5e-3)
-    fixed = make()
-    fixed.anneal(0.25)
-    assert float(fixed.optimizers["networks"].param_groups[0]["lr"]) == pytest.approx(1e-2)
+    constant = make()
+    constant.anneal(0.25)
+    assert float(constant.optimizers["networks"].param_groups[0]["lr"]) == pytest.approx(1e-2)
 
 
-def test_without_clip_and_penalty_it_is_refused():
+def test_ppo_without_clip_and_penalty_is_refused():
     with pytest.raises(UserError, match=r"agent.clip=null and agent.kl_target=null"):
         make(clip=None, kl_target=None)
 
@@ -163,23 +163,23 @@ def test_without_clip_and_penalty_it_is_refused():
 TOGETHER = {"kl_target": 0.02, "normalize_obs": True, "normalize_value": True}
 
 
-@pytest.mark.parametrize("options", [{"kl_target": 0.02, "clip": None}, {**TOGETHER, "minibatch": 20, "entropy": 0.01}])
-def test_settings_keep_the_contract(options):
+@pytest.mark.parametrize("options", [{"kl_target": 0.02, "clip": None}, {**TOGETHER, "minibatch": 20, "entropy_coef": 0.01}])
+def test_ppo_with_other_settings_keeps_the_contract(options):
     check_agent(lambda spec: PPO(spec, replace(SMALL, **{"epochs": 1, **options})))
 
 
 @pytest.mark.parametrize("options", [{}, {"kl_target": 0.02, "clip": None}, TOGETHER], ids=["clip", "penalty", "both"])
-@pytest.mark.parametrize(("spec", "worst"), [(CHOICES, 0.9), (NUMBERS, -0.02)], ids=["choices", "numbers"])
-def test_it_learns(spec, worst, options):
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)], ids=["discrete", "continuous"])
+def test_ppo_learns_the_bandit(spec, worst, options):
     agent = make(spec, **options)
-    before = greedy_pay(agent, spec)
+    before = greedy_reward(agent, spec)
     for n in range(30):
         agent.anneal(1 - n / 30)
         agent.update(bandit(agent, spec))
-    assert greedy_pay(agent, spec) > worst > before
+    assert greedy_reward(agent, spec) > worst > before
 
 
-def test_minibatches_of_one_row_would_teach_nothing():
-    with pytest.raises(UserError, match=r"agent.minibatch=1: one advantage alone is standardised to 0"):
+def test_minibatch_1_with_normalize_advantage_is_refused():
+    with pytest.raises(UserError, match=r"agent.minibatch=1: expected at least 2 with agent.normalize_advantage=true"):
         PPO(WIDE, PPOConfig(minibatch=1))
-    PPO(WIDE, PPOConfig(minibatch=1, standardize=False))
+    PPO(WIDE, PPOConfig(minibatch=1, normalize_advantage=False))

@@ -1,8 +1,8 @@
-"""The trust region is one: the divergence of every accepted step is within it, and what is not accepted leaves no trace."""
+"""The trust region is one: the divergence of every accepted step is within it, and a rejected step changes nothing."""
 
 import pytest
 import torch
-from bandits import CHOICES, NUMBERS, bandit, greedy_pay
+from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,10 +15,10 @@ from mbkit.testing import random_trajectory
 DOUBLE = torch.float64
 
 
-@pytest.mark.parametrize("spec", [CHOICES, NUMBERS], ids=["choices", "numbers"])
+@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 @given(seed=st.integers(0, 2**32 - 1), delta=st.floats(1e-5, 1.0), backtracks=st.integers(1, 10))
 @settings(max_examples=25, deadline=None)
-def test_accepted_steps_are_within_the_trust_region(spec, seed, delta, backtracks):
+def test_update_accepted_steps_lie_within_the_trust_region(spec, seed, delta, backtracks):
     torch.manual_seed(seed)
     cfg = TRPOConfig(delta=delta, backtracks=backtracks, damping=1e-3, hidden=(8,), value_epochs=1, minibatch=256)
     agent = TRPO(spec, cfg)
@@ -45,63 +45,63 @@ def agent_and_rows(spec, **options):
     return agent, agent.prepare(bandit(agent, spec, dtype=DOUBLE))
 
 
-@pytest.mark.parametrize("spec", [CHOICES, NUMBERS], ids=["choices", "numbers"])
+@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("delta", [1e-4, 1e-3, 1e-2])
-def test_the_full_step_has_the_kl_asked_for(spec, delta):
+def test_normalized_step_has_kl_delta(spec, delta):
     """Within a tenth; the length sqrt(2 delta / g^T F g), which is in print too, is far off."""
     agent, rows = agent_and_rows(spec)
-    begin = flattened(agent.params).detach().clone()
+    start = flattened(agent.params).detach().clone()
     x, g, old = agent.direction(rows)
-    assign_(agent.params, begin + normalized_step(x, g, delta) * x)
-    assert agent.judged(rows, old)[0].item() / delta == pytest.approx(1, abs=0.1)
-    assign_(agent.params, begin)
+    assign_(agent.params, start + normalized_step(x, g, delta) * x)
+    assert agent.kl_and_surrogate(rows, old)[0].item() / delta == pytest.approx(1, abs=0.1)
+    assign_(agent.params, start)
     image = fisher_product(old.kl(agent.policy(rows.obs)).mean(), agent.params, 0.0)(g)
-    assign_(agent.params, begin + normalized_step(image, g, delta) * x)
-    wrong = agent.judged(rows, old)[0].item() / delta
+    assign_(agent.params, start + normalized_step(image, g, delta) * x)
+    wrong = agent.kl_and_surrogate(rows, old)[0].item() / delta
     assert not 0.5 < wrong < 2
 
 
-def test_the_longest_good_candidate_is_taken():
+def test_search_takes_the_longest_good_candidate():
     """Against trying one after the other; the full step is made three times too long."""
-    agent, rows = agent_and_rows(CHOICES, backtracks=10, shrink=0.8)
-    begin = flattened(agent.params).detach().clone()
+    agent, rows = agent_and_rows(DISCRETE, backtracks=10, shrink=0.8)
+    start = flattened(agent.params).detach().clone()
     x, g, old = agent.direction(rows)
     full = 3 * normalized_step(x, g, agent.cfg.delta) * x
-    before = agent.judged(rows, old)[1]
-    refused, expected = 0, begin
+    before = agent.kl_and_surrogate(rows, old)[1]
+    rejected, expected = 0, start
     for k in range(10):
-        assign_(agent.params, begin + 0.8**k * full)
-        kl, gain = agent.judged(rows, old)
+        assign_(agent.params, start + 0.8**k * full)
+        kl, gain = agent.kl_and_surrogate(rows, old)
         if kl <= agent.cfg.delta and gain > before:
             expected = flattened(agent.params).detach().clone()
             break
-        refused += 1
-    assert 3 <= refused < 10
-    assign_(agent.params, begin)
-    found = agent.search(rows, old, full)
+        rejected += 1
+    assert 3 <= rejected < 10
+    assign_(agent.params, start)
+    result = agent.search(rows, old, full)
     assert torch.equal(flattened(agent.params), expected)
-    assert [x.item() for x in found] == [kl.item(), True, refused]
+    assert [x.item() for x in result] == [kl.item(), True, rejected]
 
 
 @pytest.mark.parametrize("direction", [-1.0, torch.nan, torch.inf, 0.0])
-def test_a_step_that_does_not_climb_is_refused(direction):
-    agent, rows = agent_and_rows(CHOICES)
+def test_search_rejects_steps_that_do_not_climb(direction):
+    agent, rows = agent_and_rows(DISCRETE)
     before = flattened(agent.params).detach().clone()
     x, g, old = agent.direction(rows)
-    kl, accepted, refused = agent.search(rows, old, direction * normalized_step(x, g, agent.cfg.delta) * x)
+    kl, accepted, rejected = agent.search(rows, old, direction * normalized_step(x, g, agent.cfg.delta) * x)
     assert not accepted
     assert kl == 0
-    assert refused == agent.cfg.backtracks
+    assert rejected == agent.cfg.backtracks
     assert torch.equal(flattened(agent.params), before)
 
 
-def test_without_advantages_the_policy_stays():
+def test_update_without_advantages_keeps_the_policy():
     torch.manual_seed(0)
-    agent = TRPO(CHOICES, TRPOConfig(hidden=(8,), standardize=False, gae_lambda=0.0))
+    agent = TRPO(DISCRETE, TRPOConfig(hidden=(8,), normalize_advantage=False, gae_lambda=0.0))
     with torch.no_grad():
         for p in agent.critic.parameters():
             p.zero_()
-    steps = bandit(agent, CHOICES)
+    steps = bandit(agent, DISCRETE)
     before = flattened(agent.params).detach().clone()
     metrics = agent.update(steps._replace(reward=torch.zeros_like(steps.reward)))
     assert torch.equal(flattened(agent.params), before)
@@ -109,11 +109,11 @@ def test_without_advantages_the_policy_stays():
     assert all(value.isfinite() for value in metrics.values())
 
 
-@pytest.mark.parametrize(("spec", "worst"), [(CHOICES, 0.9), (NUMBERS, -0.02)])
-def test_it_learns(spec, worst):
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)])
+def test_trpo_learns_the_bandit(spec, worst):
     torch.manual_seed(0)
     agent = TRPO(spec, TRPOConfig(delta=0.05, hidden=(16,), damping=1e-2, log_std=-0.5, value_epochs=2, minibatch=256))
-    before = greedy_pay(agent, spec)
+    before = greedy_reward(agent, spec)
     for _ in range(25):
         agent.update(bandit(agent, spec))
-    assert greedy_pay(agent, spec) > worst > before
+    assert greedy_reward(agent, spec) > worst > before

@@ -1,4 +1,4 @@
-"""What learners of discrete values share: the regression and its own backward pass, epsilon-greedy acting, the slow network's two ways."""
+"""What learners of discrete values share: the regression and its backward pass, epsilon-greedy acting, the two kinds of target networks."""
 
 from dataclasses import replace
 
@@ -9,20 +9,34 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from toys import WIDE
 
-from mbkit.agents.value_based.base import EpsilonGreedy, EpsilonGreedyConfig, ValueAgent, ValueConfig, falling, regression, taken_regression
+from mbkit.agents.value_based.base import (
+    EpsilonGreedy,
+    EpsilonGreedyConfig,
+    ValueAgent,
+    ValueConfig,
+    linear_decay,
+    regression,
+    taken_regression,
+)
 from mbkit.errors import UserError
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.kernels import TakenRegression
 from mbkit.testing import random_batch
 from mbkit.types import Targets
 
-CHOICES = WIDE._replace(discrete=True, action_dim=4)
+DISCRETE = WIDE._replace(discrete=True, action_dim=4)
 CFG = ValueConfig(hidden=(16, 16))
 
 
-def make(**options) -> ValueAgent:
+class Plain(ValueAgent):
+    """The base class under the name of an algorithm."""
+
+    name = "plain"
+
+
+def make(**options) -> Plain:
     torch.manual_seed(0)
-    return ValueAgent("it", CHOICES, replace(CFG, **options), gamma=0.9)
+    return Plain(DISCRETE, replace(CFG, **options), gamma=0.9)
 
 
 def rows(n: int = 20, critics: int = 2) -> tuple[torch.Tensor, Targets]:
@@ -41,31 +55,31 @@ def test_taken_by_hand():
     assert taken(q[0], torch.tensor([3, 0, 1])).tolist() == [3, 4, 9]
 
 
-def test_errors_by_hand():
+def test_regression_by_hand():
     q = torch.tensor([[0.5, 3.0], [-2.0, 0.0]])
     y = Targets(torch.zeros(2, 1), torch.zeros(2), torch.zeros(2), torch.tensor([1.0, 0.5]))
     assert regression(q, y, "mse").item() == pytest.approx((0.125 + 0.5 * 4.5) / 2 + (2.0 + 0) / 2)
     assert regression(q, y, "huber").item() == pytest.approx((0.125 + 0.5 * 2.5) / 2 + (1.5 + 0) / 2)  # |d| - 1/2 beyond 1
 
 
-@pytest.mark.parametrize("error", ["mse", "huber"])
-def test_own_backward_pass_is_autograd_s(error):
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_taken_regression_gradient_equals_autograd_s(loss):
     values, y = rows()
-    loss, q = taken_regression(values.requires_grad_(), y, error)
+    fused, q = taken_regression(values.requires_grad_(), y, loss)
     assert not q.requires_grad
     torch.testing.assert_close(q, taken(values, y.action).detach(), rtol=0, atol=0)
-    plain = regression(taken(values, y.action), y, error)
-    torch.testing.assert_close(loss, plain, rtol=1e-14, atol=0)
+    plain = regression(taken(values, y.action), y, loss)
+    torch.testing.assert_close(fused, plain, rtol=1e-14, atol=0)
     for scale in (1.0, -2.5):  # of a loss that is one term among others
-        ours, theirs = (torch.autograd.grad(scale * each, values, retain_graph=True)[0] for each in (loss, plain))
+        ours, theirs = (torch.autograd.grad(scale * each, values, retain_graph=True)[0] for each in (fused, plain))
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-16)
     beyond = (q - y.target).abs() > 1
     assert beyond.any()
     assert not beyond.all()
-    assert gradcheck(lambda v: TakenRegression.apply(v, y.action, y.target, y.weight, error == "huber")[0], values)
+    assert gradcheck(lambda v: TakenRegression.apply(v, y.action, y.target, y.weight, loss == "huber")[0], values)
 
 
-def test_huber_is_the_squared_error_where_errors_are_small():
+def test_taken_regression_huber_of_small_errors_is_the_squared_error():
     values, y = rows()
     near = y._replace(target=taken(values, y.action)[0] + 0.9)
     torch.testing.assert_close(taken_regression(values[:1], near, "huber")[0], taken_regression(values[:1], near, "mse")[0])
@@ -73,31 +87,31 @@ def test_huber_is_the_squared_error_where_errors_are_small():
 
 # ----------------------------------------------------------------------------------------------------------------------- exploring
 @given(begin=st.floats(0, 1), end=st.floats(0, 1), steps=st.integers(1, 1000), now=st.integers(0, 3000))
-def test_falling_stays_between_its_ends(begin, end, steps, now):
-    value = falling(begin, end, steps, now)
+def test_linear_decay_stays_between_its_ends(begin, end, steps, now):
+    value = linear_decay(begin, end, steps, now)
     assert min(begin, end) - 1e-12 <= value <= max(begin, end) + 1e-12
     assert value == pytest.approx(end) if now >= steps else True
-    assert falling(begin, end, steps, 0) == begin
+    assert linear_decay(begin, end, steps, 0) == begin
 
 
-def test_epsilon_falls_with_steps_of_all_environments_and_not_while_evaluated():
+def test_epsilon_decays_with_exploratory_steps_of_all_environments():
     agent = make(epsilon=1.0, final_epsilon=0.2, epsilon_steps=100)
-    obs = random_batch(CHOICES, 10).obs
+    obs = random_batch(DISCRETE, 10).obs
     agent.act(obs)
     assert agent.epsilon == pytest.approx(1 - 0.8 * 0.1)
     agent.act(obs, explore=False)
-    agent.sample(obs)  # imagined
-    assert agent.acted == 10
+    agent.sample(obs)  # of model rollouts
+    assert agent.explored == 10
     for _ in range(20):
         agent.act(obs)
     assert agent.epsilon == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
-def test_share_of_random_actions(epsilon):
+def test_sample_has_the_share_epsilon_of_random_actions(epsilon):
     """The greedy action is taken with probability 1 - epsilon + epsilon / A, any other with epsilon / A."""
     agent, n = make(epsilon=epsilon, final_epsilon=epsilon), 20_000
-    obs = random_batch(CHOICES, 1).obs.expand(n, -1)
+    obs = random_batch(DISCRETE, 1).obs.expand(n, -1)
     action, greedy = agent.sample(obs), agent.act(obs[:1], explore=False)
     share = torch.bincount(action, minlength=4) / n
     expected = torch.full((4,), epsilon / 4)
@@ -105,36 +119,38 @@ def test_share_of_random_actions(epsilon):
     torch.testing.assert_close(share, expected, rtol=0, atol=5 * (0.25 / n) ** 0.5)
 
 
-def test_acting_uses_the_network_and_judging_the_slow_one():
-    agent, obs = make(), random_batch(CHOICES, 8).obs
+def test_act_uses_the_network_and_value_the_target_network():
+    agent, obs = make(), random_batch(DISCRETE, 8).obs
     for p in agent.q.parameters():
         p.data.normal_()
     assert torch.equal(agent.act(obs, explore=False), agent.q(obs)[0].argmax(-1))
-    assert torch.equal(agent.value(obs), agent.slow_q(obs)[0].amax(-1))
+    assert torch.equal(agent.value(obs), agent.target_q(obs)[0].amax(-1))
     action, bonus = agent.backup_action(obs)
     assert torch.equal(agent.backup_q(obs, action)[0], agent.value(obs))
     assert not bonus.any()
 
 
-def test_several_critics_take_their_smallest():
+def test_value_of_several_critics_is_their_minimum():
     class Twins(ValueAgent):
+        name = "twins"
+
         def make_network(self, spec):
             return ActionValues(2, spec.obs_dim, spec.action_dim, self.cfg.hidden)
 
-    agent, obs = Twins("twins", CHOICES, CFG), random_batch(CHOICES, 8).obs
-    pessimist = agent.slow_q(obs).amin(0)
+    agent, obs = Twins(DISCRETE, CFG), random_batch(DISCRETE, 8).obs
+    pessimist = agent.target_q(obs).amin(0)
     assert torch.equal(agent.value(obs), pessimist.amax(-1))
     assert torch.equal(agent.backup_action(obs)[0], pessimist.argmax(-1))
     assert agent.backup_q(obs, agent.backup_action(obs)[0]).shape == (2, 8)
 
 
-# -------------------------------------------------------------------------------------------------------------------- slow network
-def test_periodic_copies():
+# ------------------------------------------------------------------------------------------------------------------ target network
+def test_update_target_every_3_copies_every_third_time():
     agent = make(target_every=3)
     for n in range(1, 8):
-        before = [p.clone() for p in agent.slow_q.parameters()]
-        agent.update(random_batch(CHOICES, 16, n))
-        after = list(agent.slow_q.parameters())
+        before = [p.clone() for p in agent.target_q.parameters()]
+        agent.update(random_batch(DISCRETE, 16, n))
+        after = list(agent.target_q.parameters())
         if n % 3:
             assert all(map(torch.equal, before, after))
         else:
@@ -143,42 +159,42 @@ def test_periodic_copies():
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.1, 1.0])
-def test_polyak_weighs_the_new_parameters(tau):
+def test_update_target_every_0_weighs_new_parameters_by_tau(tau):
     """target <- (1 - tau) target + tau online: tau is the weight of the new ones, as in DDPG, TD3 and SAC."""
     agent = make(target_every=0, tau=tau)
-    before = [p.clone() for p in agent.slow_q.parameters()]
-    agent.update(random_batch(CHOICES, 16))
-    for old, slow, new in zip(before, agent.slow_q.parameters(), agent.q.parameters(), strict=True):
-        torch.testing.assert_close(slow, (1 - tau) * old + tau * new)
-        assert tau != 0 or torch.equal(slow, old)
-        assert tau != 1 or torch.equal(slow, new)
+    before = [p.clone() for p in agent.target_q.parameters()]
+    agent.update(random_batch(DISCRETE, 16))
+    for old, target, new in zip(before, agent.target_q.parameters(), agent.q.parameters(), strict=True):
+        torch.testing.assert_close(target, (1 - tau) * old + tau * new)
+        assert tau != 0 or torch.equal(target, old)
+        assert tau != 1 or torch.equal(target, new)
 
 
-def test_where_the_copy_stands_and_epsilon_are_in_the_checkpoint():
+def test_state_dict_holds_epsilon_and_the_updates_since_the_copy():
     first, second = make(target_every=3, epsilon_steps=100), make(target_every=3, epsilon_steps=100)
-    first.act(random_batch(CHOICES, 7).obs)
-    first.update(random_batch(CHOICES, 16))
-    first.update(random_batch(CHOICES, 16))
+    first.act(random_batch(DISCRETE, 7).obs)
+    first.update(random_batch(DISCRETE, 16))
+    first.update(random_batch(DISCRETE, 16))
     second.load_state_dict(first.state_dict())
     assert second.epsilon == first.epsilon
-    assert not torch.equal(second.slow_q.net.weight[0], second.q.net.weight[0])
-    second.update(random_batch(CHOICES, 16))  # the third
-    assert torch.equal(second.slow_q.net.weight[0], second.q.net.weight[0])
+    assert not torch.equal(second.target_q.net.weight[0], second.q.net.weight[0])
+    second.update(random_batch(DISCRETE, 16))  # the third
+    assert torch.equal(second.target_q.net.weight[0], second.q.net.weight[0])
 
 
 # -------------------------------------------------------------------------------------------------------------------------- update
-def test_a_long_gradient_is_shortened():
-    agent = make(max_norm=1e-3, lr=1e-3, error="mse")
-    seen = []
-    agent.optimizers["q"].descend = lambda grads: seen.extend(grads)
-    batch = random_batch(CHOICES, 16)
+def test_max_grad_norm_scales_a_larger_gradient_down():
+    agent = make(max_grad_norm=1e-3, lr=1e-3, loss="mse")
+    gradients = []
+    agent.optimizers["q"].descend = lambda grads: gradients.extend(grads)
+    batch = random_batch(DISCRETE, 16)
     agent.update(batch._replace(reward=batch.reward * 1e4))
-    assert torch.linalg.vector_norm(torch.cat([g.flatten() for g in seen])).item() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients])).item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_only_taken_actions_and_only_the_network_learn():
+def test_update_changes_only_the_taken_actions():
     agent = make(target_every=0, tau=0.0)
-    batch = random_batch(CHOICES, 16)._replace(action=torch.full((16,), 2))
+    batch = random_batch(DISCRETE, 16)._replace(action=torch.full((16,), 2))
     last = agent.q.net.weight[-1].clone()
     agent.update(batch)
     moved = (agent.q.net.weight[-1] != last).any(1)[0]
@@ -186,7 +202,7 @@ def test_only_taken_actions_and_only_the_network_learn():
 
 
 @pytest.mark.parametrize("cls", [EpsilonGreedy, ValueAgent])
-def test_continuous_actions_are_refused(cls):
-    cfg = EpsilonGreedyConfig() if cls is EpsilonGreedy else CFG
+def test_value_agent_continuous_actions_are_refused(cls):
+    climber = type("Climber", (cls,), {"name": "climber"})
     with pytest.raises(UserError, match="climber needs discrete actions, but the environment has continuous ones, of 2 dimensions"):
-        cls("climber", WIDE, cfg)
+        climber(WIDE, EpsilonGreedyConfig() if cls is EpsilonGreedy else CFG)

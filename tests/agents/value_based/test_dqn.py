@@ -14,21 +14,21 @@ from mbkit.targets import one_step
 from mbkit.testing import random_batch
 from mbkit.types import EnvSpec, Rollout, Step, Targets, Transition
 
-CHOICES = WIDE._replace(discrete=True, action_dim=4)
+DISCRETE = WIDE._replace(discrete=True, action_dim=4)
 BOTH = pytest.mark.parametrize("cls", [DQN, DoubleDQN])
 
 
-def make(cls=DQN, spec=CHOICES, gamma=0.9, target=one_step, **options):
-    """An agent whose slow network is another than its network."""
+def make(cls=DQN, spec=DISCRETE, gamma=0.9, target=one_step, **options):
+    """An agent whose target network differs from its network."""
     torch.manual_seed(0)
     agent = cls(spec, DQNConfig(**{"hidden": (16, 16), **options}), gamma, target)
-    for p in agent.slow_q.parameters():
+    for p in agent.target_q.parameters():
         p.add_(0.1 * torch.randn_like(p))
     return agent
 
 
 class Table(nn.Module):
-    """Values [1, B, A] that were drawn before; the observation is the row."""
+    """Values [1, B, A] from a table; the observation is the row."""
 
     def __init__(self, values: torch.Tensor) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class Table(nn.Module):
 
 # ------------------------------------------------------------------------------------------------------------------------- targets
 @BOTH
-def test_target_by_hand(cls):
-    agent, batch = make(cls), random_batch(CHOICES, 32)
+def test_targets_by_hand(cls):
+    agent, batch = make(cls), random_batch(DISCRETE, 32)
     y = agent.targets(batch)
     assert 0 < (batch.discount == 0).sum() < 32
     for i in range(32):
         s = batch.next_obs[i : i + 1]
-        online, slow = agent.q(s)[0, 0].tolist(), agent.slow_q(s)[0, 0].tolist()
-        best = max(slow) if cls is DQN else slow[online.index(max(online))]
+        online, target = agent.q(s)[0, 0].tolist(), agent.target_q(s)[0, 0].tolist()
+        best = max(target) if cls is DQN else target[online.index(max(online))]
         expected = float(batch.reward[i]) + (0.9 * best if batch.discount[i] else 0.0)
         assert y.target[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert torch.equal(y.weight, torch.ones(32))
@@ -55,53 +55,53 @@ def test_target_by_hand(cls):
 
 
 @BOTH
-def test_one_pass_is_the_general_target(cls):
-    agent, batch = make(cls), random_batch(CHOICES, 64)
+def test_targets_equal_one_step(cls):
+    agent, batch = make(cls), random_batch(DISCRETE, 64)
     for ours, general in zip(agent.targets(batch), one_step(agent, batch, 0.9), strict=True):
         torch.testing.assert_close(ours, general)
 
 
 def test_greedy_target_multiplies_the_discount():
-    batch = random_batch(CHOICES, 3)._replace(reward=torch.tensor([1.0, 2.0, 3.0]), discount=torch.tensor([1.0, 0.0, 0.5]))
+    batch = random_batch(DISCRETE, 3)._replace(reward=torch.tensor([1.0, 2.0, 3.0]), discount=torch.tensor([1.0, 0.0, 0.5]))
     y = greedy_target(batch, torch.tensor([10.0, 1e9, -4.0]), 0.9)
     assert y.target.tolist() == pytest.approx([10.0, 2.0, 1.2])
 
 
 @BOTH
-def test_another_target_is_asked(cls):
+def test_target_function_is_called_with_gamma(cls):
     calls = []
 
     def strange(agent, batch, gamma):
         calls.append(gamma)
         return Targets(batch.obs, batch.action, torch.zeros(len(batch.reward)), torch.ones(len(batch.reward)))
 
-    agent, batch = make(cls, target=strange), random_batch(CHOICES, 8)
+    agent, batch = make(cls, target=strange), random_batch(DISCRETE, 8)
     agent.update(batch)
     assert calls == [0.9]
 
 
-def test_double_is_single_where_the_networks_agree():
-    single, double, batch = make(), make(DoubleDQN), random_batch(CHOICES, 64)
+def test_double_dqn_with_equal_networks_is_dqn():
+    single, double, batch = make(), make(DoubleDQN), random_batch(DISCRETE, 64)
     assert not torch.allclose(single.targets(batch).target, double.targets(batch).target)
     for agent in (single, double):
-        agent.slow_q.load_state_dict(agent.q.state_dict())
+        agent.target_q.load_state_dict(agent.q.state_dict())
     torch.testing.assert_close(single.targets(batch).target, double.targets(batch).target)
 
 
-def test_double_never_exceeds_single():
-    """max_a Q_slow(s', a) >= Q_slow(s', any a)."""
-    single, double, batch = make(), make(DoubleDQN), random_batch(CHOICES, 256)
+def test_double_dqn_targets_never_exceed_dqn_s():
+    """max_a Q_target(s', a) >= Q_target(s', any a)."""
+    single, double, batch = make(), make(DoubleDQN), random_batch(DISCRETE, 256)
     assert (double.targets(batch).target <= single.targets(batch).target + 1e-6).all()
 
 
-def test_bias_of_the_maximum():
-    """Ten actions worth 0, judged with standard normal errors: the maximum says 1.53875, who chooses by other errors says 0."""
+def test_targets_of_noisy_values_have_the_maximum_s_bias_only_in_dqn():
+    """Ten actions worth 0, with standard normal errors: the mean maximum is 1.53875; of an action chosen by other errors the mean is 0."""
     n, spec = 40_000, EnvSpec(1, 10, torch.device("cpu"), discrete=True)
     batch = Transition(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64), torch.zeros(n), torch.arange(n)[:, None], torch.ones(n))
     draw, means = torch.Generator().manual_seed(0), {}
     for cls in (DQN, DoubleDQN):
         agent = make(cls, spec, gamma=1.0)
-        agent.q, agent.slow_q = (Table(torch.randn(n, 10, generator=draw)) for _ in range(2))
+        agent.q, agent.target_q = (Table(torch.randn(n, 10, generator=draw)) for _ in range(2))
         y = agent.targets(batch).target
         means[cls] = y.mean().item(), (y.std() / n**0.5).item()
     for cls, expected in ((DQN, 1.53875), (DoubleDQN, 0.0)):
@@ -110,10 +110,10 @@ def test_bias_of_the_maximum():
 
 
 @BOTH
-def test_n_step_rows(cls):
+def test_targets_of_n_step_rows_by_hand(cls):
     """Rewards 1, 2, 3 and then the end of the replay: three steps before the bootstrap, two, one; a terminal row has none."""
     agent = make(cls)
-    buffer = ReplayBuffer(10, CHOICES)
+    buffer = ReplayBuffer(10, DISCRETE)
     path = torch.randn(4, 3)
     for t in range(3):
         ends = torch.tensor([False])
@@ -139,9 +139,9 @@ Q_STAR = torch.tensor([[0.1 + 0.8 * 0.64, 0.64], [0.1 + 0.8 * 0.8, 0.8], [0.1 + 
 
 
 @BOTH
-@pytest.mark.parametrize(("error", "slow"), [("mse", {"target_every": 10}), ("huber", {"target_every": 0, "tau": 0.1})])
-def test_learns_the_chain(cls, error, slow):
-    agent = make(cls, EnvSpec(3, 2, torch.device("cpu"), discrete=True), 0.8, lr=1e-2, error=error, **slow)
+@pytest.mark.parametrize(("loss", "options"), [("mse", {"target_every": 10}), ("huber", {"target_every": 0, "tau": 0.1})])
+def test_update_on_a_chain_learns_the_optimal_values(cls, loss, options):
+    agent = make(cls, EnvSpec(3, 2, torch.device("cpu"), discrete=True), 0.8, lr=1e-2, loss=loss, **options)
     torch.manual_seed(1)
     for _ in range(400):
         metrics = agent.update(chain_batch(64))
@@ -153,7 +153,7 @@ def test_learns_the_chain(cls, error, slow):
 
 # ---------------------------------------------------------------------------------------------------------------- in other recipes
 class Chain:
-    """The chain as a model: what MVE imagines with."""
+    """The chain as a model, for the rollouts of MVE."""
 
     def init(self, obs: torch.Tensor) -> torch.Tensor:
         return obs
@@ -170,10 +170,10 @@ class Chain:
 
 @BOTH
 @pytest.mark.parametrize("horizon", [0, 1, 3])
-def test_value_expansion_of_the_optimum_is_the_optimum(cls, horizon):
-    """With the true model and Q* as the slow network every target, imagined ones included, is Q* of its state and action."""
+def test_targets_value_expansion_of_the_optimum_is_the_optimum(cls, horizon):
+    """With the true model and Q* as the target network every target, on model transitions too, is Q* of its state and action."""
     agent = make(cls, EnvSpec(3, 2, torch.device("cpu"), discrete=True), 0.8, ValueExpansion(Chain(), horizon), hidden=())
-    for network in (agent.q, agent.slow_q):
+    for network in (agent.q, agent.target_q):
         for p in network.parameters():
             p.data.zero_()
         network.net.weight[0].data[0] = Q_STAR

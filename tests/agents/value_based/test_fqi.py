@@ -1,4 +1,4 @@
-"""Fitted Q-iteration: on a table it is value iteration on the data, with one step it is DQN, and what an iteration may start from."""
+"""Fitted Q-iteration: on a table it is value iteration on the data, with one step it is DQN; initial weights of an iteration."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from toys import WIDE
 
 from mbkit.agents.value_based.base import taken_regression
 from mbkit.agents.value_based.dqn import DQN, DQNConfig
-from mbkit.agents.value_based.fqi import FQI, FQIConfig, restart_, stages
+from mbkit.agents.value_based.fqi import FQI, FQIConfig, minibatches, restart_
 from mbkit.errors import UserError
 from mbkit.tabular.environments import Episodes, garnet
 from mbkit.tabular.mdp import MDP
@@ -20,21 +20,21 @@ from mbkit.targets import one_step
 from mbkit.testing import random_batch
 from mbkit.types import EnvSpec, Targets, Transition
 
-CHOICES = WIDE._replace(discrete=True, action_dim=4)
+DISCRETE = WIDE._replace(discrete=True, action_dim=4)
 CFG = FQIConfig(hidden=(16, 16), gradient_steps=5, minibatch=8)
 S, A, GAMMA = 6, 2, 0.6
 
 
-def make(spec=CHOICES, gamma=0.9, target=one_step, seed=0, **options) -> FQI:
+def make(spec=DISCRETE, gamma=0.9, target=one_step, seed=0, **options) -> FQI:
     torch.manual_seed(seed)
     return FQI(spec, replace(CFG, **options), gamma, target)
 
 
 def table(**options) -> FQI:
     """One weight for each state and action, float64, from 0; full batches, so that nothing is drawn."""
-    options = {"hidden": (), "minibatch": 0, "max_norm": 1e9, **options}
+    options = {"hidden": (), "minibatch": 0, "max_grad_norm": 1e9, **options}
     agent = make(EnvSpec(S, A, torch.device("cpu"), discrete=True), GAMMA, **options).double()
-    for p in [*agent.q.parameters(), *agent.slow_q.parameters()]:
+    for p in [*agent.q.parameters(), *agent.target_q.parameters()]:
         p.data.zero_()
     return agent
 
@@ -64,7 +64,7 @@ def values(agent: FQI) -> np.ndarray:
 
 
 # -------------------------------------------------------------------------------------------------------------------- on a table
-def test_the_tabular_iterate_is_stationary(episodes):
+def test_targets_tabular_iterate_is_stationary(episodes):
     """The mean target of each pair is where the squared error to frozen targets has no slope, iteration by iteration."""
     agent, batch = table(), transitions(episodes)
     for k in range(1, 10):
@@ -73,10 +73,10 @@ def test_the_tabular_iterate_is_stationary(episodes):
         loss, _ = taken_regression(agent.q(batch.obs), agent.targets(batch), "mse")
         slope = torch.autograd.grad(loss, list(agent.q.parameters()))
         assert max(g.abs().max().item() for g in slope) < 1e-12
-        agent.slow_q.net.weight[0].data[0] = q
+        agent.target_q.net.weight[0].data[0] = q
 
 
-def test_enough_steps_are_value_iteration_on_the_data(episodes):
+def test_update_many_gradient_steps_are_value_iteration_on_the_data(episodes):
     agent, batch = table(gradient_steps=300, lr=0.03), transitions(episodes)
     for k in range(1, 5):
         agent.update(batch)
@@ -88,14 +88,14 @@ def test_enough_steps_are_value_iteration_on_the_data(episodes):
     assert np.abs(values(agent) - optimal).max() < GAMMA**10 / (1 - GAMMA)
 
 
-def test_fresh_starts_arrive_there_too(episodes):
-    agent, batch = table(gradient_steps=600, lr=0.03, start="fresh"), transitions(episodes)
+def test_initial_weights_random_reaches_value_iteration_too(episodes):
+    agent, batch = table(gradient_steps=600, lr=0.03, initial_weights="random"), transitions(episodes)
     for k in range(1, 4):
         agent.update(batch)
         assert np.abs(values(agent) - fitted_q_iteration(episodes, S, A, GAMMA, k)[: S - 1]).max() < 1e-3
 
 
-def test_huber_finds_another_minimum():
+def test_loss_huber_has_another_minimum():
     """Rewards 0, 0, 10 of one pair: the mean is 10/3; Huber's slopes 2 m and -1 are in balance at 1/2."""
     batch = Transition(
         torch.eye(S, dtype=torch.float64)[[0, 0, 0]],
@@ -104,30 +104,30 @@ def test_huber_finds_another_minimum():
         torch.eye(S, dtype=torch.float64)[[1, 1, 1]],
         torch.zeros(3, dtype=torch.float64),
     )
-    found = {}
-    for error in ("mse", "huber"):
-        agent = table(gradient_steps=600, lr=0.03, error=error)
+    minima = {}
+    for loss in ("mse", "huber"):
+        agent = table(gradient_steps=600, lr=0.03, loss=loss)
         agent.update(batch)
-        found[error] = agent.q(batch.obs)[0, 0, 0].item()
-    assert found == pytest.approx({"mse": 10 / 3, "huber": 0.5}, abs=1e-3)
+        minima[loss] = agent.q(batch.obs)[0, 0, 0].item()
+    assert minima == pytest.approx({"mse": 10 / 3, "huber": 0.5}, abs=1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------------- against DQN, by hand
-def test_one_step_of_all_rows_is_dqn_without_lag():
+def test_update_one_step_of_all_rows_is_dqn_with_target_every_1():
     fitted = make(gradient_steps=1, minibatch=0)
     torch.manual_seed(0)
-    dqn = DQN(CHOICES, DQNConfig(hidden=(16, 16), target_every=1, error="mse"), 0.9)
+    dqn = DQN(DISCRETE, DQNConfig(hidden=(16, 16), target_every=1, loss="mse"), 0.9)
     for seed in range(5):
-        batch = random_batch(CHOICES, 32, seed)
+        batch = random_batch(DISCRETE, 32, seed)
         assert fitted.update(batch)["critic/loss"] == dqn.update(batch)["critic/loss"]
         assert all(map(torch.equal, fitted.q.parameters(), dqn.q.parameters()))
 
 
-def test_targets_stay_frozen_through_an_iteration():
+def test_update_keeps_targets_frozen_through_an_iteration():
     """The same steps by torch's own Adam and autograd, on targets computed once; the next iteration's come from the result."""
-    agent, batch = make(gradient_steps=20, minibatch=0, max_norm=1e9), random_batch(CHOICES, 32)
+    agent, batch = make(gradient_steps=20, minibatch=0, max_grad_norm=1e9), random_batch(DISCRETE, 32)
     torch.manual_seed(0)
-    twin = FQI(CHOICES, CFG).q
+    twin = FQI(DISCRETE, CFG).q
     adam = torch.optim.Adam(twin.parameters(), 1e-3)
     for _ in range(2):
         with torch.no_grad():
@@ -142,46 +142,46 @@ def test_targets_stay_frozen_through_an_iteration():
         assert metrics["critic/first_loss"] > metrics["critic/loss"]
         for ours, theirs in zip(agent.q.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-        assert all(map(torch.equal, agent.q.parameters(), agent.slow_q.parameters()))
+        assert all(map(torch.equal, agent.q.parameters(), agent.target_q.parameters()))
 
 
-def test_another_target_is_asked_once_for_each_iteration():
+def test_target_function_is_called_once_for_each_iteration():
     calls = []
 
     def strange(agent, batch, gamma):
         calls.append((gamma, len(batch.reward)))
         return one_step(agent, batch, gamma)
 
-    agent, batch = make(target=strange), random_batch(CHOICES, 32)
+    agent, batch = make(target=strange), random_batch(DISCRETE, 32)
     torch.testing.assert_close(agent.targets(batch).target, make().targets(batch).target)
     agent.update(batch)
     assert calls == [(0.9, 32)] * 2
 
 
 # ----------------------------------------------------------------------------------------------------------------------- iterations
-def test_a_fresh_start_forgets_the_network_and_the_optimizer():
-    """Where no target bootstraps, what was learned before has no influence left."""
-    fresh, other = make(start="fresh"), make(start="fresh", seed=1)
-    other.update(random_batch(CHOICES, 16, 7))
-    fresh.update(random_batch(CHOICES, 16, 8))
-    batch = random_batch(CHOICES, 32)._replace(discount=torch.zeros(32))
-    for agent in (fresh, other):
+def test_initial_weights_random_forgets_network_and_optimizer():
+    """Where no target bootstraps, earlier updates have no influence."""
+    random, other = make(initial_weights="random"), make(initial_weights="random", seed=1)
+    other.update(random_batch(DISCRETE, 16, 7))
+    random.update(random_batch(DISCRETE, 16, 8))
+    batch = random_batch(DISCRETE, 32)._replace(discount=torch.zeros(32))
+    for agent in (random, other):
         torch.manual_seed(5)
         agent.update(batch)
-    assert all(map(torch.equal, fresh.q.parameters(), other.q.parameters()))
-    kept = make()
-    kept.update(random_batch(CHOICES, 16, 8))
+    assert all(map(torch.equal, random.q.parameters(), other.q.parameters()))
+    previous = make()
+    previous.update(random_batch(DISCRETE, 16, 8))
     torch.manual_seed(5)
-    kept.update(batch)
-    assert not any(map(torch.equal, fresh.q.parameters(), kept.q.parameters()))
+    previous.update(batch)
+    assert not any(map(torch.equal, random.q.parameters(), previous.q.parameters()))
 
 
 def test_restart_draws_as_a_new_network_does():
     agent = make(hidden=(400, 30))
-    agent.update(random_batch(CHOICES, 16))
-    held = [p.data_ptr() for p in agent.q.parameters()]
+    agent.update(random_batch(DISCRETE, 16))
+    addresses = [p.data_ptr() for p in agent.q.parameters()]
     restart_(agent.q, agent.optimizers["q"])
-    assert held == [p.data_ptr() for p in agent.q.parameters()]
+    assert addresses == [p.data_ptr() for p in agent.q.parameters()]
     new = make(hidden=(400, 30), seed=3).q
     for p, q in zip(agent.q.parameters(), new.parameters(), strict=True):
         ours, theirs = p.abs().max().item(), q.abs().max().item()
@@ -190,19 +190,19 @@ def test_restart_draws_as_a_new_network_does():
     assert all(not slot.any() for slots in agent.optimizers["q"].state.values() for slot in slots.values())
 
 
-def test_stages():
+def test_minibatches_draw_rows_with_replacement():
     y = Targets(torch.arange(20.0)[:, None], torch.arange(20) % 4, torch.arange(20.0), torch.ones(20))
-    assert all(each is y for each in stages(y, 3, 0))
-    drawn = stages(y, 50, 8)
+    assert all(each is y for each in minibatches(y, 3, 0))
+    drawn = minibatches(y, 50, 8)
     assert len(drawn) == 50
-    seen = torch.cat([each.target for each in drawn])
-    assert set(seen.tolist()) == set(range(20))
+    targets = torch.cat([each.target for each in drawn])
+    assert set(targets.tolist()) == set(range(20))
     for each in drawn:
         assert each.obs.shape == (8, 1)
         assert torch.equal(each.obs[:, 0], each.target)
         assert torch.equal(each.action, each.target.long() % 4)
 
 
-def test_continuous_actions_are_refused():
+def test_fqi_continuous_actions_are_refused():
     with pytest.raises(UserError, match="fqi needs discrete actions, but the environment has continuous ones, of 2 dimensions"):
         FQI(WIDE, CFG)

@@ -1,4 +1,4 @@
-"""Soft Q-learning: values against brute force, its three forms, gradients against the policy gradient, exact backups, learning."""
+"""Soft Q-learning: values against brute force, three parameterizations, policy gradients, exact backups, learning."""
 
 import math
 
@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from mbkit import envs
 from mbkit.agents.prior import Uniform, policy_of
 from mbkit.agents.value_based.soft_q import SoftQ, SoftQConfig, dueling, gradient_scaled, kl, pgq, soft_policy, soft_value
 from mbkit.config import compose
 from mbkit.errors import UserError
-from mbkit.recipes.parts import real_data
+from mbkit.recipes.assembly import Assembly
 from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.replay.n_step import NStep
 from mbkit.targets import one_step
@@ -18,7 +19,7 @@ from mbkit.testing import check_agent, random_batch
 from mbkit.types import EnvSpec, Transition
 
 SPEC = EnvSpec(3, 4, torch.device("cpu"), discrete=True)
-FORMS = ["naive", "dueling", "pgq"]
+PARAMETERIZATIONS = ["naive", "dueling", "pgq"]
 
 
 class Leaning(Uniform):
@@ -39,7 +40,7 @@ def rows(n: int = 6, actions: int = 4) -> tuple[Tensor, Tensor]:
     return torch.randn(n, actions, dtype=torch.float64), torch.randn(n, actions, dtype=torch.float64).log_softmax(-1)
 
 
-def test_the_value_is_the_best_of_return_minus_divergence():
+def test_soft_value_is_the_largest_return_minus_divergence():
     """V = <pi, Q> - alpha KL(pi | pi0) at its own policy, and no other policy has more."""
     q, log_prior = rows()
     for alpha in (0.05, 0.7, 3.0):
@@ -51,7 +52,7 @@ def test_the_value_is_the_best_of_return_minus_divergence():
             assert (value > (other.exp() * q).sum(-1) - alpha * kl(other, log_prior) - 1e-9).all()
 
 
-def test_limits_of_the_temperature():
+def test_soft_value_limits_of_the_temperature():
     q, log_prior = rows()
     torch.testing.assert_close(soft_value(q, log_prior, 1e-4), q.amax(-1), atol=1e-2, rtol=0)
     torch.testing.assert_close(soft_value(q, log_prior, 1e5), (log_prior.exp() * q).sum(-1), atol=1e-3, rtol=0)
@@ -60,7 +61,7 @@ def test_limits_of_the_temperature():
     torch.testing.assert_close(gap, torch.full_like(gap, 0.5 * math.log(4)))  # entropy and KL differ by alpha log A
 
 
-def test_of_the_dueling_form_v_is_the_soft_value_and_of_pgq_the_mean():
+def test_dueling_v_is_the_soft_value_and_pgq_v_the_mean():
     logits, log_prior = rows()
     value, log_pi, alpha = torch.randn(6, dtype=torch.float64), logits.log_softmax(-1), 0.3
     q = dueling(value, log_pi, log_prior, alpha)
@@ -74,7 +75,7 @@ def test_of_the_dueling_form_v_is_the_soft_value_and_of_pgq_the_mean():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.5])
-def test_the_regression_is_a_policy_gradient(alpha):
+def test_dueling_regression_is_a_policy_gradient(alpha):
     """grad 1/2 |Q - y|^2 = -alpha E[Delta grad log pi] + alpha^2 grad KL - E[Delta] grad V, Delta = y - alpha KL - V, for any prior."""
     logits, log_prior = rows(1)
     y, value, log_prior = torch.randn(4, dtype=torch.float64), torch.randn(1, dtype=torch.float64), log_prior[0]
@@ -90,10 +91,13 @@ def test_the_regression_is_a_policy_gradient(alpha):
     torch.testing.assert_close(to_value, -(pi * delta).sum(), atol=1e-12, rtol=1e-12)
 
 
-def test_dueling_gradients_are_scaled_and_values_are_not():
-    """Through one head the gradient is 1/alpha, through the other c times that of the unscaled form; the forward pass is the same."""
+def test_values_dueling_scales_gradients_only():
+    """Through one head the gradient is 1/alpha, through the other c times that of the unscaled one; the forward pass is the same."""
     batch = random_batch(SPEC, 16)
-    scaled, plain = make(form="dueling", temperature=0.25), make(form="dueling", temperature=0.25, advantage_scale=1, value_scale=1)
+    scaled, plain = (
+        make(parameterization="dueling", temperature=0.25),
+        make(parameterization="dueling", temperature=0.25, advantage_scale=1, value_scale=1),
+    )
     gradients = []
     for agent in (scaled, plain):
         q, _ = agent.values(agent.q, batch.obs)
@@ -105,10 +109,10 @@ def test_dueling_gradients_are_scaled_and_values_are_not():
     assert torch.autograd.grad(gradient_scaled(x, 3.0).sum(), x)[0].tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_backup_is_the_soft_value_whatever_the_action(form):
-    agent, batch = make(form=form, prior=Leaning(4), temperature=0.3), random_batch(SPEC, 32)
-    q, log_prior = agent.values(agent.slow_q, batch.next_obs)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_backup_is_the_soft_value_for_any_action(parameterization):
+    agent, batch = make(parameterization=parameterization, prior=Leaning(4), temperature=0.3), random_batch(SPEC, 32)
+    q, log_prior = agent.values(agent.target_q, batch.next_obs)
     value = 0.3 * (log_prior.exp() * (q[0] / 0.3).exp()).sum(-1).log()
     expected = batch.reward + 0.9 * batch.discount * value
     for seed in range(3):
@@ -117,16 +121,16 @@ def test_the_backup_is_the_soft_value_whatever_the_action(form):
     torch.testing.assert_close(agent.value(batch.next_obs), value.detach())
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_bonus_is_the_log_ratio_of_the_action(form):
-    """V - Q(a) = -alpha log(pi/pi0)(a): a look ahead through sampled actions counts the divergence rightly."""
-    agent, obs = make(form=form, prior=Leaning(4), temperature=0.3), random_batch(SPEC, 32).obs
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_backup_action_bonus_is_the_log_ratio(parameterization):
+    """V - Q(a) = -alpha log(pi/pi0)(a): a rollout through sampled actions contains the divergence."""
+    agent, obs = make(parameterization=parameterization, prior=Leaning(4), temperature=0.3), random_batch(SPEC, 32).obs
     action, bonus = agent.backup_action(obs)
-    ratio = (agent.log_probs(obs) - Leaning(4).log_probs(obs)).gather(1, action[:, None])[:, 0]  # slow and fast agree at the beginning
+    ratio = (agent.log_probs(obs) - Leaning(4).log_probs(obs)).gather(1, action[:, None])[:, 0]  # the two networks are equal at first
     torch.testing.assert_close(bonus, -0.3 * ratio, atol=1e-5, rtol=1e-4)
 
 
-def test_n_step_targets_by_brute_force():
+def test_path_bonus_n_step_targets_by_brute_force():
     """r_0 + gamma (r_1 - alpha KL(s_1)) + gamma^2 (r_2 - alpha KL(s_2)) + gamma^3 V(s_3), and V = 0 where the task ended."""
     agent, path = make(prior=Leaning(4), temperature=0.3), torch.randn(4, 3)
     for terminated in (False, True):
@@ -140,34 +144,36 @@ def test_n_step_targets_by_brute_force():
         torch.testing.assert_close(y[0], expected)
 
 
-@pytest.mark.parametrize("words", [[], ["loop.n_step=3"]])
-def test_recipes_hand_the_bonus_on(words):
-    agent, buffer = make(), ReplayBuffer(8, SPEC)
-    source = real_data(compose("soft_q", words), buffer, agent)
-    assert source is buffer if not words else source.bonus == agent.path_bonus
+@pytest.mark.parametrize("options", [[], ["loop.n_step=3"]])
+def test_path_bonus_is_used_by_n_step_data(options):
+    agent, x = make(), Assembly(compose("soft_q", options), envs.make("CartPole-v1"))
+    source = x.real_data(agent)
+    assert source is x.replay if not options else source.bonus == agent.path_bonus
 
 
-def test_exploring_follows_the_policy_and_epsilon():
+def test_sample_follows_the_policy_and_epsilon():
     obs = torch.randn(1, 3).expand(20_000, 3)
     for epsilon in (0.0, 0.5):
         agent = make(prior=Leaning(4), epsilon=epsilon, final_epsilon=epsilon)
-        seen = torch.bincount(agent.sample(obs), minlength=4) / len(obs)
+        frequencies = torch.bincount(agent.sample(obs), minlength=4) / len(obs)
         expected = (1 - epsilon) * agent.log_probs(obs[:1])[0].exp() + epsilon / 4
-        torch.testing.assert_close(seen, expected, atol=0.02, rtol=0)
+        torch.testing.assert_close(frequencies, expected, atol=0.02, rtol=0)
     assert (agent.act(obs[:5], explore=False) == agent.log_probs(obs[:1]).argmax()).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_forms_keep_the_contract(form):
-    config = SoftQConfig(hidden=(16,), form=form, target_every=0)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_soft_q_parameterizations_keep_the_contract(parameterization):
+    config = SoftQConfig(hidden=(16,), parameterization=parameterization, target_every=0)
     check_agent(lambda spec: SoftQ(spec, config, prior=Leaning(2)), SPEC._replace(action_dim=2, obs_dim=1))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_learns_the_soft_values_of_a_bandit(form):
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_update_on_a_bandit_learns_the_soft_values(parameterization):
     """Rewards (1, 0, 0.5, 0) in any state and then the end: pi = pi0 exp(r / alpha) / Z, by regression on sampled actions."""
     torch.manual_seed(0)
-    agent = SoftQ(SPEC, SoftQConfig(hidden=(32,), form=form, temperature=0.5, error="mse", lr=1e-2), prior=Leaning(4))
+    agent = SoftQ(
+        SPEC, SoftQConfig(hidden=(32,), parameterization=parameterization, temperature=0.5, loss="mse", lr=1e-2), prior=Leaning(4)
+    )
     reward = torch.tensor([1.0, 0, 0.5, 0])
     for _ in range(400):
         obs, action = torch.rand(64, 3), torch.randint(4, (64,))
@@ -177,8 +183,8 @@ def test_learns_the_soft_values_of_a_bandit(form):
     assert (agent.log_probs(obs).exp() - expected).abs().max() < 0.06
 
 
-def test_the_prior_travels_in_the_state():
-    """What a restored agent does follows the prior of the checkpoint."""
+def test_state_dict_holds_the_prior():
+    """A restored agent acts by the prior of the checkpoint."""
     first, second, other = (SoftQ(SPEC, SoftQConfig(), prior=policy_of(make(temperature=t), True)) for t in (0.05, 0.05, 0.05))
     with torch.no_grad():
         for p in first.prior.parameters():
@@ -189,6 +195,6 @@ def test_the_prior_travels_in_the_state():
     assert not torch.equal(first.log_probs(obs), other.log_probs(obs))
 
 
-def test_continuous_actions_are_refused():
+def test_soft_q_continuous_actions_are_refused():
     with pytest.raises(UserError, match="soft_q needs discrete actions"):
         make(SPEC._replace(discrete=False))

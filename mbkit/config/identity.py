@@ -1,0 +1,41 @@
+"""What makes two runs the same experiment: one list of the options that may differ, for resumption and for the groups of a report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mbkit.errors import UserError
+
+# Options that change how, where or for how long a run goes on, but not what it learns; a name stands for its whole group.
+INCIDENTAL = ("run_dir", "steps", "device", "threads", "preset", "precision", "tensorboard", "eval", "checkpoint")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of a nested configuration as "group.key" -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def group_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What all runs of one group agree in, as flat key -> value: everything but the seed and incidental options."""
+    return {key: value for key, value in flatten(config).items() if key.split(".")[0] not in (*INCIDENTAL, "seed")}
+
+
+def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run and its resumption agree in; the checkpoint holds all weights, so that `dynamics.load` may be gone."""
+    identity = {key: value for key, value in flatten(config).items() if key.split(".")[0] not in INCIDENTAL}
+    identity.pop("dynamics.load", None)
+    return identity
+
+
+def check_same(expected: Mapping[str, Any], saved: Mapping[str, Any], path: Path) -> None:
+    """UserError naming the first option in which a run's config.yaml (`expected`) and its checkpoint (`saved`) differ."""
+    for key in [*expected, *(k for k in saved if k not in expected)]:
+        if expected.get(key) != saved.get(key):
+            here, there = expected.get(key), saved.get(key)
+            raise UserError(f"{path}: its config.yaml has {key}={here!r}, but its checkpoint is of a run with {key}={there!r}")

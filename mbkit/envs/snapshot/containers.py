@@ -1,0 +1,160 @@
+"""Containers and objects of classes written in Python: their items, attributes and slots."""
+
+import sys
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from types import FunctionType, MemberDescriptorType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from mbkit.envs.snapshot.walk import LOOKS, Node, Walk, key_of, serves_looks, to_bytes, to_text, unsavable
+
+Resolve = Callable[[Any], Any]  # a value inside a node -> the object for which it stands
+HEAP_TYPE, NOT_INSTANTIABLE = 1 << 9, 1 << 7  # CPython's flags of types
+DETERMINISTIC = (bool, int, float, complex, np.bool_, np.integer, np.floating)  # types whose hash is the same in every process
+MUTABLE = (list, dict, OrderedDict, defaultdict, set, deque, bytearray, SimpleNamespace, object)
+FROZEN = (tuple, frozenset, str, bytes, int, float)
+BASES = {kind.__name__: kind for kind in (*MUTABLE, *FROZEN)}
+HASHING = {"dict", "OrderedDict", "defaultdict", "set"}  # filled last, since the hash of a key may depend on its contents
+
+
+def base_of(kind: type) -> Any:
+    """The built-in container that objects of a class are at heart, `object` where they are none, None where a class in C lies below."""
+    for each in kind.__mro__:
+        if each in BASES.values():
+            return each
+        constructor = vars(each).get("__new__")
+        own_constructor = constructor is not None and not isinstance(getattr(constructor, "__func__", None), FunctionType)
+        if (
+            not each.__flags__ & HEAP_TYPE
+            or each.__flags__ & NOT_INSTANTIABLE
+            or own_constructor
+            or type(each).__module__ == "pybind11_builtins"
+        ):
+            return None
+    return None
+
+
+def take(value: Any, walk: Walk) -> Node:
+    """The node of a container, or of an object of a class written in Python."""
+    kind = type(value)
+    base = base_of(kind)
+    if base is None:
+        return unsavable(f"is of type {kind.__name__}")
+    head = [base.__name__, key_of(kind)]
+    size = [value.maxlen] if base is deque else [len(value)] if base is bytearray else []
+    node: Node = {"head": [*head, *size]}
+    if kind is not base:
+        node["class"] = walk.refer(kind)
+    node |= _content(base, value, walk)
+    if kind.__dictoffset__ and base is not SimpleNamespace:
+        node["attributes"] = walk.refer(object.__getattribute__(value, "__dict__"))
+    slots = {name: slot.__get__(value) for name, slot in _slots(kind).items() if _is_set(slot, value)}
+    return node | ({"slots": {name: walk.refer(each) for name, each in slots.items()}} if slots else {})
+
+
+def _content(base: type, value: Any, walk: Walk) -> Node:
+    """The items of a container, read with the methods of its base: a user's class may override them."""
+    if issubclass(base, dict | SimpleNamespace):
+        entries = vars(value).items() if base is SimpleNamespace else base.items(value)  # type: ignore[attr-defined]
+        pairs = [(walk.refer(key), walk.refer(item)) for key, item in entries]
+        content: Node = {"items": [[key, item] for key, item in pairs if item is not LOOKS]}
+        looks = [key for key, item in pairs if item is LOOKS]
+        content |= {"looks": looks} if looks else {}
+        return content | ({"factory": walk.refer(value.default_factory)} if base is defaultdict else {})
+    if base in (set, frozenset):
+        items: list[Any] = list(base.__iter__(value))  # type: ignore[attr-defined]
+        ordered = all(map(_deterministic, items))
+        saved = [walk.refer(item) for item in items]
+        content = {"items": saved if ordered else sorted(saved, key=repr)}  # the order of other hashes is no part of a seeded run
+        return content | ({"size": sys.getsizeof(value)} if ordered and base is set else {})  # order of later items
+    if base in (bytes, bytearray):
+        return {"bytes": to_text(bytes(value))}
+    if base in (str, int, float):
+        return {"text": str.__str__(value) if base is str else hex(value) if base is int else float.hex(value)}
+    return {"items": [walk.refer(item) for item in base.__iter__(value)]} if base in (list, tuple, deque) else {}  # type: ignore[attr-defined]
+
+
+def _deterministic(item: Any) -> bool:
+    """Whether the hash of a set's item is the same in every process, so that the set's order can be."""
+    return all(map(_deterministic, item)) if type(item) is tuple else isinstance(item, DETERMINISTIC)
+
+
+def _slots(kind: type) -> dict[str, Any]:
+    """The slots of a class and its bases, by name."""
+    slots = {}
+    for each in reversed(kind.__mro__):
+        if each.__flags__ & HEAP_TYPE:
+            slots |= {name: slot for name, slot in vars(each).items() if isinstance(slot, MemberDescriptorType)}
+    return slots
+
+
+def _is_set(slot: Any, value: Any) -> bool:
+    try:
+        slot.__get__(value)
+    except AttributeError:
+        return False
+    return True
+
+
+def make(node: Node, resolve: Resolve) -> Any:
+    """A new object without contents; a frozen one with them."""
+    base: Any = BASES[node["head"][0]]
+    kind = resolve(node["class"]) if "class" in node else base
+    if base in (tuple, frozenset):
+        return base.__new__(kind, map(resolve, node["items"]))
+    if base in (str, int, float, bytes):
+        readers: dict[type, Callable[[Any], Any]] = {str: str, int: lambda text: int(text, 16), float: float.fromhex}
+        return base.__new__(kind, to_bytes(node["bytes"]) if base is bytes else readers[base](node["text"]))
+    new = base.__new__(kind)
+    if base is deque:
+        deque.__init__(new, (), node["head"][2])
+    if base is bytearray:  # at its length, since arrays may lie on its memory
+        bytearray.__init__(new, to_bytes(node["bytes"]))
+    return new
+
+
+def fill(value: Any, node: Node, resolve: Resolve) -> None:
+    """Write the contents of a node into an object of its kind."""
+    base: Any = BASES[node["head"][0]]
+    if base is SimpleNamespace:
+        _fill_dict(dict, vars(value), node, resolve)
+    elif issubclass(base, dict):
+        _fill_dict(base, value, node, resolve)
+    elif base is set:
+        _fill_set(value, [resolve(item) for item in node["items"]])
+    elif base is list:
+        list.__setitem__(value, slice(None), [resolve(item) for item in node["items"]])
+    elif base is deque:
+        items = [resolve(item) for item in node["items"]]
+        deque.clear(value)
+        deque.extend(value, items)
+    elif base is bytearray:
+        bytearray.__setitem__(value, slice(None), to_bytes(node["bytes"]))
+    if "attributes" in node and object.__getattribute__(value, "__dict__") is not (attributes := resolve(node["attributes"])):
+        object.__setattr__(value, "__dict__", attributes)
+    for name, slot in _slots(type(value)).items() if type(value) is not base else ():
+        if name in node.get("slots", {}):
+            slot.__set__(value, resolve(node["slots"][name]))
+        elif _is_set(slot, value):
+            slot.__delete__(value)
+
+
+def _fill_dict(base: Any, value: Any, node: Node, resolve: Resolve) -> None:
+    """Items in their order; what serves rendering remains what it is in the new task."""
+    before = dict(base.items(value))
+    items = [(resolve(key), resolve(item)) for key, item in node["items"]]
+    looks = {key for key, item in before.items() if serves_looks(type(item))} | {resolve(key) for key in node.get("looks", ())}
+    base.clear(value)
+    for key, item in items:
+        base.__setitem__(value, key, before[key] if key in looks and key in before else item)
+    for key in looks & before.keys():
+        base.__setitem__(value, key, before[key])
+    if base is defaultdict:
+        value.default_factory = resolve(node["factory"])
+
+
+def _fill_set(value: Any, items: list[Any]) -> None:
+    set.clear(value)
+    set.update(value, items)

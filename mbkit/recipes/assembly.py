@@ -1,0 +1,158 @@
+"""What a recipe puts together for a run: the actor, what is stored, what happens after each step, and what a checkpoint holds."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from mbkit import registry
+from mbkit.config import Experiment, OnlineLoop, Part
+from mbkit.envs import Environment
+from mbkit.loops import Hook, ModelFits, Until, Updates
+from mbkit.recipes.agents import make_learner, make_trajectory_learner
+from mbkit.recipes.models import dynamics_for, make_learned, model_notes
+from mbkit.replay.buffer import ReplayBuffer
+from mbkit.replay.model_buffer import ModelBuffer
+from mbkit.replay.n_step import NStep
+from mbkit.targets import one_step
+from mbkit.types import Actor, Dynamics, Learnable, LearnedDynamics, Learner, Source, Stateful, Store, TargetFn, TrajectoryLearner
+
+A = TypeVar("A", bound=Actor)
+L = TypeVar("L", bound=OnlineLoop)
+S = TypeVar("S", bound=Store)
+
+
+class Greedy:
+    """An agent without exploration, for evaluation: it shares the networks and leaves the agent's own episodes alone."""
+
+    def __init__(self, agent: Learner | TrajectoryLearner) -> None:
+        self.agent = agent
+
+    def act(self, obs: Tensor, explore: bool = False) -> Tensor:
+        """obs [M, O] -> [M, A]."""
+        return self.agent.act(obs, explore=False)
+
+    def reset(self, mask: Tensor) -> None:
+        """Nothing depends on the episode."""
+
+
+class Assembly(Generic[L]):
+    """The parts of a run, made from an experiment by a recipe; `L` is the class of its loop options.
+
+    A recipe asks for the experiment's parts (`agent`, `model`, `planner`, `replay`) and says what happens (`acts`, `every_step`,
+    `at_each_fit`); what it asks for is stored in checkpoints, and what it makes itself it hands to `keep`.
+    """
+
+    actor: Actor  # acts in training
+    actor_for: Callable[[Environment], Actor]  # a fresh actor with the same learned parts, for evaluation and video
+
+    def __init__(self, experiment: Experiment, env: Environment) -> None:
+        self.experiment, self.env = experiment, env
+        self.loop: L = experiment.loop
+        self.spec = env.spec._replace(device=torch.device(experiment.device))  # dimensions, and the device of networks and replay
+        self.hooks: list[Hook] = []
+        self.stateful: dict[str, Stateful] = {}
+        self.dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
+        self.notes: list[str] = []  # what the user should know, told when the run ends
+        self._store: Store | None = None
+
+    def part(self, group: str) -> Part:
+        """What stands in a group of the experiment; the registry entry of the recipe has a default for each group it uses."""
+        part = getattr(self.experiment, group)
+        if not isinstance(part, Part):
+            raise TypeError(f"the recipe {self.experiment.algo!r} uses {group}, for which its registry entry has no default")
+        return part
+
+    # --- parts --------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def replay(self) -> ReplayBuffer:
+        """The replay buffer, which the loop fills unless the recipe says otherwise."""
+        return self.stores(ReplayBuffer(self.experiment.loop.buffer_size, self.spec))
+
+    @property
+    def store(self) -> Store:
+        """Where the loop puts what happened."""
+        return self.replay if self._store is None else self._store
+
+    def agent(self, target: TargetFn = one_step) -> Learner:
+        """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
+        agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
+        self._acts(agent)
+        return agent
+
+    def trajectory_agent(self) -> TrajectoryLearner:
+        """The experiment's learner from trajectories, which acts from now on."""
+        agent = make_trajectory_learner(self.part("agent"), self.spec, self.experiment.gamma)
+        self._acts(agent)
+        return agent
+
+    def _acts(self, agent: Learner | TrajectoryLearner) -> None:
+        self.actor, self.actor_for = agent, lambda env: Greedy(agent)
+        self.keep(agent=agent)
+
+    def real_data(self, agent: Learner) -> Source:
+        """The replayed transitions that the agent learns from: one-step rows, or n-step sums with the bonus of its soft backups."""
+        n = self.experiment.loop.n_step
+        return self.replay if n == 1 else NStep(self.replay, n, self.experiment.gamma, getattr(agent, "path_bonus", None))
+
+    def updates(self, agent: Learner, source: Source, rate: float | None = None, prefix: str = "") -> Updates:
+        """The hook that updates the agent on batches of `source`; see `Updates`."""
+        return Updates(self.part("agent").name, agent, source, self.experiment.loop, self.spec.device, rate, prefix)
+
+    def model(self) -> LearnedDynamics:
+        """The experiment's model, which can start from any state."""
+        return make_learned(self.experiment, self.part("dynamics"), self.spec)
+
+    def dynamics_for(self) -> Callable[[Environment], Dynamics]:
+        """Environment -> the dynamics that plans for it, learned or true."""
+        return dynamics_for(self.experiment, self.part("dynamics"), self.spec)
+
+    def planner(self) -> Any:
+        """The experiment's planner."""
+        part = self.part("planner")
+        return registry.planners[part.name].target(self.spec, part.config)
+
+    def model_buffer(self, rows: int, memory_gb: float, retain: str) -> ModelBuffer:
+        """A buffer of the `rows` model transitions that the option `retain` asks for, or as many as `memory_gb` allows; notes its size."""
+        buffer = ModelBuffer(rows, self.spec, memory_gb)
+        every, size = self.experiment.checkpoint.every, f"{buffer.capacity} rows of {buffer.row_bytes} bytes, {buffer.gigabytes:.2g} GB"
+        short = f" imagination.memory_gb keeps it from the {rows} rows that {retain} asks for." * (buffer.capacity < rows)
+        self.notes.append(f"The model buffer holds at most {size}, and so does every checkpoint (checkpoint.every={every}).{short}")
+        self.keep(model_buffer=buffer)
+        return buffer
+
+    # --- what happens -------------------------------------------------------------------------------------------------------------
+
+    def acts(self, make: Callable[[Environment], A]) -> A:
+        """The actor that `make` builds for an environment acts from now on, and one of its own in every evaluation."""
+        actor = make(self.env)
+        self.actor, self.actor_for = actor, make
+        if isinstance(actor, Stateful):
+            self.keep(actor=actor)
+        return actor
+
+    def stores(self, store: S) -> S:
+        """The loop puts what happened into `store`."""
+        self._store = store
+        self.keep(buffer=store)
+        return store
+
+    def every_step(self, *hooks: Hook) -> None:
+        """These hooks are called after every step, in the order in which they were added."""
+        self.hooks += hooks
+
+    def at_each_fit(self, model: Learnable, first: Sequence[Hook] = (), then: Sequence[Hook] = (), until: int | None = None) -> None:
+        """The model is fitted to the replay at its cadence, up to the step `until`; `first` is called before each fit, `then` after it."""
+        self.dynamics = model
+        if isinstance(model, Stateful):
+            self.keep(dynamics=model)
+        self.notes += model_notes(self.experiment, self.part("dynamics"))
+        fits = ModelFits(model, self.replay, self.experiment.loop, first, then)
+        self.every_step(fits if until is None else Until(until, [fits], []))
+
+    def keep(self, **parts: Stateful) -> None:
+        """These go into every checkpoint."""
+        self.stateful |= parts

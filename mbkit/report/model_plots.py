@@ -1,0 +1,94 @@
+"""Figures of the final model's diagnostics, which diagnostics.json holds: calibration, error against horizon, error of each dimension."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from mbkit.report.collect import Floats, Group
+from mbkit.report.curves import Curve, as_floats, diagnostic
+from mbkit.report.figure import MUTED, axes, band, color, legend
+from mbkit.report.plots import Plot, percent
+
+
+def calibration(groups: Sequence[Group]) -> Plot | None:
+    """Observed coverage of the predicted intervals against their probability; the dimensions of a lone run as thin lines."""
+    measured = [(i, group, lists) for i, group in enumerate(groups) if (lists := diagnostic(group, "calibration", "nominal", "empirical"))]
+    if not measured:
+        return None
+    figure, ax = axes("predicted coverage", "observed coverage")
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    sentences = [_coverage("" if len(groups) == 1 else f"{group.label}: ", *lists) for _, group, lists in measured]
+    for i, group, (nominal, empirical) in measured:
+        ax.plot(nominal, empirical, color=color(i), linewidth=1.9, marker="o", markersize=3.5, label=group.label)
+    if len(groups) == 1 and (by_dim := _coverage_by_dim(groups[0])):
+        nominal = measured[0][2][0]
+        for coverage in by_dim:
+            ax.plot(nominal[: len(coverage)], coverage[: len(nominal)], color=MUTED, alpha=0.4, linewidth=0.8, zorder=1)
+        sentences.append("Thin lines: predicted dimensions.")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.03))
+    ax.xaxis.set_major_formatter(percent)
+    ax.yaxis.set_major_formatter(percent)
+    legend(ax)
+    return Plot("calibration", "Calibration", " ".join(sentences), figure)
+
+
+def _coverage_by_dim(group: Group) -> list[Floats]:
+    """Observed coverage of each predicted dimension at each level, [D][Q], of a lone run."""
+    section = group.runs[0].diagnostics.get("calibration")
+    table = section.get("per_dim") if len(group.runs) == 1 and isinstance(section, dict) else None
+    return [coverage for values in table if len(coverage := as_floats(values))] if isinstance(table, list) else []
+
+
+def _coverage(prefix: str, nominal: Floats, empirical: Floats) -> str:
+    """A sentence on the largest difference between predicted and observed coverage."""
+    gap = empirical - nominal
+    if not np.isfinite(gap).any():
+        return ""
+    worst = int(np.nanargmax(np.abs(gap)))
+    verdict = "well calibrated" if abs(gap[worst]) < 0.02 else "overconfident" if gap[worst] < 0 else "underconfident"
+    return f"{prefix}{percent(nominal[worst])} intervals contain {percent(empirical[worst])} of the outcomes: {verdict}."
+
+
+def horizon(groups: Sequence[Group]) -> Plot | None:
+    """Prediction error against the number of steps predicted ahead, and the error of predicting no change."""
+    measured = [(i, group, lists) for i, group in enumerate(groups) if (lists := diagnostic(group, "horizon", "steps", "median"))]
+    if not measured:
+        return None
+    figure, ax = axes("steps predicted ahead", "error (standard deviations)")
+    sentences = ["Median over windows of the evaluation episodes; band: 10\u00a0% to 90\u00a0% quantile."]
+    for i, group, (steps, median) in measured:
+        several = len(groups) > 1
+        spread = diagnostic(group, "horizon", "steps", "low", "high")
+        low, high = spread[1:] if spread and len(spread[0]) == len(steps) else (median, median)
+        band(ax, Curve(steps, median, low, high), i, group.label if several else "model")
+        if baseline := diagnostic(group, "horizon", "steps", "baseline"):
+            label = None if i else "no change predicted"
+            ax.plot(*baseline, color=color(i) if several else MUTED, linewidth=1.1, linestyle=(0, (4, 4)), label=label)
+            sentences.append(_useful(group.label if several else "The model", steps, median, *baseline))
+    if all((lists[1] > 0).all() for _, _, lists in measured):
+        ax.set_yscale("log")
+    legend(ax)
+    return Plot("horizon", "Error against horizon", " ".join(sentences), figure)
+
+
+def _useful(label: str, steps: Floats, median: Floats, base_steps: Floats, baseline: Floats) -> str:
+    """A sentence on how far ahead the model predicts better than no change."""
+    worse = np.flatnonzero(median >= np.interp(steps, base_steps, baseline))
+    if not len(worse):
+        return f"{label} predicts better than no change on all {len(steps)} steps."
+    until = f"up to step {steps[worse[0] - 1]:.0f}" if worse[0] else "at no step"
+    return f"{label} predicts better than no change {until}."
+
+
+def dimensions(groups: Sequence[Group]) -> Plot | None:
+    """Error of each predicted dimension, one step ahead; of a lone experiment only."""
+    if len(groups) != 1 or not (lists := diagnostic(groups[0], "holdout", "per_dim")):
+        return None
+    figure, ax = axes("predicted dimension", "root mean squared error")
+    ax.bar(np.arange(len(lists[0])), lists[0], color=color(0), width=0.62, alpha=0.85)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.tick_params(axis="x", colors=MUTED)
+    ax.margins(x=0.02)
+    caption = "One step ahead, in the units of each dimension: those of the observation in order, then the reward where it is learned."
+    return Plot("holdout_per_dim", "Error of each dimension", caption, figure)

@@ -1,0 +1,40 @@
+"""Scores of a policy on evaluation seeds, of which training uses none; scoring leaves the random numbers of training untouched."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mbkit.accelerate import same_random_numbers, seed_everything
+from mbkit.diagnostics.summary import diagnose_model
+from mbkit.envs import Environment
+from mbkit.loops import Evaluation, evaluate_policy
+from mbkit.types import Actor, EnvSpec
+
+FIRST_SEED = 1_000_000_000  # far from training's seeds, which are seed + environment
+SIDE_BY_SIDE = 10  # evaluation episodes run at once
+
+
+def evaluation_seed(seed: int, episode: int = 0) -> int:
+    """The seed from which evaluation episode i of a run with this seed starts: the one formula, also for videos."""
+    return FIRST_SEED + 1000 * seed + episode
+
+
+def score(
+    make_env: Callable[[int, int], Environment], actor_for: Callable[[Environment], Actor], seed: int, episodes: int, keep_rows: bool
+) -> Evaluation:
+    """Deterministic returns of whole episodes; `make_env(num_envs, seed)` makes environments, `keep_rows` keeps their transitions."""
+    parts = []
+    with same_random_numbers():
+        seed_everything(seed)  # a score depends on the policy alone, not on when it is taken
+        for begin in range(0, episodes, SIDE_BY_SIDE):
+            first = evaluation_seed(seed, begin)
+            env = make_env(min(SIDE_BY_SIDE, episodes - begin), first)
+            parts.append(evaluate_policy(env, actor_for(env), first, keep_rows))
+            env.close()
+    return Evaluation.join(parts)
+
+
+def diagnose(model: Any, result: Evaluation, spec: EnvSpec, policy: Actor | None, seed: int, gamma: float) -> dict[str, Any]:
+    """The model's diagnostics on an evaluation's episodes, which no fit has used; `policy` None repeats the recorded actions."""
+    with same_random_numbers():
+        seed_everything(seed)
+        return diagnose_model(model, result.buffer(spec), policy, gamma)

@@ -1,0 +1,133 @@
+"""Distributions over actions against torch.distributions and quadrature."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Independent, Normal, kl_divergence
+
+from mbkit.networks.distributions import Categorical, ClippedGaussian, detached
+
+DOUBLE = torch.float64
+
+
+def gaussian(rows: int = 50, size: int = 3, seed: int = 0) -> ClippedGaussian:
+    draw = torch.Generator().manual_seed(seed)
+    mean, log_std = torch.randn(2, rows, size, generator=draw, dtype=DOUBLE)
+    return ClippedGaussian(mean, 0.5 * log_std)
+
+
+def categorical(rows: int = 50, size: int = 4, seed: int = 0) -> Categorical:
+    return Categorical(3 * torch.randn(rows, size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE))
+
+
+def oracle(ours):
+    if isinstance(ours, Categorical):
+        return TorchCategorical(logits=ours.logits)
+    return Independent(Normal(ours.mean, ours.log_std.exp()), 1)
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical])
+def test_distribution_entropy_and_kl_equal_those_of_torch(make):
+    p, q = make(seed=0), make(seed=1)
+    torch.testing.assert_close(p.entropy(), oracle(p).entropy())
+    torch.testing.assert_close(p.kl(q), kl_divergence(oracle(p), oracle(q)))
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical])
+def test_distribution_kl_is_positive_and_zero_for_equals(make):
+    p, q = make(seed=0), make(seed=1)
+    assert (p.kl(q) > 0).all()
+    torch.testing.assert_close(p.kl(p), torch.zeros(50, dtype=DOUBLE), atol=1e-12, rtol=0)
+
+
+def test_categorical_log_prob_equals_that_of_torch():
+    p = categorical()
+    action = torch.randint(4, (50,))
+    torch.testing.assert_close(p.log_prob(action), oracle(p).log_prob(action))
+    assert torch.equal(p.mode(), p.logits.argmax(1))
+
+
+def test_clipped_gaussian_log_prob_inside_the_box_equals_that_of_torch():
+    p = gaussian()
+    action = torch.rand(50, 3, dtype=DOUBLE) * 1.98 - 0.99
+    torch.testing.assert_close(p.log_prob(action), oracle(p).log_prob(action))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.3), (-2.5, 0.8), (0.2, 3.0)])
+def test_clipped_gaussian_density_and_probabilities_of_the_sides_sum_to_one(mean, std):
+    """Gauss-Legendre on [-1, 1], plus the probabilities of the two sides."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(80))
+    p = ClippedGaussian(torch.full((80, 1), mean, dtype=DOUBLE), torch.full((80, 1), math.log(std), dtype=DOUBLE))
+    inside = (weights * p.log_prob(nodes[:, None]).exp()).sum()
+    low, high = (p.log_prob(torch.full((80, 1), side, dtype=DOUBLE)).exp()[:1] for side in (-1.0, 1.0))
+    torch.testing.assert_close(inside + low + high, torch.ones(1, dtype=DOUBLE))
+    torch.testing.assert_close(low, Normal(mean, std).cdf(torch.tensor([-1.0], dtype=DOUBLE)))
+
+
+def test_clipped_gaussian_log_prob_gradient_has_mean_zero():
+    """E grad log pi = 0 for the mixed density, by quadrature, so that a baseline causes no bias."""
+    nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(80))
+    mean, log_std = torch.tensor([0.6, -0.2], dtype=DOUBLE, requires_grad=True).unbind()
+    action = torch.cat((nodes, torch.tensor([-1.0, 1.0], dtype=DOUBLE)))[:, None]
+    p = ClippedGaussian(mean.expand(82, 1), log_std.expand(82, 1))
+    log_prob = p.log_prob(action)
+    mass = log_prob.detach().exp() * torch.cat((weights, torch.ones(2, dtype=DOUBLE)))
+    for score in torch.autograd.grad((mass * log_prob).sum(), (mean, log_std)):
+        assert abs(score.item()) < 1e-9
+
+
+def test_clipped_gaussian_log_prob_passes_gradcheck():
+    action = torch.tensor([[-1.0, 0.3], [1.0, 1.0], [0.99, -0.5]], dtype=DOUBLE)
+    mean, log_std = torch.randn(2, 3, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    mean.requires_grad_(), log_std.requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, s: ClippedGaussian(m, s).log_prob(action), (mean, log_std))
+
+
+def test_clipped_gaussian_gradient_far_from_the_box_is_finite():
+    """A side of probability e^-5000 still has a slope."""
+    mean, log_std = torch.tensor([[20.0]], requires_grad=True), torch.tensor([[-1.6]], requires_grad=True)
+    log_prob = ClippedGaussian(mean, log_std).log_prob(torch.tensor([[-1.0]]))
+    slopes = torch.autograd.grad(log_prob.sum(), (mean, log_std))
+    assert all(x.isfinite().all() for x in (log_prob, *slopes))
+    assert slopes[0].item() < 0
+
+
+def test_clipped_gaussian_samples_reach_the_sides_as_often_as_log_prob_predicts():
+    torch.manual_seed(0)
+    n = 200_000
+    p = ClippedGaussian(torch.full((n, 1), 0.5), torch.full((n, 1), math.log(0.6)))
+    sample = p.sample()
+    assert sample.abs().max() == 1
+    for side in (-1.0, 1.0):
+        expected = p.log_prob(torch.full((n, 1), side)).exp()[0].item()
+        assert (sample == side).float().mean().item() == pytest.approx(expected, abs=5 * math.sqrt(expected / n))
+    inside = sample[sample.abs() < 1]
+    halves = Normal(0.5, 0.6).cdf(torch.tensor([-1.0, 0.5, 1.0]))
+    expected = ((halves[1] - halves[0]) / (halves[2] - halves[0])).item()
+    assert (inside < 0.5).float().mean().item() == pytest.approx(expected, abs=5 / math.sqrt(len(inside)))
+
+
+def test_categorical_samples_have_their_probabilities():
+    torch.manual_seed(0)
+    n, p = 100_000, torch.tensor([0.6, 0.3, 0.09, 0.01])
+    drawn = Categorical(p.log().expand(n, 4)).sample().bincount(minlength=4) / n
+    assert ((drawn - p).abs() < 5 * (p / n).sqrt()).all()
+
+
+def test_clipped_gaussian_mode_lies_in_the_box():
+    assert ClippedGaussian(torch.tensor([[2.0, -0.3]]), torch.zeros(1, 2)).mode().tolist() == [[1.0, pytest.approx(-0.3)]]
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical])
+def test_detached_is_a_constant_copy(make):
+    p = make()
+    free = type(p)(*(x.requires_grad_() for x in p))
+    constant, before = detached(free), p.entropy().detach().clone()
+    with torch.no_grad():
+        for x in free:
+            x.mul_(3).add_(1)  # as an optimizer does
+    assert not constant.entropy().requires_grad
+    torch.testing.assert_close(constant.entropy(), before)

@@ -1,0 +1,65 @@
+"""PETS' wiring: dynamics and planners by name, a model that is fitted, and the true model of each environment."""
+
+import pytest
+from resumption import check_resumption
+
+from mbkit import recipes
+from mbkit.config import compose
+from mbkit.envs import make
+from mbkit.loops import ModelFits, PlanScores
+from mbkit.types import Dynamics
+
+SMALL = ["planner.candidates=20", "planner.elites=4", "planner.iterations=1"]
+
+
+def wired(*options: str, num_envs: int = 1):
+    return recipes.build(compose("pets", ["env=cartpole", *options]), make("cartpole", num_envs=num_envs))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ensemble", ["agent.particles=5", "dynamics.hidden=[8]", *SMALL]),
+        ("local_linear", ["agent.particles=5", *SMALL]),
+        ("mujoco", SMALL),
+        ("mbrl", ["agent.particles=5", *SMALL]),
+    ],
+)
+def test_pets_plans_with_the_dynamics_of_a_name(name, options):
+    if name == "mbrl":
+        pytest.importorskip("mbrl")
+    x = wired(f"dynamics={name}", *options)
+    assert isinstance(x.actor.dynamics, Dynamics)
+    assert ("dynamics" in x.stateful) == (name != "mujoco")
+    assert [type(hook) for hook in x.hooks] == ([PlanScores] if name == "mujoco" else [ModelFits, PlanScores])
+    assert x.actor.act(x.env.reset()).shape == (1, 1)
+
+
+@pytest.mark.parametrize("planner", ["icem", "cem", "mppi", "shooting"])
+def test_pets_plans_with_the_planner_of_a_name(planner):
+    x = wired(f"planner={planner}", "planner.candidates=40", "agent.horizon=3", "dynamics.hidden=[8]", num_envs=2)
+    assert x.actor.act(x.env.reset()).shape == (2, 1)
+
+
+def test_pets_true_model_is_that_of_the_environment_it_plans_for():
+    x, evaluation = wired("dynamics=mujoco"), make("cartpole", seed=2, num_envs=3)
+    assert len(x.actor_for(evaluation).dynamics.envs) == 3
+    assert len(x.actor.dynamics.envs) == 1
+
+
+def test_pets_true_model_needs_one_particle():
+    assert wired("dynamics=mujoco").actor.cfg.particles == 1
+    assert wired("agent.particles=7").actor.cfg.particles == 7
+
+
+@pytest.mark.parametrize(("options", "gamma"), [([], 1.0), (["gamma=0.9"], 0.9)])
+def test_pets_discounts_plans_by_gamma(options, gamma):
+    assert wired(*options).actor.gamma == gamma
+
+
+def test_pets_with_the_true_model_resumes_bit_for_bit(tmp_path):
+    options = ["env=cartpole", "dynamics=mujoco", "threads=1", "eval.episodes=1", "eval.video=false", "env_kwargs.max_episode_steps=25"]
+    whole, *_ = check_resumption(
+        tmp_path, "pets", *options, *SMALL, "agent.horizon=3", "loop.warmup_steps=10", "loop.log_every=10", steps=40, pause=28
+    )
+    assert set(whole.parts.stateful) == {"actor", "buffer"}
