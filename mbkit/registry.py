@@ -17,10 +17,20 @@ from mbkit.errors import UserError
 
 T = TypeVar("T")
 
-# What an agent can learn from. replay: any transitions, sampled or predicted by a model. fresh: the newest transitions only, each once.
-# trajectories: consecutive steps of its present policy. old_trajectories: also those of earlier policies, by importance weights.
-# dataset: a fixed data set. windows: stretches of consecutive replayed steps.
-EXPERIENCE = ("replay", "fresh", "trajectories", "old_trajectories", "dataset", "windows")
+# What an agent can learn from, as messages call it.
+EXPERIENCE = {
+    "replay": "replayed transitions",  # any transitions, sampled from the replay or predicted by a model
+    "fresh": "its newest transitions",  # each once
+    "trajectories": "trajectories of its policy",  # consecutive steps of the present policy
+    "old_trajectories": "trajectories of earlier policies",  # by importance weights
+    "dataset": "a fixed data set",
+    "windows": "windows of replayed transitions",  # consecutive steps
+}
+
+
+def experience(kinds: Iterable[str]) -> str:
+    """Kinds of EXPERIENCE as a phrase for messages."""
+    return " or ".join(EXPERIENCE[kind] for kind in kinds)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -68,7 +68,7 @@ def kl_reward(reward: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
     return reward - alpha * kl
 
 
-def exclude_own_kl(estimate: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
+def exclude_current_kl(estimate: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
     """Add alpha KL_t to an estimate made of `kl_reward`s, [T, B]: Q(s_t, a_t) and A = Q - V do not contain the KL of their own step.
 
     No other function adds it. A policy gradient with such advantages is E[A grad log pi] - alpha grad D_KL; without this
@@ -81,7 +81,7 @@ def kl_n_step_return(
     reward: Tensor, kl: Tensor, discount: Tensor, ended: Tensor, next_value: Tensor, gamma: float, n: int, alpha: float | Tensor
 ) -> Tensor:
     """Soft n-step backup of Q: r_t + sum_{0<k<n} gamma^k (r - alpha KL)_{t+k} + gamma^n V(s_{t+n}), V regularised too; all [T, B]."""
-    return exclude_own_kl(n_step_return(kl_reward(reward, kl, alpha), discount, ended, next_value, gamma, n), kl, alpha)
+    return exclude_current_kl(n_step_return(kl_reward(reward, kl, alpha), discount, ended, next_value, gamma, n), kl, alpha)
 
 
 def kl_gae(
@@ -99,7 +99,7 @@ def kl_gae(
 
     It is (1 - lam) sum_{n>=1} lam^{n-1} A^(n) with A^(n) = `kl_n_step_return` - V.
     """
-    return exclude_own_kl(gae(kl_reward(reward, kl, alpha), discount, ended, value, next_value, gamma, lam), kl, alpha)
+    return exclude_current_kl(gae(kl_reward(reward, kl, alpha), discount, ended, value, next_value, gamma, lam), kl, alpha)
 
 
 def expected_value(policy: Tensor, q: Tensor, kl: Tensor | None = None, alpha: float | Tensor = 0.0) -> Tensor:

@@ -14,7 +14,7 @@ from mbkit.errors import UserError
 from mbkit.returns import (
     discounted_return,
     ends_in_window,
-    exclude_own_kl,
+    exclude_current_kl,
     expected_value,
     gae,
     kl_gae,
@@ -326,7 +326,7 @@ def test_returns_keep_the_dtype(w: Window, dtype: torch.dtype) -> None:
     assert n_step_return(*low.head, low.next_value, GAMMA, 3).dtype == dtype
     assert retrace(*low.head, low.q, low.next_value, low.log_ratio, GAMMA, w.lam).dtype == dtype
     assert v_trace(*low.head, low.value, low.next_value, low.log_ratio, GAMMA).value.dtype == dtype
-    assert exclude_own_kl(gae(*low.head, low.value, low.next_value, GAMMA, w.lam), low.kl, 0.5).dtype == dtype
+    assert exclude_current_kl(gae(*low.head, low.value, low.next_value, GAMMA, w.lam), low.kl, 0.5).dtype == dtype
 
 
 def test_gae_long_window_in_float32_agrees_with_a_recursion_in_float64() -> None:

@@ -32,7 +32,7 @@ from mbkit.config.schema import (
     TrajectoryLoop,
 )
 from mbkit.errors import UserError
-from mbkit.registry import Entry, nearest
+from mbkit.registry import Entry, experience, nearest
 
 REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
 # the loop of an agent alone, by the first kind of experience that it learns from
@@ -149,8 +149,8 @@ def refuse_foreign(entry: Entry, loop: Any) -> None:
     others = {f.name for cls in LOOPS for f in fields(cls)} - mine
     foreign = [f"loop.{key}" for key in loop if key in others] if isinstance(loop, Mapping) else []
     if foreign:
-        regime = "plans with a model" if entry.loop is not None else f"learns from {' and '.join(entry.learns_from)}".replace("_", " ")
-        regime = regime if own_group(entry) == "agent" else f"updates its agent on {' and '.join(entry.learns_from)} data"
+        regime = "plans with a model" if entry.loop is not None else f"learns from {experience(entry.learns_from)}"
+        regime = regime if own_group(entry) == "agent" else f"updates its agent on {experience(entry.learns_from)}"
         names = ", ".join(sorted(mine))
         raise UserError(
             f"{', '.join(foreign)} {have(foreign)} no meaning for {entry.name}, which {regime}; of loop.* these have one: {names}"
@@ -165,8 +165,8 @@ def check_agent(entry: Entry, agent: Part | None) -> None:
     if not set(entry.learns_from) & set(can):
         suited = [e.name for e in registry.agents if set(entry.learns_from) & set(e.learns_from)]
         raise UserError(
-            f"agent {agent.name!r} learns from {' and '.join(can)}, but {entry.name} offers {' and '.join(entry.learns_from)} data; "
-            f"expected one of {', '.join(suited)}".replace("_", " ")
+            f"agent {agent.name!r} learns from {experience(can)}, but {entry.name} offers {experience(entry.learns_from)}; "
+            f"expected one of {', '.join(suited)}"
         )
 
 

@@ -33,7 +33,9 @@ def build(experiment: Experiment, env: Environment, restored: bool = False) -> A
         kinds = registry.agents[experiment.algo].learns_from
         kind = next((kind for kind in ALONE if kind in kinds), None)
         if kind is None:
-            raise UserError(f"agent {experiment.algo!r} learns from {' and '.join(kinds)}; alone an agent is offered {', '.join(ALONE)}")
+            raise UserError(
+                f"agent {experiment.algo!r} learns from {registry.experience(kinds)}; alone it is offered {registry.experience(ALONE)}"
+            )
         ALONE[kind](x)
     if not restored:
         check_learned(experiment, x.dynamics)

@@ -71,7 +71,9 @@ def check_agent(x: Assembly[ModelLoop], agent: Learner, target: ValueExpansion, 
             f"agent {name!r} lends no backup_action and backup_q to its targets, which mve needs; expected e.g. ddpg, td3 or sac"
         )
     if getattr(agent, "target", None) is not target:
-        raise UserError(f"agent {name!r} makes targets of its own and ignores the one that mve gives it; expected e.g. ddpg, td3 or sac")
+        raise UserError(
+            f"agent {name!r} computes its targets itself and ignores the target function of mve; expected e.g. ddpg, td3 or sac"
+        )
     if steve:
         lent: Any = agent
         obs = torch.zeros(1, x.spec.obs_dim, device=x.spec.device)

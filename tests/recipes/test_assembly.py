@@ -153,7 +153,10 @@ def test_build_agent_that_cannot_be_trained_alone_is_named(monkeypatch):
     list(registry.agents)  # the built-in ones register
     monkeypatch.setattr(registry.agents, "_entries", dict(registry.agents._entries))
     registry.agents.register("clone", NoOptions, learns_from="dataset")(Greedy)
-    with pytest.raises(UserError, match="agent 'clone' learns from dataset; alone an agent is offered trajectories, replay, fresh"):
+    with pytest.raises(
+        UserError,
+        match="agent 'clone' learns from a fixed data set; alone it is offered trajectories of its policy or replayed transitions or its newest transitions",
+    ):
         recipes.build(compose("clone", ["env=Pendulum-v1"]), make("Pendulum-v1"))
 
 

@@ -159,7 +159,7 @@ def test_dyna_updates_on_real_rows_then_fits_then_updates_on_predictions():
         (["loop.warmup_steps=1"], "loop.warmup_steps=1: dyna would use a model that learned nothing"),
         (["loop.fit=false"], "loop.fit=false and loop.warmup_steps=1000: dyna would use a model that learned nothing"),
         (["dynamics=local_linear", "loop.fit=false"], "expected loop.fit=true and loop.warmup_steps >= 2"),
-        (["agent=dpg"], "agent 'dpg' learns from fresh, but dyna offers replay data"),
+        (["agent=dpg"], "agent 'dpg' learns from its newest transitions, but dyna offers replayed transitions"),
         (["imagination.horizon=3"], "unknown option imagination.horizon"),
         (["imagination.updates=0", "loop.fit=false"], "loop.fit has no meaning here: loop.fit counts only where a model is used"),
     ],

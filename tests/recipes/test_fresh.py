@@ -66,5 +66,7 @@ def test_fresh_stores_the_newest_transitions_only():
 
 
 def test_fresh_more_rewards_than_a_newest_row_has_are_refused():
-    with pytest.raises(UserError, match=r"loop\.n_step has no meaning for dpg, which learns from fresh; of loop\.\* these have one"):
+    with pytest.raises(
+        UserError, match=r"loop\.n_step has no meaning for dpg, which learns from its newest transitions; of loop\.\* these have one"
+    ):
         wired("loop.n_step=2")

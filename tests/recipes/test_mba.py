@@ -111,7 +111,7 @@ def test_mba_recent_limits_the_start_states():
         (["dynamics=local_linear", "loop.fit=false"], "mba would use a model that learned nothing"),
         (["env=CartPole-v1"], "naf needs continuous actions, but the environment has 2 discrete ones"),
         (["dynamics=mujoco"], "dynamics=mujoco only plans"),
-        (["agent=dpg"], "agent 'dpg' learns from fresh, but mba offers replay data"),
+        (["agent=dpg"], "agent 'dpg' learns from its newest transitions, but mba offers replayed transitions"),
     ],
 )
 def test_mba_mistakes_are_named(options, sentence):

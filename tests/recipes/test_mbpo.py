@@ -176,8 +176,8 @@ def test_mbpo_humanoid_with_all_its_observations_is_limited_by_the_memory_and_sa
         (["imagination.gate=sometimes"], "imagination.gate='sometimes'"),
         (["env=CartPole-v1"], "sac"),
         (["agent=mpc"], "agent"),
-        (["agent=dpg"], "agent 'dpg' learns from fresh, but mbpo offers replay data"),
-        (["agent=ppo"], "agent 'ppo' learns from trajectories, but mbpo offers replay data"),
+        (["agent=dpg"], "agent 'dpg' learns from its newest transitions, but mbpo offers replayed transitions"),
+        (["agent=ppo"], "agent 'ppo' learns from trajectories of its policy, but mbpo offers replayed transitions"),
     ],
 )
 def test_mbpo_every_mistake_is_one_sentence(options, culprit):

@@ -50,7 +50,11 @@ def wired(name: str, *options: str):
         ("ppo", ["loop.warmup_steps=10"], r"loop\.warmup_steps has no meaning for ppo, which learns from trajectories"),
         ("ppo", ["loop.rollout_steps=1", "loop.num_envs=1"], r"rollout_steps=1 and loop.num_envs=1: one advantage .* at least 2 rows"),
         ("trpo", ["loop.n_step=3"], r"loop\.n_step has no meaning for trpo, which learns from trajectories"),
-        ("npg", ["loop.off_policy_updates=1"], r"loop\.off_policy_updates has no meaning for npg, which learns from trajectories;"),
+        (
+            "npg",
+            ["loop.off_policy_updates=1"],
+            r"loop\.off_policy_updates has no meaning for npg, which learns from trajectories of its policy;",
+        ),
         ("soft_pg", ["loop.off_policy_updates=2"], r"loop\.off_policy_updates has no meaning for soft_pg"),
         ("vtrace", ["loop.stored_rollouts=0"], r"loop.off_policy_updates=1 needs stored trajectories; .* at least 1, came 0"),
         ("retrace", ["loop.stored_rollouts=0"], r"loop.off_policy_updates=4 needs stored trajectories"),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,6 +60,16 @@ def test_recent_sample_is_uniform_over_the_newest_rows() -> None:
     torch.manual_seed(0)
     share = torch.bincount(Recent(buffer, 5).sample(5000).obs[:, 0].long(), minlength=12) / 5000
     torch.testing.assert_close(share, torch.tensor([0.0] * 7 + [0.2] * 5), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("limit", "capacity"), [(5, 100), (5, 12), (50, 12), (50, 100), (1, 100)])
+def test_recent_sample_keeps_the_fields_of_a_row_together(limit: int, capacity: int) -> None:
+    buffer = ReplayBuffer(capacity, SPEC)
+    for start in range(0, 20, 2):
+        buffer.extend(rows([start, start + 1], [0, 0]))
+    drawn = Recent(buffer, limit).sample(200)
+    assert torch.equal(drawn.next_obs[:, 0], drawn.obs[:, 0] + 0.5)
+    assert torch.equal(drawn.reward, 10 * drawn.obs[:, 0])
 
 
 def test_recent_more_rows_than_stored_is_uniform_over_all() -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from toys import SPEC, WIDE, learn_bandit
 
-import mbkit
 from mbkit.agents.actor_critic.kl_sac import KLSAC, KLSACConfig, default_target_kl, log_ratio
 from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.actor_critic.sac_discrete import SACDiscrete, SACDiscreteConfig
@@ -203,41 +202,3 @@ def test_make_prior_priors_of_scripts_are_densities(name, obs_dim, monkeypatch):
     grid = torch.linspace(-1, 1, 2001)[:, None]
     for obs in torch.randn(5, 1, obs_dim):
         assert torch.trapezoid(prior.log_prob(obs.expand(2001, -1), grid).exp(), dx=1e-3).item() == pytest.approx(1, abs=1e-4)
-
-
-TINY = {"threads": 1, "eval": {"video": False, "episodes": 1}}
-
-
-def test_prior_directory_of_a_run_is_its_policy(tmp_path, monkeypatch):
-    """The prior equals the run's policy, also in a resumed run; mistakes are named."""
-    monkeypatch.chdir(tmp_path)
-    small = {"hidden": [8]}
-    options = {"env": "Pendulum-v1", "steps": 20, "loop": {"warmup_steps": 15}, **TINY}
-    mbkit.train("sac", run_dir="runs/before", agent=small, **options)
-    mbkit.train("kl_sac", run_dir="runs/after", agent={**small, "prior": "runs/before"}, **options)
-    before, after = mbkit.load("runs/before").agent, mbkit.load("runs/after").agent
-    obs, action = torch.randn(6, 3), torch.rand(6, 1)
-    expected = make_prior(PriorConfig(), EnvSpec(3, 1, torch.device("cpu")), before.policy)
-    assert torch.equal(after.prior.log_prob(obs, action), expected.log_prob(obs, action))
-    mbkit.resume("runs/after", steps=25)
-    for options_of_run, culprit in (
-        (
-            {"env": "InvertedPendulum-v5", "agent": {"prior": "runs/before"}},
-            "runs/before can be no prior of 4 observations and 1 action dimensions: its networks were made for other .* of Pendulum-v1",
-        ),
-        ({"env": "Pendulum-v1", "agent": {"prior": "runs"}}, r"agent.prior=runs: .* no config.yaml"),
-        ({"env": "Pendulum-v1", "agent": {"prior": "runs/absent"}}, r"agent.prior=runs/absent: expected uniform"),
-    ):
-        with pytest.raises(UserError, match=culprit):
-            mbkit.train("kl_sac", steps=20, run_dir="runs/wrong", **options_of_run, **TINY)
-
-
-def test_prior_directory_of_a_discrete_run_is_its_policy(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    options = {"steps": 20, "loop": {"warmup_steps": 15, "num_envs": 1, "updates_per_step": 1}, **TINY}
-    mbkit.train("soft_q", env="CartPole-v1", run_dir="runs/before", **options)
-    before, obs = mbkit.load("runs/before").agent, torch.randn(6, 4)
-    for name in ("kl_sac", "soft_q", "sac_discrete"):
-        more = {"target_entropy": None} if name == "sac_discrete" else {}  # the preset's is an entropy, not minus a divergence
-        agent = mbkit.train(name, env="CartPole-v1", run_dir=f"runs/{name}", agent={"prior": "runs/before", **more}, **options).agent
-        assert torch.equal(agent.prior.log_probs(obs), before.log_probs(obs))
