@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from mbkit.report.collect import Floats, Group
 from mbkit.report.curves import Curve, as_floats, diagnostic
 from mbkit.report.figure import MUTED, axes, band, color, legend
 from mbkit.report.plots import Plot, percent
+
+CALIBRATED = 0.02  # difference between predicted and observed coverage below which a model is called well calibrated
+OVERCONFIDENT = "overconfident; more members (dynamics.members), more data or shorter fits (dynamics.patience) widen the intervals"
+UNDERCONFIDENT = "underconfident; scaled targets (dynamics.scale_targets=true) or longer fits (dynamics.max_epochs) narrow the intervals"
+LABELLED = 8  # dimensions up to which each bar has its name and value
 
 
 def calibration(groups: Sequence[Group]) -> Plot | None:
@@ -46,7 +50,9 @@ def _coverage(prefix: str, nominal: Floats, empirical: Floats) -> str:
     if not np.isfinite(gap).any():
         return ""
     worst = int(np.nanargmax(np.abs(gap)))
-    verdict = "well calibrated" if abs(gap[worst]) < 0.02 else "overconfident" if gap[worst] < 0 else "underconfident"
+    verdict = "well calibrated"
+    if abs(gap[worst]) >= CALIBRATED:
+        verdict = OVERCONFIDENT if gap[worst] < 0 else UNDERCONFIDENT
     return f"{prefix}{percent(nominal[worst])} intervals contain {percent(empirical[worst])} of the outcomes: {verdict}."
 
 
@@ -82,13 +88,25 @@ def _useful(label: str, steps: Floats, median: Floats, base_steps: Floats, basel
 
 
 def dimensions(groups: Sequence[Group]) -> Plot | None:
-    """Error of each predicted dimension, one step ahead; of a lone experiment only."""
-    if len(groups) != 1 or not (lists := diagnostic(groups[0], "holdout", "per_dim")):
+    """Error of each predicted dimension, one step ahead, in standard deviations of its change; of a lone experiment only."""
+    if len(groups) != 1 or not (lists := diagnostic(groups[0], "holdout", "relative", "per_dim")):
         return None
-    figure, ax = axes("predicted dimension", "root mean squared error")
-    ax.bar(np.arange(len(lists[0])), lists[0], color=color(0), width=0.62, alpha=0.85)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    relative, raw = lists
+    figure, ax = axes("predicted dimension", "error (standard deviations of the change)")
+    bars = ax.bar(np.arange(len(relative)), relative, color=color(0), width=0.62, alpha=0.85)
+    caption = "Root mean squared error one step ahead, on evaluation episodes; at 1 the model is no better than predicting the mean change."
+    if len(relative) <= LABELLED:
+        ax.bar_label(bars, [f"{error:.2g}" for error in raw], color=MUTED, padding=2, fontsize=8)
+        ax.set_xticks(np.arange(len(relative)), dimension_names(groups[0], len(relative)))
+        caption += " Above each bar: the error in the units of the dimension."
     ax.tick_params(axis="x", colors=MUTED)
-    ax.margins(x=0.02)
-    caption = "One step ahead, in the units of each dimension: those of the observation in order, then the reward where it is learned."
+    ax.margins(x=0.02, y=0.1)
     return Plot("holdout_per_dim", "Error of each dimension", caption, figure)
+
+
+def dimension_names(group: Group, count: int) -> list[str]:
+    """Names of the predicted dimensions: obs 0, obs 1, ..., and the reward where it is learned."""
+    section = group.runs[0].diagnostics.get("horizon")
+    table = section.get("rmse_by_dim") if isinstance(section, dict) else None
+    observed = len(table[0]) if isinstance(table, list) and table and isinstance(table[0], list) else count
+    return [f"obs {i}" if i < observed else "reward" for i in range(count)]

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from mbkit.errors import UserError
 from mbkit.report.collect import Group, RunRecord, group_runs, number, read_run
 from mbkit.report.command import command, full_command
-from mbkit.report.curves import diagnostic, final_score
+from mbkit.report.curves import final_score
 from mbkit.report.figure import SERIES, save_png, svg
 from mbkit.report.plots import Plot
 from mbkit.report.sections import SECTIONS, Slot
@@ -39,9 +39,10 @@ class Clip(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """A section's figures, and the lines in place of those without data."""
+    """A section's figures, the numbers in place of those with a single point, and the lines in place of those without data."""
 
     plots: list[Plot]
+    numbers: list[tuple[str, str]]
     absent: list[str]
 
 
@@ -74,7 +75,9 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 def draw_sections(groups: Sequence[Group]) -> dict[str, Figures]:
     """All sections that have something to show."""
     drawn = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
-    return {name: figures for name, figures in drawn.items() if figures.plots or figures.absent}
+    if "The model" in drawn:
+        drawn["The model"].numbers.extend(model_numbers(groups))
+    return {name: figures for name, figures in drawn.items() if any(figures)}
 
 
 def applicable(groups: Sequence[Group]) -> dict[str, list[Slot]]:
@@ -91,9 +94,11 @@ def _logs(run: RunRecord, *prefixes: str) -> bool:
 
 
 def draw(slots: Sequence[Slot], groups: Sequence[Group]) -> Figures:
-    """Draw the figures of a section for which there is data."""
-    drawn = [(slot, slot.draw(groups)) for slot in slots]
-    return Figures([plot for _, plot in drawn if plot], [slot.absent for slot, plot in drawn if not plot and slot.absent])
+    """Draw the figures of a section for which there is data; what is a single point becomes a number."""
+    numbers = [slot.numbers(groups) for slot in slots]
+    drawn = [(slot, slot.draw(groups)) for slot, pairs in zip(slots, numbers, strict=True) if not pairs]
+    plots = [plot for _, plot in drawn if plot]
+    return Figures(plots, [pair for pairs in numbers for pair in pairs], [slot.absent for slot, plot in drawn if not plot and slot.absent])
 
 
 def save_plots(folder: Path, sections: dict[str, Figures]) -> None:
@@ -122,28 +127,18 @@ def render(groups: Sequence[Group], sections: dict[str, Figures], folder: Path) 
         full_command=full_command,
         notes=[note for run in runs for note in remarks(run, len(runs) == 1)],
         versions=versions(runs),
-        model_numbers=model_numbers(groups),
         series=len(SERIES),
         isfinite=math.isfinite,
     )
 
 
-def model_numbers(groups: Sequence[Group]) -> list[tuple[str, float]]:
+def model_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Diagnostics of the final model in single numbers, averaged over seeds; of a lone experiment only."""
     if len(groups) != 1:
         return []
-    sections = [run.diagnostics.get("holdout") for run in groups[0].runs]
-    named = [
-        (name, [number(section.get(key)) for section in sections if isinstance(section, dict)])
-        for name, key in (("Mean squared error", "mse"), ("Negative log-likelihood", "nll"))
-    ]
-    numbers = [(name, float(np.nanmean(values))) for name, values in named if np.isfinite(values).any()]
-    if ahead := diagnostic(groups[0], "horizon", "steps", "median"):
-        numbers += [
-            (f"Median error {ahead[0][i]:.0f} {'step' if ahead[0][i] == 1 else 'steps'} ahead", float(ahead[1][i]))
-            for i in sorted({0, len(ahead[0]) - 1})
-        ]
-    return numbers
+    sections = [section for run in groups[0].runs if isinstance(section := run.diagnostics.get("holdout"), dict)]
+    likelihoods = [number(section.get("nll")) for section in sections]
+    return [("Negative log-likelihood, nats", num(float(np.nanmean(likelihoods)), 3))] if np.isfinite(likelihoods).any() else []
 
 
 def best_videos(group: Group, runs: int) -> list[tuple[RunRecord, Path]]:

@@ -109,6 +109,27 @@ def over_steps(groups: Sequence[Group], curves: Curves) -> Plot | None:
     return Plot(next(iter(curves.lines.values()))[0].replace("/", "_"), title, caption, figure)
 
 
+def single_points(groups: Sequence[Group], curves: Curves) -> list[tuple[str, str]]:
+    """Name and value of the lines of a lone run that have a single point each; empty where one has more, which makes it a figure."""
+    if len(groups) != 1 or len(groups[0].runs) != 1:
+        return []
+    logged = {label: groups[0].all_series(*keys) for label, keys in curves.lines.items()}
+    points = {label: series[0].values for label, series in logged.items() if series}
+    if any(len(values) > 1 for values in points.values()):
+        return []
+    return [(f"{curves.title}, {label}" if label else curves.title, value_text(values[0], curves)) for label, values in points.items()]
+
+
+def value_text(value: float, curves: Curves) -> str:
+    """A value with the unit of its axis: 91 %, 2 MB, 0.012 standard deviations."""
+    if curves.kind in ("share", "coverage"):
+        return percent(value)
+    if curves.kind == "gigabytes":
+        size = EngFormatter(unit="B", sep="\u00a0", places=1)
+        return size.format_eng(1e9 * value)
+    return f"{value:.3g}".replace("-", "\u2212")
+
+
 def _line(ax: Axes, series: Sequence[Series], index: int, label: str) -> None:
     """The line of one run, or of several the interquartile mean with its interval."""
     if len(series) > 1:

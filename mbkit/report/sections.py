@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mbkit.report.collect import Group
 from mbkit.report.model_plots import calibration, dimensions, horizon
-from mbkit.report.plots import Curves, Kind, Lines, Plot, learning, over_steps
+from mbkit.report.plots import Curves, Kind, Lines, Plot, learning, over_steps, single_points
 
 RETURNS = ("eval/return", "eval/return_std", "episode/return")  # metrics of the learning curves
 
@@ -15,6 +15,10 @@ class Slot(NamedTuple):
 
     figure: Curves | Callable[[Sequence[Group]], Plot | None]
     absent: str = ""
+
+    def numbers(self, groups: Sequence[Group]) -> list[tuple[str, str]]:
+        """Name and value of each line, instead of a figure, where every line is a single point."""
+        return single_points(groups, self.figure) if isinstance(self.figure, Curves) else []
 
     def draw(self, groups: Sequence[Group]) -> Plot | None:
         """The figure; None where nothing was logged."""
@@ -91,7 +95,7 @@ MODEL = [
     Slot(
         Curves(
             _by_horizon("diagnose/error", (1, 5, 15, 30)),
-            "Open-loop error over training",
+            "Open-loop error",
             "error (standard deviations)",
             "After so many steps of prediction under the recorded actions, on evaluation episodes, which no fit has used; in standard "
             "deviations of each dimension.",
@@ -101,7 +105,7 @@ MODEL = [
     Slot(
         Curves(
             {"": ("diagnose/coverage_90",)},
-            "Coverage over training",
+            "Coverage of 90\u00a0% intervals",
             "observed coverage",
             "Share of outcomes inside the predicted 90\u00a0% interval, one step ahead. Above the dashed line the model is underconfident, "
             "below it overconfident.",

@@ -11,6 +11,7 @@ from mbkit import accelerate, config, recipes, recording
 from mbkit.config import Experiment
 from mbkit.config.identity import check_same, run_identity
 from mbkit.diagnostics.summary import headline
+from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation, Every, Online
@@ -145,6 +146,7 @@ class Run:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
             write_json(self.path / "diagnostics.json", self.diagnosed)
+            self.notes += verdicts(self.diagnosed)
         if c.eval.video:
             self.film()
         recorder.flush()

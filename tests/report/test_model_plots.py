@@ -31,8 +31,8 @@ def test_calibration_of_a_lone_run_has_a_line_for_each_dimension(tmp_path: Path)
 @pytest.mark.parametrize(
     ("power", "sentence"),
     [
-        (1.25, "40\u00a0% intervals contain 32\u00a0% of the outcomes: overconfident."),
-        (0.8, "30\u00a0% intervals contain 38\u00a0% of the outcomes: underconfident."),
+        (1.25, "40\u00a0% intervals contain 32\u00a0% of the outcomes: overconfident; more members (dynamics.members)"),
+        (0.8, "30\u00a0% intervals contain 38\u00a0% of the outcomes: underconfident; scaled targets (dynamics.scale_targets=true)"),
         (1.0, ": well calibrated."),
     ],
 )
@@ -62,4 +62,6 @@ def test_dimensions_of_several_experiments_is_none(tmp_path: Path) -> None:
     plot = dimensions(groups[:1])
     assert plot is not None
     assert len(plot.figure.axes[0].patches) == 4
+    assert [tick.get_text() for tick in plot.figure.axes[0].get_xticklabels()] == ["obs 0", "obs 1", "obs 2", "obs 3"]
+    assert [text.get_text() for text in plot.figure.axes[0].texts] == ["0.002", "0.004", "0.009", "0.003"]
     assert dimensions(groups) is None

@@ -8,7 +8,7 @@ from run_directories import add_diagnostics, log, make_run
 
 from mbkit.report.collect import Group, Series, group_runs, read_run
 from mbkit.report.figure import axes
-from mbkit.report.plots import Curves, Kind, Plot, learning, over_steps, value_axis
+from mbkit.report.plots import Curves, Kind, Plot, learning, over_steps, single_points, value_axis, value_text
 
 ERRORS = Curves({f"{h} steps": (f"diagnose/error_{h}",) for h in (1, 5, 15, 30)}, "Error", "error", "Caption.", "log")
 HOLDOUT = Curves({"": ("model/holdout_mse",)}, "Hold-out error", "error", "Caption.", members=True)
@@ -111,3 +111,17 @@ def test_value_axis_gigabytes_has_units() -> None:
     x = np.arange(2.0)
     value_axis(ax, "gigabytes", [Series(x, x, np.array([0.0, 0.002]))])
     assert ax.yaxis.get_major_formatter()(0.002) == "2\u00a0MB"
+
+
+def test_single_points_of_a_lone_run_are_numbers(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    log(run, 5, {"diagnose/error_1": 0.0123, "diagnose/error_5": 0.25})
+    assert single_points(groups_of(run), ERRORS) == [("Error, 1 steps", "0.0123"), ("Error, 5 steps", "0.25")]
+    log(run, 9, {"diagnose/error_5": 0.2})
+    assert single_points(groups_of(run), ERRORS) == []
+
+
+def test_value_text_has_the_unit_of_the_axis() -> None:
+    assert value_text(0.914, HOLDOUT._replace(kind="coverage")) == "91\u00a0%"
+    assert value_text(0.0021, HOLDOUT._replace(kind="gigabytes")) == "2.1\u00a0MB"
+    assert value_text(-12.34, HOLDOUT) == "\u221212.3"

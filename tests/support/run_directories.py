@@ -68,7 +68,7 @@ def finish(path: Path, algo: str, env: str, seed: int, steps: int, learned: bool
     median = 0.01 * h**1.1
     horizon = {"steps": h, "median": median, "low": median * 0.5, "high": median * 2.2, "baseline": 0.12 * np.sqrt(h)}
     diagnostics = {
-        "holdout": {"mse": 0.0043, "nll": -11.2, "per_dim": [0.002, 0.004, 0.009, 0.003]},
+        "holdout": {"mse": 0.0043, "nll": -11.2, "per_dim": [0.002, 0.004, 0.009, 0.003], "relative": [0.02, 0.03, 0.04, 0.05]},
         "calibration": {
             "nominal": nominal.tolist(),
             "empirical": (nominal**1.25).tolist(),

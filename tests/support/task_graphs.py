@@ -178,7 +178,9 @@ def change(value: Any, t: int) -> float:
     elif isinstance(value, dict):
         value[t % 3] = t
         value.pop("a", None) if t % 5 == 0 else None
-        return float(t % 3 if not isinstance(value, defaultdict) else bool(value[t % 2 + 10]))
+        if isinstance(value, defaultdict):
+            value[t % 2 + 10]
+        return float(len(value))
     elif isinstance(value, set):
         value.add(t % 6)
     elif isinstance(value, Plain | Slots | Record | types.SimpleNamespace):
@@ -266,7 +268,8 @@ def _contents(value: Any, refer: Any) -> list[Any]:
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [value.shape, [refer(each) for each in value.reshape(-1)]]
     if isinstance(value, np.ndarray):
-        return [str(value.dtype), value.shape, value.strides, value.tobytes(), value.flags.writeable]
+        strides = [step if length > 1 else 0 for step, length in zip(value.strides, value.shape, strict=True)]
+        return [str(value.dtype), value.shape, strides, value.tobytes(), value.flags.writeable]
     if isinstance(value, torch.Tensor):
         return [value.tolist(), value.stride(), refer(value.untyped_storage())]
     if isinstance(value, np.random.Generator):

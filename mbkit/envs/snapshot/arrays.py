@@ -60,8 +60,8 @@ def _take_objects(value: NDArray[Any], walk: Walk) -> Node:
 
 
 def _view(value: NDArray[Any], base: Any, start: int, walk: Walk) -> Node:
-    head = ["view", *_layout(value), value.ctypes.data - start, value.flags.writeable]
-    return {"head": head, "base": walk.refer(base)}
+    layout = [type_text(value.dtype), list(value.shape), list(value.strides)]
+    return {"head": ["view", *layout, value.ctypes.data - start, value.flags.writeable], "base": walk.refer(base)}
 
 
 def _layout(value: NDArray[Any]) -> tuple[str, list[int], list[int]]:

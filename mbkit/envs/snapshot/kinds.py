@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium import Space
 
-from mbkit.envs.snapshot import arrays, code, containers, generators, physics, values
+from mbkit.envs.snapshot import arrays, code, containers, generators, physics, values, variables
 from mbkit.envs.snapshot.containers import Resolve
 from mbkit.envs.snapshot.walk import Global, Node, Walk, to_bytes, to_text, unsavable
 
@@ -36,7 +36,7 @@ TAKE: dict[type, Callable[[Any, Walk], Node | None]] = {
     BuiltinFunctionType: code.take_builtin,
     functools.partial: code.take_partial,
     CellType: code.take_cell,
-    Global: code.take_global,
+    Global: variables.take,
 }
 
 
@@ -82,13 +82,14 @@ KINDS: dict[str, Kind] = {
     "function": Kind(None, code.fill_function, static=True),
     "local function": Kind(None, code.fill_function, ("cells",)),  # made by `rebuild`, which knows the new task's code
     "cell": Kind(lambda node, resolve: CellType(), code.fill_cell),
-    "global": Kind(None, code.fill_global, static=True),
+    "global": Kind(None, variables.fill, static=True),
     "module": Kind(static=True),
     "method": Kind(code.make_method, None, ("object", "function")),
     "built-in method": Kind(code.make_builtin, None, ("object",)),
     "partial": Kind(code.make_partial, None, ("function", "arguments", "keywords")),
     "wrapper": Kind(),
     "constant": Kind(),
+    "unsavable": Kind(),
     "arithmetic": Kind(static=True),
     "MjModel": Kind(None, physics.fill_model),
     "MjData": Kind(physics.make_data, physics.fill_data, ("model",)),

@@ -117,6 +117,8 @@ def fill_model(value: Any, node: Node, resolve: Resolve) -> None:
 
 
 def _take_data(value: Any, walk: Walk) -> Node:
+    for timer in value.timer:  # wall-clock times of MuJoCo's own, which differ between equal runs
+        timer.duration = 0.0
     model, whole = value.model.__getstate__(), value.__getstate__()
     if whole[1 : 1 + len(model)] != model or not _is_whole(whole[1 + len(model) :]):
         return unsavable("is MuJoCo data of a version whose serialisation is not known")

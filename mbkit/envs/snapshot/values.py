@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import operator
 import re
 import struct
 import sys
@@ -54,6 +55,8 @@ VALUES: dict[type, Value] = {
     Fraction: Value(lambda x: (x.numerator, x.denominator), Fraction),
     uuid.UUID: Value(lambda x: (x.hex,), uuid.UUID),
     **{kind: Value(lambda x: (str(x),), kind) for kind in (PosixPath, PurePosixPath, PureWindowsPath, WindowsPath)},
+    struct.Struct: Value(lambda x: (x.format,), struct.Struct),
+    **{kind: Value(lambda x: x.__reduce__()[1], kind) for kind in (operator.itemgetter, operator.attrgetter)},
     re.Pattern: Value(lambda x: (x.pattern, x.flags), re.compile),
     torch.dtype: Value(lambda x: (str(x).removeprefix("torch."),), arrays.tensor_type),
     torch.device: Value(lambda x: (str(x),), torch.device),

@@ -18,6 +18,7 @@ RENDERING = (
     *("pygame.surface", "pygame.time", "pygame.font", "pygame.display", "pygame.window", "pygame.mixer", "pygame.event", "pyglet"),
     *("gymnasium.envs.mujoco.mujoco_rendering", "mujoco.viewer", "mujoco.renderer", "mujoco.rendering", "mujoco.gl_context", "mujoco.egl"),
     *("mujoco.osmesa", "mujoco.glfw", "glfw", "OpenGL", "matplotlib", "PIL", "cv2", "imageio", "moviepy", "tkinter", "logging"),
+    *("rich", "tqdm", "torch.utils.tensorboard", "tensorboardX", "wandb"),
 )  # modules of such types
 MAPPINGS = ("dict", "OrderedDict", "defaultdict", "SimpleNamespace")
 LIBRARIES = {
