@@ -40,6 +40,8 @@ class ActionMap:
         self.low, self.high, self.middle, self.half = low, high, (low + high) / 2, (high - low) / 2
         self.dim, self.shape, self.dtype = int(np.prod(space.shape)), space.shape, space.dtype
         self.row = (self.dim,)
+        if not self.dim:
+            raise UserError(f"action space of {name}: expected at least one number, got {space}")
 
     def __call__(self, action: Tensor) -> Array:
         """[..., A] in [-1, 1] -> [..., *space.shape] in the Box's dtype, or int64 [...] -> int64 [...]; NaN raises UserError."""
@@ -65,6 +67,8 @@ class ObservationMap:
         self.space, self.name = space, name
         self.plain = isinstance(space, spaces.Box)
         self.shape, self.dim = space.shape, spaces.flatdim(space)
+        if not self.dim:
+            raise UserError(f"observation space of {name}: expected at least one number, got {space}")
 
     def __call__(self, obs: Any) -> Array:
         """One observation -> [O], which may share memory with it; UserError if its shape is not that of its space."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.errors import UserError
+from mbkit.errors import UserError, lacks_memory
 from mbkit.replay.in_place import NONE, written_in_place
 from mbkit.storage import read_tensors, write_tensors
 from mbkit.types import EnvSpec, State, Transition
@@ -49,12 +49,15 @@ class ReplayBuffer:
         self.widths = (spec.obs_dim, action, spec.obs_dim, 1, 1, 1)  # obs, action, next_obs, reward, discount, ended
         size = min(capacity, 2**60) + 1  # torch fails in another way where a size is no int64
         try:
-            self.data = torch.zeros(size, sum(self.widths), device=spec.device)
+            self.data = torch.empty(size, sum(self.widths), device=spec.device)  # zeros would touch every page: seconds for wide rows
             self.link = torch.full((size,), capacity, device=spec.device)  # where the next step of the same episode lies
             self.origin = torch.zeros(size, 2, dtype=torch.int64, device=spec.device)  # column, and whether an episode begins here
         except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
             size_bytes = (capacity + 1) * (4 * sum(self.widths) + 3 * 8)
             raise UserError(f"loop.buffer_size={capacity} needs {size_bytes} bytes, more than {spec.device} has; choose less") from error
+        self.data[capacity] = 0  # read, with weight 0, before anything is written there
         self.total = torch.zeros((), dtype=torch.int64, device=spec.device)  # rows stored since the beginning
         self.open = torch.empty(0, dtype=torch.int64, device=spec.device)  # per column: sequence number of the row to be continued
         self.offered = 0  # rows passed to `extend`, masked or not: known without synchronising

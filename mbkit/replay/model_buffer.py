@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mbkit.errors import UserError
+from mbkit.errors import UserError, lacks_memory
 from mbkit.types import EnvSpec, State, Transition
 
 GIGABYTE = 1e9
@@ -31,6 +31,8 @@ class ModelBuffer:
         try:
             self.data = torch.empty(self.capacity + 1, sum(self.widths), device=spec.device)  # masked rows are written to the last one
         except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
             request = f"imagination.memory_gb={memory_gb} lets the model buffer allocate {self.gigabytes:.2g} GB"
             raise UserError(f"{request}, more than {spec.device} has; choose less") from error
         self.data[:1] = 0  # what `sample` reads of an empty ring

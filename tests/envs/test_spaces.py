@@ -129,3 +129,19 @@ def _batch(space: spaces.Space, rows: list) -> object:
     if isinstance(space, spaces.Tuple):
         return tuple(_batch(part, [row[i] for row in rows]) for i, part in enumerate(space))
     return np.array(rows)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (3, 0)), spaces.Dict({}), spaces.Tuple(())])
+def test_observation_map_space_without_numbers_is_refused(space: spaces.Space) -> None:
+    with pytest.raises(UserError, match="observation space of toy: expected at least one number, got "):
+        ObservationMap(space, "toy")
+
+
+def test_observation_map_one_empty_part_does_no_harm() -> None:
+    space = spaces.Dict({"empty": spaces.Box(-1, 1, (0,)), "full": spaces.Box(-1, 1, (2,))})
+    assert ObservationMap(space, "toy")(space.sample()).shape == (2,)
+
+
+def test_action_map_box_without_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="action space of toy: expected at least one number, got "):
+        ActionMap(spaces.Box(-1, 1, (0,)), "toy")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.replay.n_step import NStep
 from mbkit.types import EnvSpec
 
@@ -134,6 +135,24 @@ def test_replay_buffer_capacity_beyond_the_memory_is_refused(capacity: int) -> N
     with pytest.raises(UserError, match=f"loop.buffer_size={capacity} needs {(capacity + 1) * 56} bytes") as caught:
         ReplayBuffer(capacity, SPEC)
     assert "\n" not in str(caught.value)
+
+
+def test_replay_buffer_fault_of_the_device_is_not_its_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "empty", fault)
+    for make in (lambda: ReplayBuffer(8, SPEC), lambda: ModelBuffer(8, SPEC)):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            make()
+
+
+def test_replay_buffer_memory_is_taken_as_it_fills() -> None:
+    """A million rows of 2 000 observations are 16 GB, of which an empty buffer touches next to nothing."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ReplayBuffer(200_000, SPEC._replace(obs_dim=2000))  # 3.2 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
 @pytest.mark.parametrize("field", ["obs", "action", "terminated"])

@@ -110,6 +110,11 @@ class SAC(LearningAgent):
         drawn = torch.rand(len(q), device=q.device).argsort()[: self.cfg.target_subset]  # Paper: one draw for each update, as here
         return q.index_select(0, drawn)
 
+    @torch.no_grad()
+    def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The term that an n-step backup adds to the reward of a later state, [B]: -alpha log pi of a fresh action at obs [B, O]."""
+        return self.backup_action(obs)[1]
+
     def update_policy(self, obs: Tensor) -> Tensor:
         """One step on policy and temperature each; the policy's loss and entropy, [2]."""
         alpha = self.log_alpha.detach().exp()

@@ -1,14 +1,19 @@
 """SAC: densities against torch.distributions, its target by hand, the temperature, and the settings that are REDQ and DroQ."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 from toys import SPEC, WIDE, learn_bandit
 
+from mbkit.agents.actor_critic.kl_sac import KLSAC, KLSACConfig
 from mbkit.agents.actor_critic.sac import SAC, SACConfig, soft_value, temperature_loss
 from mbkit.errors import UserError
 from mbkit.networks.policy import TanhGaussian
+from mbkit.replay.buffer import Experience, ReplayBuffer
+from mbkit.replay.n_step import NStep
 from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 
@@ -16,6 +21,27 @@ from mbkit.testing import check_agent, random_batch
 def make(spec=WIDE, **options) -> SAC:
     torch.manual_seed(0)
     return SAC(spec, SACConfig(hidden=(16, 16), **options), gamma=0.9)
+
+
+class FixedNoise:
+    """The agent with the policy's mean in place of a sample, so that a target can be computed by hand."""
+
+    def __init__(self, agent: SAC) -> None:
+        self.agent, self.backup_q = agent, agent.backup_q
+
+    def backup_action(self, obs):
+        log_prob = torch.stack([log_prob_at(self.agent, row) for row in obs])
+        return self.agent.policy.mode(obs).detach(), -self.agent.log_alpha.exp().detach() * log_prob
+
+    def path_bonus(self, obs, action):
+        return SAC.path_bonus(self, obs, action)
+
+
+def log_prob_at(agent: SAC, obs):
+    """log pi of tanh of the mean at one observation [O]."""
+    mean, log_std = agent.policy(obs[None])
+    normal = Normal(mean, log_std.exp()).log_prob(mean)
+    return (normal - (1 - mean.tanh().square()).log()).sum().detach()
 
 
 def test_rsample_log_density_equals_torch_s():
@@ -36,6 +62,39 @@ def test_backup_by_hand():
     q1, q2 = agent.target_critics(batch.next_obs, action)
     expected = batch.reward + 0.9 * batch.discount * (torch.minimum(q1, q2) - 0.3 * log_prob)
     torch.testing.assert_close(y, expected.detach())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_n_step_target_is_the_soft_return_of_brute_force(steps):
+    """r_0 + sum_{0<k<n} gamma^k (r_k - alpha log pi(s_k)) + gamma^n V(s_n), fewer terms before an end; no entropy of s_0."""
+    agent, gamma, alpha = make(temperature=0.3), 0.9, 0.3
+    path, reward, action = torch.randn(7, 3), torch.randn(6), torch.rand(6, 2) * 2 - 1
+    over = torch.tensor([False] * 5 + [True])
+    buffer = ReplayBuffer(16, WIDE)
+    buffer.extend(Experience(path[:6], action, reward, path[1:], over, over), column=0)
+    batch = NStep(buffer, steps, gamma, FixedNoise(agent).path_bonus).at(buffer.order())
+    y = one_step(FixedNoise(agent), batch, gamma).target
+    for t in range(6):
+        taken, expected = min(steps, 6 - t), 0.0
+        for k in range(taken):
+            paid = alpha * log_prob_at(agent, path[t + k]) if k else 0.0
+            expected += gamma**k * (reward[t + k] - paid)
+        if t + taken < 6:  # otherwise the episode has ended
+            a, last = agent.policy.mode(path[None, t + taken]), path[None, t + taken]
+            expected += gamma**taken * (agent.target_critics(last, a).amin() - alpha * log_prob_at(agent, last[0]))
+        torch.testing.assert_close(y[t], expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_path_bonus_is_kl_sac_s_plus_a_constant():
+    """The divergence from the uniform prior is minus the entropy, plus A log 2."""
+    sac, obs = make(temperature=0.3), torch.randn(50, 3)
+    kl_sac = KLSAC(WIDE, KLSACConfig(hidden=(16, 16), temperature=0.3), 0.9)
+    kl_sac.policy.load_state_dict(sac.policy.state_dict())
+    torch.manual_seed(5)
+    ours = sac.path_bonus(obs, obs[:, :2])
+    torch.manual_seed(5)
+    theirs = kl_sac.path_bonus(obs, obs[:, :2])
+    torch.testing.assert_close(ours, theirs + 0.3 * 2 * math.log(2))
 
 
 @pytest.mark.parametrize("mean", [False, True])
