@@ -30,10 +30,8 @@ class Critics(nn.Module):
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
-        if self.net.gain or self.net.dropout:
-            q: Tensor = self(obs, action)[0]
-            return q
-        return self.net.relu(torch.cat((obs, action), -1), slice(0, 1), fixed=True)[0].squeeze(-1)
+        q: Tensor = self.net(torch.cat((obs, action), -1), fixed=True, members=slice(0, 1))
+        return q[0].squeeze(-1)
 
 
 class ActionValues(nn.Module):

@@ -3,6 +3,7 @@
 Letters: E members, K critics, R rows of each member, N rows, I inputs, A actions.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ ACTIVATION = {"relu": F.relu, "silu": F.silu}
 MANY_ROWS = 128  # per member: from here on one large product per member is faster than one batched product (CPU, float32)
 CHUNK_ROWS = 2048  # rows that go through all layers together, so that the values between two layers stay in the cache (CPU, no gradient)
 EVERY = slice(None)
+EPSILON = 1e-5  # added to the variance in layer normalisation; torch's default
+FEW_DROPPED = 0.1  # dropout probability up to which the gaps between zeros are drawn instead of all factors
 
 
 class ReluMLP(torch.autograd.Function):
@@ -65,6 +68,86 @@ def relu_mlp(x: Tensor, layers: Sequence[Layer], members: slice = EVERY, fixed: 
     params = [p if members is EVERY else p[members] for layer in layers for p in layer]
     out: Tensor = ReluMLP.apply(x, *(p.detach() for p in params) if fixed else params)  # type: ignore[no-untyped-call]
     return out
+
+
+class NormedReluLayer(torch.autograd.Function):
+    """A hidden layer of E networks with dropout, layer normalisation or both before its ReLU, and a hand-written backward pass.
+
+    x [E, B, I], weights [E, I, W], biases, gains and shifts [E, 1, W] (gain None: no normalisation), a dropout probability -> [E, B, W].
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, w: Tensor, b: Tensor, gain: Tensor | None, shift: Tensor | None, dropout: float
+    ) -> Tensor:
+        """relu(norm(drop(x w + b))); dropout and ReLU work in place on the product just computed."""
+        y = torch.baddbmm(b, x, w)
+        factors = dropout_factors(y, dropout) if dropout else None
+        if factors is not None:
+            y.mul_(factors)
+        moments: tuple[Tensor | None, ...] = (None,) * 4
+        if gain is not None and shift is not None:
+            ones = y.new_ones(y.shape[-1])  # torch normalises faster with a gain than without
+            normal, mean, rstd = torch.native_layer_norm(y, y.shape[-1:], ones, None, EPSILON)
+            moments = y, normal, mean, rstd
+            y = torch.addcmul(shift, normal, gain)
+        y.relu_()
+        ctx.save_for_backward(x, w, gain, y, factors, *moments)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Backwards through ReLU, normalisation, dropout and product; only the gradients that are needed."""
+        x, w, gain, y, factors, product, normal, mean, rstd = ctx.saved_tensors
+        need_x, need_w, need_b, need_gain, need_shift, _ = ctx.needs_input_grad
+        grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        d_gain = (grad * normal).sum(1, keepdim=True) if need_gain else None
+        d_shift = grad.sum(1, keepdim=True) if need_shift else None
+        if gain is not None:
+            through = torch.ops.aten.native_layer_norm_backward
+            grad = through(grad.mul_(gain), product, product.shape[-1:], mean, rstd, None, None, (True, False, False))[0]
+        if factors is not None:
+            grad = grad.mul_(factors)
+        return (
+            torch.bmm(grad, w.mT) if need_x else None,
+            torch.bmm(x.mT, grad) if need_w else None,
+            grad.sum(1, keepdim=True) if need_b else None,
+            d_gain,
+            d_shift,
+            None,
+        )
+
+
+def normed_relu_mlp(
+    x: Tensor, layers: Sequence[Layer], norms: Sequence[Layer], dropout: float, members: slice = EVERY, fixed: bool = False
+) -> Tensor:
+    """`relu_mlp` with dropout, and with layer normalisation by gains and shifts `norms` (none: without) in every hidden layer."""
+
+    def used(p: Tensor) -> Tensor:
+        p = p if members is EVERY else p[members]
+        return p.detach() if fixed else p
+
+    x = x.expand(len(used(layers[0][0])), *x.shape[-2:])
+    for n, (w, b) in enumerate(layers[:-1]):
+        gain, shift = (used(norms[n][0]), used(norms[n][1])) if norms else (None, None)
+        x = NormedReluLayer.apply(x, used(w), used(b), gain, shift, dropout)  # type: ignore[no-untyped-call]
+    w, b = layers[-1]
+    return torch.baddbmm(used(b), x, used(w))
+
+
+def dropout_factors(x: Tensor, p: float) -> Tensor:
+    """Factors of the shape of x: each is 0 with probability p, else 1 / (1 - p).
+
+    On a CPU, where p is small, the gaps between zeros are drawn, which are geometric: a few numbers instead of one for each element.
+    """
+    if x.device.type != "cpu" or p > FEW_DROPPED:
+        return torch.empty_like(x).bernoulli_(1 - p).div_(1 - p)
+    n, expected = x.numel(), x.numel() * p
+    most = math.ceil(expected + 8 * math.sqrt(expected) + 16)  # more zeros are as good as impossible
+    positions = torch.empty(most, dtype=torch.float64).geometric_(p).cumsum(0).long() - 1
+    factors = x.new_full((n + 1,), 1 / (1 - p)).index_fill_(0, positions.clamp(max=n), 0)  # the last one is for zeros beyond x
+    return factors[:n].view(x.shape)
 
 
 def member_by_member(x: Tensor, width: int, network: Callable[[int, Tensor], Tensor]) -> Tensor:

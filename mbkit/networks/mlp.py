@@ -9,10 +9,9 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, many_rows_mlp, relu_mlp
+from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, many_rows_mlp, normed_relu_mlp, relu_mlp
 
 Nonlinearity = Literal["tanh", "relu", "silu"]
 LAYER = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -28,6 +27,8 @@ class EnsembleMLP(nn.Module):
         self, members: int, sizes: Sequence[int], activation: Activation = "relu", layer_norm: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        if activation != "relu" and (layer_norm or dropout):
+            raise ValueError(f"layer normalisation and dropout stand before a ReLU, not before {activation!r}")
         self.members, self.sizes, self.activation, self.dropout = members, tuple(sizes), activation, dropout
         self.weight = nn.ParameterList()
         self.bias = nn.ParameterList()
@@ -40,32 +41,27 @@ class EnsembleMLP(nn.Module):
             self.gain.append(nn.Parameter(torch.ones(members, 1, width)))
             self.shift.append(nn.Parameter(torch.zeros(members, 1, width)))
         self.layers = list(zip(self.weight, self.bias, strict=True))  # the same parameters: a ParameterList is slow to walk
+        self.norms = list(zip(self.gain, self.shift, strict=True))
 
-    def forward(self, x: Tensor, fixed: bool = False) -> Tensor:
+    def forward(self, x: Tensor, fixed: bool = False, members: slice = EVERY) -> Tensor:
         """Outputs without an activation on the last layer; shapes as above. Dropout is on in training mode, as in torch.
 
-        `fixed`: the parameters may be taken as constants, so that a gradient reaches x alone.
+        `fixed`: the parameters may be taken as constants, so that a gradient reaches x alone. `members`: some of them, x [B, I] or
+        [members, B, I].
         """
-        plain, gradient = not (self.gain or self.dropout), torch.is_grad_enabled()
-        if plain and gradient and self.activation == "relu":
-            return relu_mlp(x, self.layers, fixed=fixed)
-        x = x.expand(self.members, *x.shape[-2:])
-        if plain and not gradient and x.device.type == "cpu" and x.shape[1] >= 2 * MANY_ROWS:
-            return many_rows_mlp(x, self.layers, self.activation)
-        for n, (w, b) in enumerate(self.layers):
+        gradient = torch.is_grad_enabled()
+        if self.norms or self.dropout:
+            return normed_relu_mlp(x, self.layers, self.norms, self.dropout if self.training else 0.0, members, fixed)
+        if gradient and self.activation == "relu":
+            return relu_mlp(x, self.layers, members, fixed)
+        layers = self.layers if members is EVERY else [(w[members], b[members]) for w, b in self.layers]
+        x = x.expand(len(layers[0][0]), *x.shape[-2:])
+        if not gradient and x.device.type == "cpu" and x.shape[1] >= 2 * MANY_ROWS:
+            return many_rows_mlp(x, layers, self.activation)
+        for n, (w, b) in enumerate(layers):
             x = torch.baddbmm(b, x, w)
-            x = self._hidden(n, x) if n < len(self.layers) - 1 else x
+            x = ACTIVATION[self.activation](x, inplace=not gradient) if n < len(layers) - 1 else x
         return x
-
-    def _hidden(self, n: int, x: Tensor) -> Tensor:
-        """What follows the linear part of hidden layer n."""
-        x = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        x = F.layer_norm(x, x.shape[-1:]) * self.gain[n] + self.shift[n] if self.gain else x
-        return ACTIVATION[self.activation](x, inplace=not torch.is_grad_enabled())
-
-    def relu(self, x: Tensor, members: slice = EVERY, fixed: bool = False) -> Tensor:
-        """Some of the members of a plain ReLU ensemble alone; shapes and `fixed` as above."""
-        return relu_mlp(x, self.layers, members, fixed)
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def members(net: EnsembleMLP, which: slice) -> Callable[[Tensor, Tensor], Tensor]:
     """Q function of some members with fixed weights."""
-    return lambda obs, action: net.relu(torch.cat((obs, action), -1), which, fixed=True).squeeze(-1)
+    return lambda obs, action: net(torch.cat((obs, action), -1), fixed=True, members=which).squeeze(-1)
 
 
 def one_step_actors(data: DataSets, critics: EnsembleMLP, gamma: float, steps: int, seed: int) -> tuple[Gaussians, Gaussians]:
