@@ -99,6 +99,8 @@ def headline(diagnostics: dict[str, Any]) -> dict[str, float]:
         metrics |= {"diagnose/calibration_error": calibration["error"]}
     if gap := diagnostics.get("return_gap"):
         metrics |= {"diagnose/return_gap": gap["mean"][-1], "diagnose/return_gap_abs": gap["abs"][-1]}
+    if values := diagnostics.get("q_gap"):
+        metrics |= {"diagnose/q_gap": values["mean"], "diagnose/q_gap_abs": values["abs"]}
     if epistemic := diagnostics.get("epistemic"):
         disagreement = dict(zip(epistemic["steps"], epistemic["mean"], strict=True))
         metrics |= {f"diagnose/epistemic_{h}": disagreement[h] for h in EPISTEMIC_STEPS if h in disagreement}

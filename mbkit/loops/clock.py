@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mbkit.loops.watch import Watch
 from mbkit.recording import Recorder
 
 
@@ -15,6 +16,7 @@ class Clock:
         self.step = 0  # steps so far
         self.stride = stride  # steps that one `advance` takes: the number of environments, or of updates made at once
         self.episode_ended = False  # in the last step, in any environment
+        self.watch = Watch()  # warns of learning that goes wrong
         self.stop: Callable[[], bool] = lambda: False  # asked before every step
 
     def advance(self) -> None:

@@ -71,7 +71,9 @@ class Online(Clock):
 
     def count(self, reward: Tensor, ended: Tensor) -> None:
         """Episode statistics: undiscounted returns [M], accumulated in float64."""
-        self.returns.numpy()[:] += reward.numpy(force=True)  # NumPy: sums of M numbers in a third of torch's time
+        rewards = reward.numpy(force=True)
+        self.watch.see(rewards)
+        self.returns.numpy()[:] += rewards  # NumPy: sums of M numbers in a third of torch's time
         self.lengths.numpy()[:] += self.env.valid.numpy()
         over = ended.cpu()
         self.episode_ended = bool(over.any())
@@ -88,13 +90,15 @@ class Online(Clock):
     def state_dict(self) -> State:
         """Counters, running episodes and current observations."""
         counters = {name: getattr(self, name) for name in ("step", "episodes", "episode_ended", "last_return")}
-        return {**counters, "obs": self.obs, "returns": self.returns.clone(), "lengths": self.lengths.clone(), "env": self.env.state_dict()}
+        episodes = {"obs": self.obs, "returns": self.returns.clone(), "lengths": self.lengths.clone()}
+        return {**counters, **episodes, "env": self.env.state_dict(), "watch": self.watch.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Go on where `state_dict` was taken; environments that cannot be saved begin a new episode."""
         for name in ("step", "episodes", "episode_ended", "last_return"):
             setattr(self, name, state[name])
         self.env.load_state_dict(state["env"])
+        self.watch.load_state_dict(state["watch"])
         self.returns.copy_(state["returns"])
         self.lengths.copy_(state["lengths"])
         self.obs = state["obs"]

@@ -6,7 +6,7 @@ from torch import Tensor
 from mbkit.accelerate import accelerated
 from mbkit.config import OldTrajectoryLoop, TrajectoryLoop
 from mbkit.loops.clock import Clock
-from mbkit.loops.updates import check_finite
+from mbkit.loops.updates import check_metrics
 from mbkit.replay.trajectory import TrajectoryBuffer
 from mbkit.types import Trajectory, TrajectoryLearner
 
@@ -48,5 +48,5 @@ class TrajectoryUpdates:
         if clock.step // self.cfg.log_every > self.checked:  # copying numbers to the host waits for the device
             self.checked = clock.step // self.cfg.log_every
             floats = torch.stack([v.float() for v in values]).tolist()
-            check_finite(self.name, dict(zip(self.names, floats, strict=True)), clock.step)
+            check_metrics(self.name, self.agent, dict(zip(self.names, floats, strict=True)), clock)
         clock.recorder.log(clock.step, {"time/update_seconds": clock.recorder.seconds - began})

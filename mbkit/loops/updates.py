@@ -51,6 +51,7 @@ class Updates:
         if cfg.mode == "cudagraph":
             at_once = -(-max(1, math.ceil(rate * cfg.num_envs)) // agent.cycle) * agent.cycle
         self.cadence = Cadence(rate, cfg.warmup_steps if isinstance(cfg, ReplayLoop) else 0, at_once)
+        self.pessimistic: bool = getattr(agent, "pessimistic", False)  # values are low on purpose
         self.names: tuple[str, ...] = ()
         self._run = accelerated(self._updates, cfg.mode, device, changes=agent)
         self._timed = device.type == "cpu"  # elsewhere the clock would have to wait for the device
@@ -77,7 +78,17 @@ class Updates:
         clock.recorder.log(clock.step, metrics)
         if clock.passed(self.cfg.log_every):
             floats = torch.stack([v.float() for v in values]).tolist()
-            check_finite(self.name, dict(zip(self.names, floats, strict=True)), clock.step)
+            check_metrics(self.name, self.agent, dict(zip(self.names, floats, strict=True)), clock, self.prefix, self.pessimistic)
+
+
+def check_metrics(
+    name: str, agent: object, metrics: Mapping[str, float], clock: Clock, prefix: str = "", pessimistic: bool = False
+) -> None:
+    """UserError where the agent's metrics are not finite; warns, once, where they show that its learning goes wrong."""
+    check_finite(name, metrics, clock.step)
+    plain = {metric.removeprefix(prefix): value for metric, value in metrics.items()}
+    for warning in clock.watch.check(name, agent, plain, clock.step, pessimistic):
+        clock.recorder.say(warning)
 
 
 def check_finite(agent: str, metrics: Mapping[str, float], step: int) -> None:

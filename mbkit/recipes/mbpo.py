@@ -68,7 +68,9 @@ def build(x: Assembly[ModelLoop], cfg: MBPOConfig) -> None:
         data = Mixture([data, buffer], [cfg.real_ratio, 1 - cfg.real_ratio])
         if gate is not None:
             x.keep(gate=gate)
-    x.every_step(x.updates(agent, data))
+    updates = x.updates(agent, data)
+    updates.pessimistic |= cfg.gate == "m2ac"  # penalised rewards have no lower bound
+    x.every_step(updates)
 
 
 def make_gate(cfg: MBPOConfig, dynamics: Part, device: torch.device) -> M2AC | MACURA | None:

@@ -109,6 +109,10 @@ class Recorder:
         self._bar.set_postfix(self._shown, refresh=False)
         self._advance(step)
 
+    def say(self, text: str) -> None:
+        """One line to the user, on stderr, above the progress bar."""
+        self._bar.write(f"mbkit: {text}", file=sys.stderr)
+
     def flush(self) -> None:
         """Write the means of the interval so far, if there are any."""
         means = self.means.take()

@@ -48,6 +48,16 @@ LEARNER = [
             "Mean over training batches of the critics' estimate and, where it is logged, of their regression target.",
         )
     ),
+    Slot(
+        Curves(
+            {"mean gap": ("diagnose/q_gap",), "mean absolute gap": ("diagnose/q_gap_abs",)},
+            "Action value minus real return",
+            "gap in discounted return",
+            "Q at the states of evaluation episodes minus the discounted return that followed, entropy bonuses included where Q has them. "
+            "Above the dashed line the critics overestimate.",
+            level=0.0,
+        )
+    ),
     _curve("critic/value", "State value", "V", "Mean regression target of the value network over the steps of an update."),
     _curve("critic/loss", "Critic loss", "loss", "Regression of the critics on their targets.", "log"),
     _curve("actor/loss", "Actor loss", "loss", "Loss that the policy minimises."),

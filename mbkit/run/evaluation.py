@@ -5,6 +5,7 @@ from typing import Any
 
 from mbkit.accelerate import same_random_numbers, seed_everything
 from mbkit.diagnostics.summary import diagnose_model
+from mbkit.diagnostics.values import Critic, q_gap
 from mbkit.envs import Environment
 from mbkit.loops import Evaluation, evaluate_policy
 from mbkit.types import Actor, EnvSpec
@@ -38,3 +39,13 @@ def diagnose(model: Any, result: Evaluation, spec: EnvSpec, policy: Actor | None
     with same_random_numbers():
         seed_everything(seed)
         return diagnose_model(model, result.buffer(spec), policy, gamma)
+
+
+def diagnose_values(agent: Actor, result: Evaluation, spec: EnvSpec, seed: int, gamma: float) -> dict[str, Any]:
+    """`q_gap` of the agent on an evaluation's episodes; empty where it has no action values or no episode is whole."""
+    if not isinstance(agent, Critic):
+        return {}
+    with same_random_numbers():
+        seed_everything(seed)
+        gap = q_gap(agent, result.buffer(spec), gamma)
+    return {"q_gap": gap} if gap else {}

@@ -11,12 +11,13 @@ from mbkit import accelerate, config, recipes, recording
 from mbkit.config import Experiment
 from mbkit.config.identity import check_same, run_identity
 from mbkit.diagnostics.summary import headline
+from mbkit.diagnostics.values import Critic
 from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation, Every, Online
 from mbkit.loops.interrupt import Interrupted, interruptible
-from mbkit.run.evaluation import diagnose, score
+from mbkit.run.evaluation import diagnose, diagnose_values, score
 from mbkit.run.film import film
 from mbkit.storage import write_json, write_text
 from mbkit.types import Actor
@@ -92,12 +93,12 @@ class Run:
             self._finish(recorder)
 
     def score(self) -> None:
-        """Evaluate the present policy, diagnose the model on the evaluation's episodes, and record the figures."""
-        result = self.evaluate(self.config.eval.episodes, keep_rows=self.parts.dynamics is not None)
+        """Evaluate the present policy, diagnose model and critics on the evaluation's episodes, and record the figures."""
+        result = self.evaluate(self.config.eval.episodes, keep_rows=self.parts.dynamics is not None or isinstance(self.agent, Critic))
         self.scores = {name: float(value) for name, value in result.metrics().items()}
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
-        self.diagnosed = self._diagnose(result)
+        self.diagnosed = self._diagnose(result) | diagnose_values(self.agent, result, self.parts.spec, self.config.seed, self.config.gamma)
         self.loop.recorder.event(self.loop.step, self.scores | headline(self.diagnosed))
 
     def _diagnose(self, result: Evaluation) -> dict[str, Any]:
@@ -139,6 +140,7 @@ class Run:
     def _finish(self, recorder: recording.Recorder) -> None:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
         c, model = self.config, self.parts.dynamics
+        self.notes += self.loop.watch.warnings.values()
         if self.scored_at != self.loop.step:
             self.score()
         self.checkpoint()  # once more: now it knows its score

@@ -187,7 +187,7 @@ def test_diagnose_model_does_not_change_learning(tmp_path):
     quiet = [row for row in read_metrics(tmp_path / "quiet") if "diagnose/error_1" in row]
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in quiet] == [{k: v for k, v in last.items() if k != "seconds"}]
     diagnostics = json.loads((tmp_path / "diagnosed/diagnostics.json").read_text())
-    assert diagnostics.keys() == {"holdout", "calibration", "horizon", "return_gap", "epistemic"}
+    assert diagnostics.keys() == {"holdout", "calibration", "horizon", "return_gap", "epistemic", "q_gap"}
     assert diagnostics["return_gap"]["mean"][-1] == last["diagnose/return_gap"]
 
 

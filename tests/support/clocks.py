@@ -13,11 +13,16 @@ class StoredMetrics:
     def __init__(self) -> None:
         self.events: list[tuple[int, dict[str, float]]] = []
         self.logs: list[tuple[int, dict[str, float]]] = []
+        self.said: list[str] = []
         self.seconds = 0.0
 
     def event(self, step: int, values: Mapping[str, torch.Tensor | float]) -> None:
         """As `Recorder.event`."""
         self.events.append((step, {name: float(value) for name, value in values.items()}))
+
+    def say(self, text: str) -> None:
+        """As `Recorder.say`."""
+        self.said.append(text)
 
     def log(self, step: int, metrics: Mapping[str, torch.Tensor | float]) -> None:
         """As `Recorder.log`."""

@@ -96,6 +96,7 @@ def add_diagnostics(path: Path, seed: int = 0) -> Path:
 def add_learner(path: Path) -> Path:
     """Log what an agent that learns from model rollouts logs."""
     for step in range(100, 3001, 100):
+        log(path, step, {"diagnose/q_gap": 5 - step / 500, "diagnose/q_gap_abs": 3.0})
         learner = {"critic/loss": 3 / step, "critic/q": step / 60, "actor/loss": -step / 60, "actor/entropy": 2 - step / 1500}
         log(path, step, {**learner, "alpha": math.exp(-step / 800), "updates_per_second": 310.0})
         rollouts = {"imagination/horizon": 1 + step // 1000, "imagination/rows": 400 * step, "imagination/kept": 0.97}

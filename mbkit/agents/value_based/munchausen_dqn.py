@@ -5,6 +5,7 @@ network. The log-policy is an implicit KL penalty towards the previous policy: e
 soft Q-learning with entropy in place of the divergence from a prior. Letters: B batch, A actions, O observation.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,7 @@ class MunchausenDQN(ValueAgent):
     def __init__(self, spec: EnvSpec, cfg: MunchausenConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         super().__init__(spec, cfg, gamma, target)
         self.tau = cfg.temperature
+        self.largest_bonus = cfg.alpha * abs(cfg.log_floor) + cfg.temperature * math.log(spec.action_dim)  # |bonus| and entropy of a step
         self.measure = torch.zeros(spec.action_dim, device=spec.device)  # log of the counting measure: entropy, not KL
 
     def target_terms(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
