@@ -108,6 +108,11 @@ class TaskKnowledge(NamedTuple):
     termination: TerminationFn | None = None  # None: termination is learned, or episodes never terminate
     preprocess: ObsProcess | None = None  # model inputs of an observation; None: the observation itself
     absolute: tuple[int, ...] = ()  # observation dimensions predicted as such, where others are predicted as changes
+    reward_part: RewardFn | None = None  # the known part of a reward that is learned: a model learns the rest and adds this
+
+    def reward_to_learn(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor) -> Tensor:
+        """What a model is to learn of observed rewards [B]: all but the known part."""
+        return reward if self.reward_part is None else reward - self.reward_part(obs, action, next_obs)
 
 
 class Backup(Protocol):

@@ -28,7 +28,7 @@ class ModelPath(NamedTuple):
 
 
 def observed(prediction: Prediction, data: Transition) -> Tensor:
-    """The outcomes that were to be predicted, [B, D]: the next observation, then the reward where it is learned."""
+    """The outcomes that were to be predicted, [B, D]: the next observation, then the reward, or its learned part, where one is learned."""
     learned = prediction.mean.shape[-1] > data.next_obs.shape[-1]
     return torch.cat((data.next_obs, data.reward[:, None]), -1) if learned else data.next_obs
 

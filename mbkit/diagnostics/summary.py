@@ -44,7 +44,7 @@ def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = No
     if not len(transitions.reward):
         return {}
     rows = evenly(len(transitions.reward), ROWS).to(transitions.reward.device)
-    data = Transition(*(column[rows] for column in transitions))
+    data = to_predict(model, Transition(*(column[rows] for column in transitions)))
     diagnostics = one_step(model, data) if isinstance(model, Predictive) else {}
     if isinstance(model, Dynamics):
         stretches = next(w for n in LENGTHS if len((w := windows(held_out, n, WINDOWS)).reward))
@@ -54,6 +54,12 @@ def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = No
         if real is not None:
             diagnostics |= along_rollouts(model, data, real, policy, gamma)
     return diagnostics
+
+
+def to_predict(model: Any, data: Transition) -> Transition:
+    """The transitions with the rewards that the model's predictions hold: without the part that it knows (`reward_part`), if any."""
+    part = getattr(model, "reward_part", None)
+    return data if part is None else data._replace(reward=data.reward - part(data.obs, data.action, data.next_obs))
 
 
 def one_step(model: Predictive, data: Transition) -> dict[str, Any]:

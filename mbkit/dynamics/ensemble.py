@@ -27,7 +27,9 @@ class Ensemble:
 
     def __init__(self, spec: EnvSpec, cfg: EnsembleConfig, task: TaskKnowledge = TaskKnowledge()) -> None:
         cfg = cfg if cfg.load is None else files.config(cfg.load, cfg)
-        self.spec, self.cfg, self.task = spec, cfg, task
+        if cfg.load is not None and files.learned_whole_reward(cfg.load):
+            task = task._replace(reward_part=None)
+        self.spec, self.cfg, self.task, self.reward_part = spec, cfg, task, task.reward_part
         self.network = EnsembleNetwork(spec, cfg, task)
         self.optimizer = training.optimizer(self.network)
         self.fitted: dict[str, Any] = {}  # hold-out metrics and the data's fingerprint, of the last fit

@@ -45,6 +45,11 @@ def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
     return replace(cfg, **structure)
 
 
+def learned_whole_reward(path: str | Path) -> bool:
+    """Whether the file's model learned all of the reward, also what is known of it."""
+    return bool(read(Path(path))["fits"].get("reward") == "learned")
+
+
 def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     """Fill the network in place and return the file's `fitted` and `meta`. See `Ensemble.load` for the errors."""
     content, state = read(path), network.state_dict()
@@ -81,7 +86,7 @@ def fits(network: EnsembleNetwork) -> State:
         "model input dimensions": network.input_dim,
         "observation processing": probe(network),
         "absolute dimensions": [d for d in range(spec.obs_dim) if d in task.absolute],
-        "reward": "learned" if task.reward is None else "known",
+        "reward": "known" if task.reward is not None else "learned" if task.reward_part is None else "learned in part",
         "termination": "learned" if network.learns_termination else "known",
         **{f"dynamics.{name}": list(v) if isinstance(v := getattr(cfg, name), tuple) else v for name in STRUCTURE},
     }

@@ -166,7 +166,7 @@ class LocalLinear(nn.Module):
             )
         if cfg.termination == "learned":
             raise UserError("dynamics.termination of local_linear must be auto, never or pkg.mod:fn, got 'learned', which the ensemble can")
-        self.spec, self.cfg, self.task = spec, cfg, task
+        self.spec, self.cfg, self.task, self.reward_part = spec, cfg, task, task.reward_part
         inputs, self.output_dim = spec.obs_dim + spec.action_dim, spec.obs_dim + (task.reward is None)
         self.inputs = Normalizer(inputs)
         # Paper: a model for each time step, N(F_t [x; u] + f_t, N_t), along the last rollouts; here: one for each centre in observation
@@ -258,7 +258,8 @@ class LocalLinear(nn.Module):
             raise UserError(f"fitting the dynamics needs at least 2 transitions, got {len(recent.obs)}")
         x, y = self.encode(recent.obs, recent.action).double(), recent.next_obs.double() - recent.obs.double() * self.relative
         if self.task.reward is None:
-            y = torch.cat((y, recent.reward.double()[:, None]), -1)
+            reward = self.task.reward_to_learn(recent.obs, recent.action, recent.next_obs, recent.reward)
+            y = torch.cat((y, reward.double()[:, None]), -1)
         for what, value in (("inputs (observations and actions)", x), ("targets (next observations and rewards)", y)):
             finite = value.isfinite().all(1)
             if not bool(finite.all()):

@@ -1,7 +1,7 @@
 """The networks of an ensemble of probabilistic dynamics models (PETS, Chua et al. 2018, arXiv:1805.12114; MBPO, arXiv:1906.08253).
 
-Letters: E members, K elites, B rows, O observation, A action, I input, D = O, plus one where the reward is learned. A network's output is
-[mean D | raw log-variance D | termination logit 1], the last two where they are asked for.
+Letters: E members, K elites, B rows, O observation, A action, I input, D = O, plus one where the reward, or a part of it, is learned. A
+network's output is [mean D | raw log-variance D | termination logit 1], the last two where they are asked for.
 """
 
 from dataclasses import dataclass, fields
@@ -125,7 +125,7 @@ class EnsembleNetwork(nn.Module):
             raise UserError("log_prob needs members that predict a variance; came: dynamics.probabilistic=false")
         observed = next_obs
         if reward is not None and self.task.reward is None:
-            observed = torch.cat((next_obs, reward[:, None]), -1)
+            observed = torch.cat((next_obs, self.task.reward_to_learn(obs, action, next_obs, reward)[:, None]), -1)
         prediction = Prediction(*(x[..., : observed.shape[-1]] for x in self.predict(obs, action)))
         return gaussian_log_prob(prediction, observed).sum(-1)
 

@@ -58,7 +58,7 @@ Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]  # obs, action -
 def unroll(draw: Draw, obs: Tensor, actions: Tensor, relative: Tensor, task: TaskKnowledge) -> Rollout:
     """H model steps from obs [B, O] under actions [H, B, A], all time-major; known rewards and terminations of all steps at once.
 
-    An outcome of `draw` is the next observation, less the present one where `relative` [O] is 1, then the reward if it is learned.
+    An outcome of `draw` is the next observation, less the present one where `relative` [O] is 1, then the reward as far as it is learned.
     """
     (horizon, rows), o = actions.shape[:2], obs.shape[-1]
     path = obs.new_empty(horizon + 1, *obs.shape)  # [H + 1, B, O]
@@ -75,6 +75,8 @@ def unroll(draw: Draw, obs: Tensor, actions: Tensor, relative: Tensor, task: Tas
     steps = path[:-1].flatten(0, 1), actions.flatten(0, 1), path[1:].flatten(0, 1)
     if task.reward is not None:
         reward = task.reward(*steps).view(horizon, rows)
+    elif task.reward_part is not None:
+        reward += task.reward_part(*steps).view(horizon, rows)
     if task.termination is not None:
         ended = task.termination(*steps).view(horizon, rows)
     return Rollout(path[1:], reward, ended)

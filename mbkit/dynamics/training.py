@@ -37,7 +37,8 @@ class TrainingRows(NamedTuple):
 @torch.no_grad()
 def rows(network: EnsembleNetwork, data: Transition) -> TrainingRows:
     """Raw inputs [N, I] and raw targets [N, D] of one-step transitions."""
-    targets = network.outcome(data.obs, data.next_obs, data.reward)
+    reward = network.task.reward_to_learn(data.obs, data.action, data.next_obs, data.reward)
+    targets = network.outcome(data.obs, data.next_obs, reward)
     return TrainingRows(network.encode(data.obs, data.action), targets, (data.discount == 0).float())
 
 

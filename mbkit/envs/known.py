@@ -33,12 +33,14 @@ def task_knowledge(name: str, spec: EnvSpec, env_kwargs: Kwargs = None, reward: 
         spec: its dimensions, on which a user's functions are tried once.
         env_kwargs: the keyword arguments it was made with.
         reward: "auto" for the known function, or None where there is none; "learned" for None; or the import path of a user's function.
+            Of a reward that is learned the part that is known, if any, is not.
         termination: the same; "learned" and "never" for None.
 
     Raises:
         UserError: a user's function can't be imported, or its result on zeros is not that of a reward or termination.
     """
     reward_function: RewardFn | None = None
+    part = reward_part(name, env_kwargs) if reward in ("auto", "learned") else None
     if reward == "auto":
         reward_function = reward_fn(name, env_kwargs)
     elif reward != "learned":
@@ -48,7 +50,8 @@ def task_knowledge(name: str, spec: EnvSpec, env_kwargs: Kwargs = None, reward: 
         termination_function = termination_fn(name, env_kwargs)
     elif termination not in ("learned", "never"):
         termination_function = _user_fn(termination, spec, "termination")
-    return TaskKnowledge(reward_function, termination_function, preprocess(name), absolute_dims(name))
+    part = None if reward_function is not None else part
+    return TaskKnowledge(reward_function, termination_function, preprocess(name), absolute_dims(name), part)
 
 
 def knowledge_notes(name: str, env_kwargs: Kwargs, reward: str, termination: str, learnable_termination: bool) -> list[str]:
@@ -80,9 +83,18 @@ def reward_fn(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
         return lambda obs, action, next_obs: formula(high * action, next_obs)
     if name not in GYMNASIUM:
         return None
-    scale, reward = GYMNASIUM[name].action_scale, GYMNASIUM[name].reward(env_kwargs or {})
-    if isinstance(reward, str):
-        return None
+    reward = GYMNASIUM[name].reward(env_kwargs or {})
+    return None if isinstance(reward, str) else _scaled(reward, GYMNASIUM[name].action_scale)
+
+
+def reward_part(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
+    """The part of the reward of `name` that is known also where the whole is not: a locomotion task's control cost and healthy bonus."""
+    part = GYMNASIUM[name].reward_part(env_kwargs or {}) if name in GYMNASIUM else None
+    return None if part is None else _scaled(part, GYMNASIUM[name].action_scale)
+
+
+def _scaled(reward: RewardFn, scale: float) -> RewardFn:
+    """A reward of actions in the environment's units as one of actions in [-1, 1]."""
     return reward if scale == 1 else lambda obs, action, next_obs: reward(obs, scale * action, next_obs)
 
 
@@ -99,7 +111,8 @@ def why_learned(name: str, env_kwargs: Kwargs = None) -> str:
         return ""
     task = GYMNASIUM.get(name)
     reason = task.reward(env_kwargs or {}) if task else "mbkit has no formula for it (dynamics.reward=pkg.mod:fn sets a function of yours)"
-    return f"The reward of {name} is learned: {reason}."
+    rest = "; what is known of it, control cost and healthy bonus, is not learned" * (reward_part(name, env_kwargs) is not None)
+    return f"The reward of {name} is learned: {reason}{rest}."
 
 
 def preprocess(name: str) -> ObsProcess | None:

@@ -30,6 +30,7 @@ class TaskFunctions:
 
     reward: Callable[[Kwargs], Reward]
     termination: Callable[[Kwargs], TerminationFn] = lambda kwargs: never
+    reward_part: Callable[[Kwargs], RewardFn | None] = lambda kwargs: None  # the known part of a reward that may be learned
     action_scale: float = 1.0  # actions in [-1, 1] times this are the environment's
 
 
@@ -78,6 +79,22 @@ def forward_reward(timestep: float, skip: int, ctrl: float, healthy: Healthy | N
         def reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
             moving = weight * (next_obs[..., 0] - obs[..., 0]) / dt - cost * squared(action)
             return moving + bonus * alive(next_obs) if alive else moving
+
+        return reward
+
+    return build
+
+
+def costs_and_health(ctrl: float, healthy: Healthy | None = None, bonus: float = 1.0) -> Callable[[Kwargs], RewardFn]:
+    """healthy_reward [healthy'] - ctrl |a|^2: known of a locomotion reward without its forward speed; jumps where a body falls."""
+
+    def build(kwargs: Kwargs) -> RewardFn:
+        cost: float = kwargs.get("ctrl_cost_weight", ctrl)
+        paid: float = kwargs.get("healthy_reward", bonus)
+        alive = healthy and healthy(kwargs)
+
+        def reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+            return paid * alive(next_obs) - cost * squared(action) if alive else -cost * squared(action)
 
         return reward
 
@@ -211,12 +228,18 @@ CONTACT = "the reward has contact forces and stale body positions in it, which a
 GYMNASIUM: dict[str, TaskFunctions] = {
     "InvertedPendulum-v5": TaskFunctions(inverted_pendulum_reward, lambda kwargs: inverted_pendulum_fell, action_scale=3.0),
     "InvertedDoublePendulum-v5": TaskFunctions(double_pendulum_reward, lambda kwargs: double_pendulum_fell),
-    "Hopper-v5": TaskFunctions(forward_reward(0.002, 4, 1e-3, hopper_healthy), when_unhealthy(hopper_healthy)),
-    "Walker2d-v5": TaskFunctions(forward_reward(0.002, 4, 1e-3, walker_healthy), when_unhealthy(walker_healthy)),
-    "HalfCheetah-v5": TaskFunctions(forward_reward(0.01, 5, 0.1)),
-    "Swimmer-v5": TaskFunctions(forward_reward(0.01, 4, 1e-4)),
-    "Ant-v5": TaskFunctions(lambda kwargs: CONTACT, when_unhealthy(ant_healthy)),
-    "Humanoid-v5": TaskFunctions(lambda kwargs: CONTACT, when_unhealthy(humanoid_healthy), action_scale=0.4),
+    "Hopper-v5": TaskFunctions(
+        forward_reward(0.002, 4, 1e-3, hopper_healthy), when_unhealthy(hopper_healthy), costs_and_health(1e-3, hopper_healthy)
+    ),
+    "Walker2d-v5": TaskFunctions(
+        forward_reward(0.002, 4, 1e-3, walker_healthy), when_unhealthy(walker_healthy), costs_and_health(1e-3, walker_healthy)
+    ),
+    "HalfCheetah-v5": TaskFunctions(forward_reward(0.01, 5, 0.1), reward_part=costs_and_health(0.1)),
+    "Swimmer-v5": TaskFunctions(forward_reward(0.01, 4, 1e-4), reward_part=costs_and_health(1e-4)),
+    "Ant-v5": TaskFunctions(lambda kwargs: CONTACT, when_unhealthy(ant_healthy), costs_and_health(0.5, ant_healthy)),
+    "Humanoid-v5": TaskFunctions(
+        lambda kwargs: CONTACT, when_unhealthy(humanoid_healthy), costs_and_health(0.1, humanoid_healthy, 5.0), action_scale=0.4
+    ),
     "Reacher-v5": TaskFunctions(reacher_reward),
     "Pusher-v5": TaskFunctions(pusher_reward, action_scale=2.0),
     "Pendulum-v1": TaskFunctions(pendulum_reward, action_scale=2.0),

@@ -8,9 +8,12 @@ import pytest
 import torch
 from systems import CPU, SMALL, SPEC, linear_gaussian, small_ensemble, zero_reward
 
-from mbkit.dynamics.ensemble import Ensemble
+import mbkit.dynamics  # noqa: F401 - registers all models
+from mbkit.diagnostics.summary import to_predict
+from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.errors import UserError
 from mbkit.registry import dynamics
-from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, TaskKnowledge
+from mbkit.types import Dynamics, EnvSpec, Learnable, Predictive, Stateful, TaskKnowledge, Transition
 
 
 def test_ensemble_is_registered_and_fulfils_the_protocols():
@@ -106,3 +109,61 @@ def test_state_dict_continues_bit_for_bit(termination):
         assert torch.equal(a, b)
     for key, value in results[0][1].items():
         assert torch.equal(value, results[1][1][key]), key
+
+
+def jump(obs, action, next_obs):
+    """A bonus that jumps at 0, and a cost of action."""
+    return 3.0 * (next_obs[..., 0] > 0) - action[..., 0]
+
+
+def jumping_rows(n=400):
+    """The reward is `jump` plus obs, which remains to be learned."""
+    torch.manual_seed(0)
+    obs, action = 0.1 * torch.randn(n, 1), torch.rand(n, 1) * 2 - 1
+    next_obs = obs + 0.1 * action
+    return Transition(obs, action, jump(obs, action, next_obs) + obs[:, 0], next_obs, torch.ones(n))
+
+
+@pytest.mark.parametrize("name", ["ensemble", "local_linear"])
+def test_learned_reward_with_a_known_part_has_its_jump(name):
+    """The rest is smooth, so that the model's error is far below the jump; predictions and their measures hold the rest alone."""
+    data, space = jumping_rows(), EnvSpec(1, 1, torch.device("cpu"))
+    cfg = dynamics[name].config
+    cfg = (
+        EnsembleConfig(members=2, elites=2, hidden=(32,), probabilistic=False, batch=32, max_epochs=20)
+        if name == "ensemble"
+        else cfg(centres=1)
+    )
+    model = dynamics[name].target(space, cfg, TaskKnowledge(reward_part=jump))
+    model.fit(data)
+    p = model.predict(data.obs, data.action)
+    rest = data.reward - jump(data.obs, data.action, data.next_obs)
+    assert (p.mean[..., 1].mean(0) - rest).abs().max() < 0.3
+    assert torch.equal(to_predict(model, data).reward, rest)
+    rewards = torch.stack([model.step(model.init(data.obs), data.action).reward for _ in range(20)]).mean(0)
+    clear = data.next_obs[:, 0].abs() > 0.05
+    assert (rewards - data.reward)[clear].abs().max() < 0.6
+    assert data.reward[clear].max() - data.reward[clear].min() > 3
+
+
+def test_log_prob_of_a_learned_reward_leaves_out_its_known_part():
+    data, space = jumping_rows(20), EnvSpec(1, 1, torch.device("cpu"))
+    with_part, without = (Ensemble(space, SMALL, TaskKnowledge(reward_part=part)) for part in (jump, None))
+    without.network.load_state_dict(with_part.network.state_dict())
+    rest = data.reward - jump(data.obs, data.action, data.next_obs)
+    ours = with_part.network.log_prob(data.obs, data.action, data.next_obs, data.reward)
+    torch.testing.assert_close(ours, without.network.log_prob(data.obs, data.action, data.next_obs, rest))
+
+
+def test_file_that_learned_the_whole_reward_goes_on_so(tmp_path):
+    space, path = EnvSpec(1, 1, torch.device("cpu")), tmp_path / "dynamics.pt"
+    Ensemble(space, SMALL).save(path)
+    loaded = Ensemble(space, replace(SMALL, load=str(path)), TaskKnowledge(reward_part=jump))
+    assert loaded.reward_part is None
+    in_part = Ensemble(space, SMALL, TaskKnowledge(reward_part=jump))
+    with pytest.raises(UserError, match="reward must be learned in part, the file has learned"):
+        in_part.load(path)
+    in_part.save(path)
+    assert Ensemble(space, replace(SMALL, load=str(path)), TaskKnowledge(reward_part=jump)).reward_part is jump
+    with pytest.raises(UserError, match="reward must be learned, the file has learned in part"):
+        Ensemble(space, replace(SMALL, load=str(path)))

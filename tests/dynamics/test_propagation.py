@@ -92,3 +92,15 @@ def test_unroll_adds_changes_where_they_are_relative(relative):
     assert out.obs[:, 0].tolist() == ([[1, 2], [2, 4], [3, 6]] if relative else [[1, 2]] * 3)
     assert out.reward[:, 0].tolist() == [1, 2, 3]
     assert out.terminated[:, 0].tolist() == [False, True, False]
+
+
+def test_unroll_adds_the_known_part_to_the_learned_reward():
+    """Learned 7, known next_obs - 10 action."""
+    task = TaskKnowledge(reward_part=lambda obs, action, next_obs: next_obs[:, 0] - 10 * action[:, 0])
+
+    def draw(obs, action):
+        return torch.cat((action, torch.full_like(action, 7.0)), -1), None
+
+    out = unroll(draw, torch.zeros(1, 1), torch.arange(3.0).view(3, 1, 1), torch.ones(1), task)
+    assert out.obs[:, 0, 0].tolist() == [0, 1, 3]
+    assert out.reward[:, 0].tolist() == [7, 7 + 1 - 10, 7 + 3 - 20]

@@ -31,6 +31,18 @@ def test_task_knowledge_auto_is_what_is_known_of_the_task():
     assert task.termination is never
 
 
+@pytest.mark.parametrize(("reward", "kwargs", "part"), [
+    ("auto", {}, True),
+    ("learned", {}, True),
+    ("learned", WITH_X, True),
+    ("auto", WITH_X, False),  # the whole is known
+])  # fmt: skip
+def test_task_knowledge_learned_reward_leaves_out_what_is_known(reward, kwargs, part):
+    task = task_knowledge("Hopper-v5", spec(11 + bool(kwargs), 3), kwargs, reward=reward)
+    assert (task.reward is None, task.reward_part is not None) == (part, part)
+    assert task_knowledge("Pendulum-v1", spec(3, 1), reward="learned").reward_part is None
+
+
 def test_task_knowledge_benchmark_has_the_papers_inputs_and_targets():
     cheetah = task_knowledge("mbkit/halfcheetah-v0", spec(18, 6))
     assert cheetah.preprocess is known.benchmark("halfcheetah").preprocess

@@ -103,3 +103,41 @@ def test_reward_of_distances_has_finite_gradients_at_zero(name):
     obs = torch.zeros(1, 23, requires_grad=True)
     known.reward_fn(name)(obs, torch.zeros(1, 7), obs).sum().backward()
     assert obs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("Hopper-v5", {}),
+        ("Hopper-v5", WITH_X | {"healthy_reward": 2.0, "ctrl_cost_weight": 0.2}),
+        ("Hopper-v5", {"terminate_when_unhealthy": False}),
+        ("Walker2d-v5", {"healthy_angle_range": (-0.3, 0.3)}),
+        ("HalfCheetah-v5", {}),
+        ("Swimmer-v5", {"ctrl_cost_weight": 0.1}),
+        ("Ant-v5", {}),
+        ("Ant-v5", {"healthy_z_range": (0.4, 0.8), "healthy_reward": 3.0}),
+        ("Humanoid-v5", {}),
+        ("Humanoid-v5", {"ctrl_cost_weight": 1.0}),
+    ],
+)
+def test_reward_part_is_control_cost_and_healthy_bonus(name, kwargs):
+    """As the environment itself tells them, also in rows where the body falls."""
+    part, bonuses = known.reward_part(name, kwargs), set()
+    env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+    env.action_space.seed(0)
+    obs, _ = env.reset(seed=0)
+    for _ in range(300):
+        action = env.action_space.sample()
+        next_obs, _, terminated, truncated, info = env.step(action)
+        rows = (torch.as_tensor(x, dtype=torch.float64) for x in (obs, action / env.action_space.high, next_obs))
+        assert part(*rows).item() == pytest.approx(info["reward_ctrl"] + info.get("reward_survive", 0.0), abs=1e-5)
+        bonuses.add(float(info.get("reward_survive", 0.0)))
+        obs = env.reset()[0] if terminated or truncated else next_obs
+    env.close()
+    assert len(bonuses) == (1 if name.startswith(("HalfCheetah", "Swimmer")) else 2)
+
+
+def test_reward_part_of_other_tasks_is_none():
+    assert known.reward_part("Pendulum-v1") is None
+    assert known.reward_part("cartpole") is None
+    assert known.reward_part("Mine-v0") is None

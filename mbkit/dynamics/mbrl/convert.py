@@ -67,6 +67,7 @@ def import_ensemble(
             rewards where one is known, or the other way round.
     """
     network, cfg = read_network(directory), cfg or EnsembleConfig()
+    task = task._replace(reward_part=None)  # mbrl-lib learns whole rewards
     first, outputs = network.layers[0][0], network.layers[-1][0].shape[2] // (1 if network.bounds is None else 2)
     default = Settings(target_is_delta=cfg.delta, no_delta=task.absolute, learned_rewards=task.reward is None)
     settings = read_settings(directory) or default
@@ -152,6 +153,8 @@ def refuse_inexpressible(ensemble: Ensemble) -> None:
     cfg, process = ensemble.cfg, ensemble.task.preprocess
     if ensemble.network.learns_termination:
         raise UserError("mbrl-lib cannot express a learned termination; expected a known one or none (dynamics.termination)")
+    if ensemble.reward_part is not None:
+        raise UserError("mbrl-lib's models learn whole rewards; came: an ensemble that learned a part and knows the rest")
     if len(set(cfg.hidden)) != 1:
         raise UserError(f"mbrl-lib's GaussianMLP has one or more hidden layers of one width; came: dynamics.hidden={cfg.hidden}")
     if ensemble.spec.discrete:
