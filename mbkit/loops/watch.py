@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mbkit.types import State
 
 VALUE_FACTOR = 2.0  # values beyond so many times the largest return count as diverged
+SMALLEST_LIMIT = 1.0  # values of untrained networks lie below, whatever the units of reward
 TEMPERATURE_FACTOR = 10.0  # as does a temperature beyond so many times the largest reward, and its own first value
 
 
@@ -53,7 +54,7 @@ class Watch:
         value = metrics.get("critic/q", metrics.get("critic/value", 0.0))
         if gamma >= 1 or (pessimistic and value < 0):
             return ""
-        limit = VALUE_FACTOR * (self.largest_reward + self.largest_bonus) / (1 - gamma)
+        limit = max(VALUE_FACTOR * (self.largest_reward + self.largest_bonus) / (1 - gamma), SMALLEST_LIMIT)
         if not abs(value) > limit:
             return ""
         return (

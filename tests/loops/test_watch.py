@@ -61,6 +61,11 @@ def test_watch_pessimistic_critics_are_exempt_below_zero():
     assert watch().check("sac", AGENT, {"critic/q": 1e6}, 1, pessimistic=True)
 
 
+def test_watch_before_the_first_reward_values_of_a_new_network_are_no_divergence():
+    assert not Watch().check("dqn", AGENT, {"critic/q": 0.3}, 1)
+    assert Watch().check("dqn", AGENT, {"critic/q": 3.0}, 1)
+
+
 def test_watch_undiscounted_values_have_no_limit():
     assert not watch().check("sac", SimpleNamespace(gamma=1.0), {"critic/q": 1e9}, 1)
     assert not watch().check("plug-in", object(), {"critic/q": 1e9}, 1)
