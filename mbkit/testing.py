@@ -29,7 +29,9 @@ def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
     """n transitions [B] of random numbers, a tenth of which terminate."""
     draw = torch.Generator().manual_seed(seed)
     action = torch.rand(n, spec.action_dim, generator=draw) * 2 - 1
-    if spec.discrete:
+    if spec.parts:
+        action = torch.stack([torch.randint(k, (n,), generator=draw) for k in spec.parts], -1)
+    elif spec.discrete:
         action = torch.randint(spec.action_dim, (n,), generator=draw)
     obs, next_obs = torch.randn(2, n, spec.obs_dim, generator=draw)
     discount = (torch.rand(n, generator=draw) > 0.1).float()
@@ -65,8 +67,8 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
         AssertionError: one sentence with the expectation and the result.
     """
     spaces = []
-    for discrete in (False, True):
-        space = spec._replace(discrete=discrete)
+    several = spec._replace(discrete=True, action_dim=spec.action_dim + 3, parts=(spec.action_dim, 3))
+    for space in (spec._replace(discrete=False, parts=()), spec._replace(discrete=True, parts=()), several):
         try:
             build(space)
         except UserError as error:
@@ -113,13 +115,13 @@ def check_acting(agent: Agent, spec: EnvSpec) -> None:
 
 
 def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
-    """Check for [M, A] float32 in [-1, 1], or int64 [M] below the number of actions; without gradient."""
-    shape = (m,) if spec.discrete else (m, spec.action_dim)
+    """Check for [M, A] float32 in [-1, 1], or int64 [M] or [M, P] below the numbers of actions; without gradient."""
+    shape = (m, *spec.action_shape)
     dtype = torch.int64 if spec.discrete else torch.float32
-    low, high = (0, spec.action_dim - 1) if spec.discrete else (-1, 1)
+    low, high = (0, torch.tensor(spec.parts or spec.action_dim) - 1) if spec.discrete else (-1, torch.ones(()))
     expect(action.shape == shape, f"{source}: expected actions of the shape {shape}, came {tuple(action.shape)}")
     expect(action.dtype == dtype, f"{source}: expected actions of type {dtype}, came {action.dtype}")
-    expect(bool(((action >= low) & (action <= high)).all()), f"{source}: expected actions in [{low}, {high}], came {action}")
+    expect(bool(((action >= low) & (action <= high)).all()), f"{source}: expected actions in [{low}, {high.tolist()}], came {action}")
     expect(not action.requires_grad, f"{source}: expected actions without gradient")
 
 

@@ -19,16 +19,27 @@ class EnvSpec(NamedTuple):
     """What agents and models know of an environment; they see actions in [-1, 1] only, scaling sits at the environment boundary."""
 
     obs_dim: int
-    action_dim: int  # dimension, or number of actions if discrete
+    action_dim: int  # dimension, or number of actions if discrete, summed over the parts where there are several
     device: torch.device
     discrete: bool = False
+    parts: tuple[int, ...] = ()  # numbers of actions of P discrete actions taken at once; () where there is one
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """The shape of one action: [A] continuous, [] discrete, [P] several discrete ones."""
+        return (len(self.parts),) if self.parts else () if self.discrete else (self.action_dim,)
+
+    @property
+    def actions(self) -> str:
+        """The kind of actions, with which options' conditions compare: continuous, discrete, or several discrete ones."""
+        return "several" if self.parts else "discrete" if self.discrete else "continuous"
 
 
 class Transition(NamedTuple):
     """A batch; `discount` is 0 where the MDP terminated, never where the episode was only cut."""
 
     obs: Tensor  # [B, O]
-    action: Tensor  # [B, A] in [-1, 1], or [B] int64
+    action: Tensor  # [B, A] in [-1, 1], or int64 [B]; [B, P] where there are several discrete ones
     reward: Tensor  # [B], n-step: discounted sum
     next_obs: Tensor  # [B, O] the true successor
     discount: Tensor  # [B] gamma^(n-1) (1 - terminated)
@@ -38,7 +49,7 @@ class Trajectory(NamedTuple):
     """Consecutive steps of B environments; `ended` cuts the recursion (terminated or truncated), `discount` cuts the bootstrap."""
 
     obs: Tensor  # [T, B, O]
-    action: Tensor  # [T, B, A] or [T, B]
+    action: Tensor  # [T, B, A], or int64 [T, B] or [T, B, P]
     reward: Tensor  # [T, B]
     next_obs: Tensor  # [T, B, O]
     discount: Tensor  # [T, B]
@@ -84,7 +95,8 @@ class Plan(NamedTuple):
     """The result of a search, and all that the next search needs of it: a planner itself has no state.
 
     `actions` is executed; iCEM executes its best sample but continues from its mean, so the two are separate.
-    Discrete planners: actions int64 [M, H], mean are probabilities [M, H, n], elites int64 [M, K, H].
+    Discrete planners: actions int64 [M, H], mean are probabilities [M, H, n], elites int64 [M, K, H]; where P discrete actions are taken
+    at once [M, H, P], [M, H, P, N] and [M, K, H, P], N being the largest of their numbers of actions.
     """
 
     actions: Tensor  # [M, H, A] the sequence to execute
@@ -181,7 +193,7 @@ class Planner(Protocol):
 class Actor(Protocol):
     """Chooses actions."""
 
-    def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # obs [M, O] -> [M, A] in [-1, 1], or int64 [M]
+    def act(self, obs: Tensor, explore: bool = True) -> Tensor: ...  # obs [M, O] -> [M, A] in [-1, 1], or int64 [M] or [M, P]
     def reset(self, mask: Tensor) -> None: ...  # bool [M]: these environments begin a new episode
 
 

@@ -9,6 +9,8 @@ from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
 from mbkit.types import EnvSpec, State, Targets
 
+SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take several, and so does pets with planner=discrete_cem"
+
 
 def descend(optimizer: FusedAdam, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
     """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss.
@@ -66,10 +68,19 @@ class LearningAgent(nn.Module):
 def needs_continuous(name: str, spec: EnvSpec) -> None:
     """UserError where the environment's actions are discrete."""
     if spec.discrete:
-        raise UserError(f"{name} needs continuous actions, but the environment has {spec.action_dim} discrete ones")
+        several = f" in {len(spec.parts)} parts taken at once; {SEVERAL}" if spec.parts else ""
+        raise UserError(f"{name} needs continuous actions, but the environment has {spec.action_dim} discrete ones{several}")
 
 
 def needs_discrete(name: str, spec: EnvSpec) -> None:
-    """UserError where the environment's actions are continuous."""
+    """UserError where the environment's actions are continuous, or several discrete ones are taken at once."""
     if not spec.discrete:
         raise UserError(f"{name} needs discrete actions, but the environment has continuous ones, of {spec.action_dim} dimensions")
+    needs_one_action(name, spec)
+
+
+def needs_one_action(name: str, spec: EnvSpec) -> None:
+    """UserError where several discrete actions are taken at once."""
+    if spec.parts:
+        sizes = ", ".join(map(str, spec.parts))
+        raise UserError(f"{name} takes one discrete action at a time, but the environment takes {len(spec.parts)}, of {sizes}; {SEVERAL}")

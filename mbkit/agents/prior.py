@@ -1,6 +1,7 @@
 """Priors pi0 of KL-regularised learners: uniform, a user's function, or the policy of another agent, held fixed.
 
-Letters: B batch, O observation, A dimensions of an action, or number of discrete actions.
+Letters: B batch, O observation, A dimensions of an action, or number of discrete actions. Where several discrete actions are taken at
+once, a prior is a product over the parts: its log-probabilities lie side by side, A is the sum of the parts' numbers of actions.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from mbkit.envs.known import load_fn
 from mbkit.errors import UserError
 from mbkit.fields import between
+from mbkit.networks.parts import as_table
 from mbkit.networks.policy import TanhGaussian
 from mbkit.types import EnvSpec
 
@@ -48,15 +50,15 @@ PriorPolicy = DiscretePrior | ContinuousPrior | TanhGaussian  # policies that a 
 
 
 class Uniform(nn.Module):
-    """The uniform distribution over discrete actions or over the box: log pi0 = -log A, or -A log 2."""
+    """The uniform distribution over discrete actions, over those of each part, or over the box: log pi0 = -log A, or -A log 2."""
 
-    def __init__(self, actions: int) -> None:
+    def __init__(self, actions: int, parts: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.actions = actions
+        self.actions, self.parts = actions, parts
 
     def log_probs(self, obs: Tensor) -> Tensor:
         """[B, A]."""
-        return obs.new_full((len(obs), self.actions), -math.log(self.actions))
+        return torch.cat([obs.new_full((len(obs), n), -math.log(n)) for n in self.parts or (self.actions,)], -1)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B]."""
@@ -85,12 +87,13 @@ class Prior(nn.Module):
         log_density: log pi0 [B, A] of obs [B, O], or log pi0 [B] of obs and action [B, A].
         policy: the object whose method `log_density` is; a module's parameters are held fixed.
         actions: A.
-        share: of the uniform distribution.
+        share: of the uniform distribution, in each part where there are several.
+        parts: numbers of actions of several discrete actions taken at once.
     """
 
-    def __init__(self, log_density: Callable[..., Tensor], policy: object, actions: int, share: float) -> None:
+    def __init__(self, log_density: Callable[..., Tensor], policy: object, actions: int, share: float, parts: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.log_density, self.uniform, self.share = log_density, Uniform(actions), share
+        self.log_density, self.uniform, self.share, self.parts = log_density, Uniform(actions, parts), share, parts
         self.policy = policy.requires_grad_(False) if isinstance(policy, nn.Module) else None
 
     def log_probs(self, obs: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = Non
     """
     name = f"agent.prior={cfg.prior}"
     if policy is None and cfg.prior == "uniform":
-        policy = Uniform(spec.action_dim)
+        policy = Uniform(spec.action_dim, spec.parts)
     elif isinstance(policy, TanhGaussian):
         policy = Squashed(policy)
     if policy is not None:
@@ -126,7 +129,7 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = Non
         log_density = load_fn(cfg.prior)
     else:
         raise UserError(f"{name}: expected uniform, module:function, or the directory of a run; there is no such directory")
-    prior = Prior(log_density, policy, spec.action_dim, cfg.prior_uniform).to(spec.device)
+    prior = Prior(log_density, policy, spec.action_dim, cfg.prior_uniform, spec.parts).to(spec.device)
     check_prior(log_density, spec, name)
     return prior
 
@@ -164,8 +167,10 @@ def check_prior(log_density: Callable[..., Tensor], spec: EnvSpec, name: str) ->
     if infinite := int((~log_pi0.isfinite()).reshape(ROWS, -1).any(1).sum()):
         where = "actions" if spec.discrete else "points of the box [-1, 1]"
         raise UserError(f"{expected}, finite at all {where}, which its support must cover; in {infinite} of {ROWS} rows it is not")
-    if spec.discrete and not torch.allclose(total := log_pi0.exp().sum(-1), torch.ones_like(log_pi0[:, 0]), atol=1e-3):
-        raise UserError(f"{expected} whose probabilities sum to 1, got a sum of {float(total[0]):.3g}")
+    parts = spec.parts or (spec.action_dim,)
+    if spec.discrete and not torch.allclose(total := as_table(log_pi0.exp(), parts, 0.0).sum(-1), torch.ones_like(total), atol=1e-3):
+        each = f" in each of the parts {spec.parts}" if spec.parts else ""
+        raise UserError(f"{expected} whose probabilities sum to 1{each}, got a sum of {float(total[0, 0]):.3g}")
     if not spec.discrete and not has_gradient(log_density, obs, action):
         raise UserError(f"{expected} that are differentiable in the action, got no gradient (detach, numpy or no_grad inside?)")
 

@@ -231,7 +231,7 @@ def type_text(cls: type, key: str) -> str:
 
 
 def check_actions(experiment: Experiment, actions: str) -> None:
-    """UserError where the user typed an option that means nothing with the environment's "continuous" or "discrete" actions."""
+    """UserError where the user typed an option that means nothing with the environment's kind of actions, `EnvSpec.actions`."""
     entry = algorithm(experiment.algo)
     refuse_meaningless(experiment, entry, meaningless(experiment, entry, actions))
 
@@ -239,7 +239,7 @@ def check_actions(experiment: Experiment, actions: str) -> None:
 def to_yaml(experiment: Experiment, actions: str | None = None) -> str:
     """The experiment as a config.yaml that `from_dict` takes back; options without a meaning are left out at their defaults.
 
-    `actions` is "continuous" or "discrete" where the environment's are known.
+    `actions` is the kind of the environment's, `EnvSpec.actions`, where it is known.
     """
     without = meaningless(experiment, algorithm(experiment.algo), actions)
     at_default = {key: None for key in without if _is_default(experiment, key)}

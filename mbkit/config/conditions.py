@@ -77,7 +77,7 @@ def meaningless(experiment: Experiment, entry: Entry, actions: str | None = None
     Args:
         experiment: the experiment.
         entry: the registry entry of its algorithm.
-        actions: "continuous" or "discrete" where the environment's actions are known; conditions on them hold otherwise.
+        actions: `EnvSpec.actions`, the kind of the environment's actions, where it is known; conditions on it hold otherwise.
     """
     without_model = entry.no_model and not failing(experiment, "imagination", entry.no_model)
     conditions: dict[str, str] = {}

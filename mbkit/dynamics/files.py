@@ -82,7 +82,7 @@ def fits(network: EnsembleNetwork) -> State:
     return {
         "observation dimensions": spec.obs_dim,
         "action dimensions": spec.action_dim,
-        "discrete actions": spec.discrete,
+        "discrete actions": list(spec.parts) or spec.discrete,
         "model input dimensions": network.input_dim,
         "observation processing": probe(network),
         "absolute dimensions": [d for d in range(spec.obs_dim) if d in task.absolute],

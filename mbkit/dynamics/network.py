@@ -17,6 +17,7 @@ from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.mlp import EnsembleMLP, truncated_normal_init_
 from mbkit.networks.normalizer import Normalizer
+from mbkit.networks.parts import one_hot_parts
 from mbkit.types import EnvSpec, Prediction, TaskKnowledge
 
 Propagation = Literal["ts_inf", "ts1", "expectation", "moment_matching"]
@@ -143,7 +144,9 @@ class Gaussian(NamedTuple):
 
 
 def encode_action(spec: EnvSpec, action: Tensor) -> Tensor:
-    """Discrete actions int64 [...] as one-hot [..., A]; continuous ones unchanged."""
+    """Discrete actions int64 [...] as one-hot [..., A], several [..., P] as theirs side by side; continuous ones unchanged."""
+    if spec.parts:
+        return one_hot_parts(action, spec.parts)
     return F.one_hot(action, spec.action_dim).float() if spec.discrete else action
 
 

@@ -43,7 +43,7 @@ class Environment:
 
     def __init__(self, name: str, source: SingleEnvs | VectorRows, action: ActionMap, obs_dim: int, seed: int = 0) -> None:
         self.name, self.num_envs, self.envs, self.seed = name, source.num_envs, source.envs, seed
-        self.spec = EnvSpec(obs_dim, action.dim, torch.device("cpu"), action.discrete)
+        self.spec = EnvSpec(obs_dim, action.dim, torch.device("cpu"), action.discrete, action.parts)
         self.max_episode_steps: int | None = None
         self.dt: float | None = None
         self.obs: Tensor | None = None  # [M, O] the current observation

@@ -150,12 +150,12 @@ def load_fn(path: str) -> Callable[..., Any]:
 
 
 def check_fn(fn: Callable[..., Any], path: str, spec: EnvSpec, kind: Kind) -> None:
-    """Call a user's function once, with zeros: obs [2, O], action [2, A] (int64 [2] where discrete) and next_obs [2, O].
+    """Call a user's function once, with zeros: obs [2, O], action [2, A] (discrete: int64 [2] or [2, P]) and next_obs [2, O].
 
     UserError naming `path` unless the result is a tensor [2]: floating and not all NaN for a reward, bool for a termination.
     """
     obs = torch.zeros(2, spec.obs_dim)
-    action = torch.zeros(2, dtype=torch.int64) if spec.discrete else torch.zeros(2, spec.action_dim)
+    action = torch.zeros(2, *spec.action_shape, dtype=torch.int64 if spec.discrete else torch.float32)
     arguments = f"obs {list(obs.shape)}, action {list(action.shape)}, next_obs {list(obs.shape)}"
     expected = f"{kind} {path} of {arguments}: expected a {'floating' if kind == 'reward' else 'bool'} tensor of shape [2]"
     try:

@@ -16,43 +16,79 @@ from torch import Tensor
 from mbkit.errors import UserError
 
 Array = NDArray[Any]
+MOST_ACTIONS = 10_000  # values over all dimensions of a discrete space, each of which is an output of a policy
 
 
 class ActionMap:
     """An agent's actions -> actions of one environment's `action_space`.
 
-    [-1, 1]^A is scaled affinely to a Box with finite bounds and clipped, `dim` = A; int64 0..n-1 is shifted to Discrete(n), `dim` = n.
-    Any other space raises UserError.
+    [-1, 1]^A is scaled affinely to a Box of floats with finite bounds and clipped, `dim` = A; int64 0..n-1 is shifted to Discrete(n),
+    `dim` = n. MultiDiscrete, MultiBinary and bounded Boxes of whole numbers have a discrete action for each of P dimensions: int64 [P],
+    `parts` = their numbers of actions, `dim` = the sum; one of a single dimension is like Discrete. Any other space raises UserError.
     """
 
     def __init__(self, space: spaces.Space[Any], name: str) -> None:
-        self.name = name
-        self.discrete = isinstance(space, spaces.Discrete)
+        self.name, self.shape, self.dtype = name, space.shape, space.dtype
+        self.parts: tuple[int, ...] = ()  # numbers of actions where there are several discrete ones
         self.row: tuple[int, ...] = ()  # shape of one action
-        if isinstance(space, spaces.Discrete):
-            self.dim, self.start = int(space.n), space.start
+        bounds = discrete_bounds(space, name)
+        self.discrete = bounds is not None
+        if bounds is not None:
+            self.start = np.reshape(bounds[0], space.shape or ())
+            sizes = tuple(high - low + 1 for low, high in zip(*bounds, strict=True))
+            self.dim = sum(sizes)
+            if len(sizes) > 1:
+                self.parts, self.row = sizes, (len(sizes),)
             return
-        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-            raise UserError(f"action space of {name}: expected Discrete or a Box of floats, got {space}")
+        if not isinstance(space, spaces.Box):
+            raise UserError(f"action space of {name}: expected Discrete, MultiDiscrete, MultiBinary or a Box, got {space}")
         if not space.is_bounded():
             raise UserError(f"action space of {name}: expected finite bounds, to which [-1, 1] can be scaled, got {space}")
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.low, self.high, self.middle, self.half = low, high, (low + high) / 2, (high - low) / 2
-        self.dim, self.shape, self.dtype = int(np.prod(space.shape)), space.shape, space.dtype
+        self.dim = int(np.prod(space.shape))
         self.row = (self.dim,)
         if not self.dim:
             raise UserError(f"action space of {name}: expected at least one number, got {space}")
 
     def __call__(self, action: Tensor) -> Array:
-        """[..., A] in [-1, 1] -> [..., *space.shape] in the Box's dtype, or int64 [...] -> int64 [...]; NaN raises UserError."""
+        """[..., A] in [-1, 1], or int64 [...] or [..., P] -> [..., *space.shape] in the space's dtype; NaN raises UserError."""
         scaled: Array = action.numpy(force=True)
+        native: Array = scaled.reshape(*scaled.shape[: scaled.ndim - len(self.row)], *(self.shape or ()))
         if self.discrete:
-            return np.asarray(scaled + self.start)
+            return np.asarray(native + self.start).astype(self.dtype)
         if not np.isfinite(scaled).all():
             raise UserError(f"action for {self.name}: expected finite numbers, got {scaled.tolist()}")
         # middle + half * a is the identity to the last digit for a box of +-1; low + (a + 1) / 2 * (high - low) is not
-        native: Array = self.middle + self.half * scaled.reshape(*scaled.shape[:-1], *self.shape)
+        native = self.middle + self.half * native
         return native.clip(self.low, self.high).astype(self.dtype)
+
+
+def discrete_bounds(space: spaces.Space[Any], name: str) -> tuple[list[int], list[int]] | None:
+    """The lowest and the highest value of every dimension of a space of discrete actions; None for any other space.
+
+    Raises:
+        UserError: a Box of whole numbers without finite bounds, or more than `MOST_ACTIONS` values over several dimensions.
+    """
+    if isinstance(space, spaces.Discrete):
+        return [int(space.start)], [int(space.start + space.n) - 1]
+    if isinstance(space, spaces.MultiDiscrete):
+        low, high = space.start, space.start + space.nvec - 1
+    elif isinstance(space, spaces.MultiBinary):
+        low, high = np.zeros(space.shape, np.int64), np.ones(space.shape, np.int64)
+    elif isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
+        if not space.is_bounded():
+            raise UserError(f"action space of {name}: expected finite bounds of whole numbers, got {space}")
+        low, high = space.low, space.high
+    else:
+        return None
+    lowest, highest = ([int(value) for value in bound.flat] for bound in (low, high))
+    if (values := sum(highest) - sum(lowest) + len(lowest)) > MOST_ACTIONS:
+        advice = "a Box of floats, which the environment rounds, has no such limit"
+        raise UserError(
+            f"action space of {name}: expected at most {MOST_ACTIONS} discrete actions in all dimensions, got {values}; {advice}"
+        )
+    return lowest, highest
 
 
 class ObservationMap:

@@ -13,7 +13,9 @@ from mbkit.types import Actor, EnvSpec, State, Store
 
 
 def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
-    """Uniform over the action space: [M, A] in [-1, 1], or int64 [M]."""
+    """Uniform over the action space: [M, A] in [-1, 1], or int64 [M], or [M, P] where there are several discrete ones."""
+    if spec.parts:
+        return torch.stack([torch.randint(n, (num_envs,), device=spec.device) for n in spec.parts], -1)
     if spec.discrete:
         return torch.randint(spec.action_dim, (num_envs,), device=spec.device)
     return torch.rand(num_envs, spec.action_dim, device=spec.device) * 2 - 1

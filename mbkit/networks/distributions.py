@@ -1,7 +1,8 @@
 """Distributions over actions, discrete and continuous: the output of policy-gradient learners and discrete actor-critics.
 
-Both have the methods sample, mode, log_prob, entropy and kl, so that an algorithm is written once for both kinds of actions.
-Letters: B rows of any shape, A dimensions of an action or number of discrete actions.
+All have the methods sample, mode, log_prob, entropy and kl, so that an algorithm is written once for all kinds of actions.
+Letters: B rows of any shape, A dimensions of an action or number of discrete actions, P discrete actions taken at once, of at most N
+actions each.
 """
 
 import math
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-D = TypeVar("D", "Categorical", "ClippedGaussian")
+IMPOSSIBLE = -1e9  # the logit of an action that there is not: its probability is 0, and products with its logarithm stay finite
+D = TypeVar("D", "Categorical", "Categoricals", "ClippedGaussian")
 
 
 class Categorical(NamedTuple):
@@ -45,6 +47,37 @@ class Categorical(NamedTuple):
         """D_KL(self | other), [B]."""
         log_p = self.log_probs()
         return (log_p.exp() * (log_p - other.log_probs())).sum(-1)
+
+
+class Categoricals(NamedTuple):
+    """Independent distributions over P discrete actions taken at once: log_prob, entropy and kl are the sums over the parts."""
+
+    logits: Tensor  # [B, P, N], IMPOSSIBLE where a part has fewer than N actions
+
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of every part's actions, [B, P, N]."""
+        return Categorical(self.logits).log_probs()
+
+    def sample(self) -> Tensor:
+        """int64 [B, P]."""
+        return Categorical(self.logits).sample()
+
+    def mode(self) -> Tensor:
+        """The most likely action of every part, which together are the most likely of all, int64 [B, P]."""
+        return Categorical(self.logits).mode()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-probabilities [B] of actions int64 [B, P], or [K, B] of [K, B, P]."""
+        log_p = self.log_probs().expand(*action.shape, -1)
+        return log_p.gather(-1, action[..., None])[..., 0].sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[B], nats."""
+        return Categorical(self.logits).entropy().sum(-1)
+
+    def kl(self, other: Self) -> Tensor:
+        """D_KL(self | other), [B]."""
+        return Categorical(self.logits).kl(Categorical(other.logits)).sum(-1)
 
 
 class ClippedGaussian(NamedTuple):
@@ -84,7 +117,7 @@ class ClippedGaussian(NamedTuple):
         return (0.5 * (ratio + distance - 1) - (self.log_std - other.log_std)).sum(-1)
 
 
-Distribution = Categorical | ClippedGaussian
+Distribution = Categorical | Categoricals | ClippedGaussian
 
 
 def detached(distribution: D) -> D:

@@ -1,4 +1,4 @@
-"""Policies: deterministic, squashed Gaussian, categorical, Gaussian clipped to the box.
+"""Policies: deterministic, squashed Gaussian, categorical, several categorical ones, Gaussian clipped to the box.
 
 Letters: B batch, O observation, A dimensions of an action or number of discrete actions.
 """
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.networks.distributions import Categorical, ClippedGaussian, Distribution
+from mbkit.networks.distributions import IMPOSSIBLE, Categorical, Categoricals, ClippedGaussian, Distribution
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
+from mbkit.networks.parts import as_table
 from mbkit.types import EnvSpec
 
 
@@ -72,14 +73,20 @@ class Logits(nn.Module):
 
 
 class StochasticPolicy(nn.Module):
-    """obs [B, O] -> Categorical over A discrete actions, or ClippedGaussian on [-1, 1]^A, whose standard deviation depends on no obs."""
+    """obs [B, O] -> Categorical over A discrete actions, Categoricals over several taken at once, or ClippedGaussian on [-1, 1]^A.
+
+    The standard deviation of continuous actions depends on no obs.
+    """
 
     def __init__(self, spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0) -> None:
         super().__init__()
         self.net = mlp((spec.obs_dim, *hidden, spec.action_dim), activation, last_gain=0.01)  # nearly the same action everywhere
+        self.parts = spec.parts
         self.log_std = None if spec.discrete else nn.Parameter(torch.full((spec.action_dim,), log_std))
 
     def forward(self, obs: Tensor) -> Distribution:
         """The distribution at obs [B, O]."""
         output: Tensor = self.net(obs)
+        if self.parts:
+            return Categoricals(as_table(output, self.parts, IMPOSSIBLE))
         return Categorical(output) if self.log_std is None else ClippedGaussian(output, self.log_std.expand_as(output))

@@ -1,6 +1,7 @@
 """Cross-entropy planning over sequences of discrete actions (Rubinstein 1999, doi:10.1023/A:1010091220143).
 
-Letters: M problems, N candidates, C proposals, K elites, H horizon, n actions.
+Letters: M problems, N candidates, C proposals, K elites, H horizon, n actions. Where P discrete actions are taken at once, each has a
+distribution of its own: int64 [M, H] stands for [M, H, P], and [M, H, n] for [M, H, P, n], n being the largest of their numbers.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, positive
+from mbkit.networks.parts import counts
 from mbkit.planning.base import advance, check_elites
 from mbkit.planning.sampling import better, rounds, top
 from mbkit.registry import planners
@@ -19,7 +21,7 @@ from mbkit.types import EnvSpec, Objective, Plan
 
 @dataclass(frozen=True)
 class DiscreteCEMConfig:
-    """CEM over one categorical distribution per step."""
+    """CEM over one categorical distribution per step and part of the action."""
 
     candidates: int = at_least(200, 1)  # number of candidates per iteration, N
     elites: int = at_least(20, 1)  # number of elites, K: the best candidates, to which the probabilities are refitted
@@ -37,35 +39,43 @@ def sample(probabilities: Tensor, candidates: int) -> Tensor:
     return (probabilities[:, None] / clocks).argmax(-1)
 
 
-def refit(elites: Tensor, score: Tensor, probabilities: Tensor, momentum: float, floor: float) -> Tensor:
-    """Frequencies of the finite-scored elites int64 [M, K, H], smoothed; the probabilities [M, H, n] stay where no score is finite."""
-    n = probabilities.shape[-1]
+def refit(elites: Tensor, score: Tensor, probabilities: Tensor, momentum: float, floor: float, n: int | Tensor | None = None) -> Tensor:
+    """Frequencies of the finite-scored elites int64 [M, K, H], smoothed; the probabilities [M, H, n] stay where no score is finite.
+
+    `n`: the number of actions where it isn't the width of the probabilities, e.g. that of `counts` [P, n] for parts of different sizes.
+    """
     finite = (score > -torch.inf).to(probabilities.dtype)
-    weight = (finite / finite.sum(1, keepdim=True).clamp(min=1))[:, :, None, None]
-    chosen = elites[..., None] == torch.arange(n, device=elites.device)
-    new = (1 - floor) * (weight * chosen).sum(1) + floor / n
-    return probabilities.lerp(new, (1 - momentum) * finite[:, :1, None])
+    ones = (1 for _ in probabilities.shape[1:])
+    weight = (finite / finite.sum(1, keepdim=True).clamp(min=1)).view(*finite.shape, *ones)
+    chosen = elites[..., None] == torch.arange(probabilities.shape[-1], device=elites.device)
+    new = (1 - floor) * (weight * chosen).sum(1) + floor / (probabilities.shape[-1] if n is None else n)
+    return probabilities.lerp(new, (1 - momentum) * finite[:, 0].view(-1, *weight.shape[2:]))
 
 
 @planners.register("discrete_cem", DiscreteCEMConfig)
 class DiscreteCEM:
-    """Cross-entropy method for discrete actions: categorical probabilities per step; the best candidate is executed."""
+    """Cross-entropy method for discrete actions: categorical probabilities per step and part; the best candidate is executed."""
 
     def __init__(self, spec: EnvSpec, cfg: DiscreteCEMConfig) -> None:
         if not spec.discrete:
             raise UserError(f"planner discrete_cem needs discrete actions, the environment has {spec.action_dim} continuous ones; use cem")
         check_elites("discrete_cem", cfg.elites, cfg.candidates)
-        self.cfg, self.budget_ms, self.actions = cfg, cfg.budget_ms, spec.action_dim
+        self.cfg, self.budget_ms, self.actions, self.parts = cfg, cfg.budget_ms, spec.action_dim, spec.parts
+
+    def counts(self, like: Tensor) -> int | Tensor:
+        """The number of actions n; [P, n] where there are several parts, infinite where a part has no such action."""
+        return counts(self.parts, like.dtype, like.device) if self.parts else self.actions
 
     def start(self, like: Tensor, problems: int, horizon: int) -> Plan:
         """The plan before any search: uniform probabilities. Device and dtype of `like`."""
-        actions = like.new_zeros(problems, horizon, dtype=torch.int64)
-        mean = like.new_full((problems, horizon, self.actions), 1 / self.actions)
-        return Plan(actions, mean, actions.new_zeros(problems, 0, horizon), like.new_full((problems,), -torch.inf))
+        each = (len(self.parts),) if self.parts else ()
+        actions = like.new_zeros(problems, horizon, *each, dtype=torch.int64)
+        mean = like.new_zeros(*actions.shape, max(self.parts or (self.actions,))) + 1 / self.counts(like)
+        return Plan(actions, mean, actions.new_zeros(problems, 0, horizon, *each), like.new_full((problems,), -torch.inf))
 
     def shift(self, plan: Plan, steps: int) -> Plan:
         """The plan `steps` later; beyond its end it is uniform."""
-        uniform = torch.full_like(plan.mean[:, :1], 1 / self.actions)
+        uniform = torch.zeros_like(plan.mean[:, :1]) + 1 / self.counts(plan.mean)
         return plan._replace(actions=advance(plan.actions, steps, plan.actions[:, -1:]), mean=advance(plan.mean, steps, uniform))
 
     @torch.no_grad()
@@ -77,6 +87,6 @@ class DiscreteCEM:
             population = sample(mean, cfg.candidates)
             population = population if proposals is None else torch.cat([population, proposals], 1)
             elites, score = top(population, objective(population), cfg.elites)
-            mean = refit(elites, score, mean, cfg.momentum, cfg.floor)
+            mean = refit(elites, score, mean, cfg.momentum, cfg.floor, self.counts(mean))
             best, best_score = better(best, best_score, elites, score)
         return Plan(best if cfg.returns == "best" else mean.argmax(-1), mean, start.elites, best_score)

@@ -76,7 +76,7 @@ class MPC:
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
-        """The next planned action, obs [M, O] -> [M, A] in [-1, 1], or int64 [M]; plans where one is due."""
+        """The next planned action, obs [M, O] -> [M, A] in [-1, 1], or int64 [M] or [M, P]; plans where one is due."""
         obs = obs.to(self.spec.device, torch.float32)
         plan = self._start(len(obs)) if self.plan is None else self.plan
         if len(plan.mean) != len(obs):

@@ -49,9 +49,9 @@ def open_loop_return(
 ) -> Objective:
     """Objective of plans from obs [M, O]: the mean return of each candidate over P particles (Chua et al. 2018, Algorithm 1).
 
-    It takes actions [M, N, H, A] (discrete: int64 [M, N, H]) to scores [M, N]. The model encodes every observation once, here; its carry is
-    repeated over candidates and particles. Rows are particle-major: a model that gives each block of rows to one member shows every
-    candidate to every member.
+    It takes actions [M, N, H, A] (discrete: int64 [M, N, H], or [M, N, H, .] where several are taken at once) to scores [M, N]. The model
+    encodes every observation once, here; its carry is repeated over candidates and particles. Rows are particle-major: a model that gives
+    each block of rows to one member shows every candidate to every member.
     """
     carry, m = dynamics.init(obs), len(obs)
 

@@ -42,10 +42,16 @@ def make_learned(experiment: Experiment, part: Part, spec: EnvSpec) -> LearnedDy
     if not isinstance(model, LearnedDynamics):
         raise UserError(f"dynamics {part.name!r} lacks a method of mbkit.types.LearnedDynamics, which {experiment.algo} needs")
     other: EnvSpec = getattr(model, "spec", spec)
-    if (other.obs_dim, other.action_dim, other.discrete) != (spec.obs_dim, spec.action_dim, spec.discrete):
-        has, wants = (f"{s.obs_dim} observations and {s.action_dim} {'discrete ' * s.discrete}actions" for s in (other, spec))
+    if other._replace(device=spec.device) != spec:
+        has, wants = (f"{s.obs_dim} observations and {in_words(s)}" for s in (other, spec))
         raise UserError(f"dynamics {part.name!r} has {has}; the agent expects {wants}")
     return model
+
+
+def in_words(spec: EnvSpec) -> str:
+    """The actions of a specification, for messages."""
+    several = f" in parts of {', '.join(map(str, spec.parts))}" if spec.parts else ""
+    return f"{spec.action_dim} {'discrete ' * spec.discrete}actions{several}"
 
 
 def check_learned(experiment: Experiment, model: object) -> None:

@@ -23,7 +23,7 @@ class RandomActor:
         self.spec = spec
 
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
-        """obs [M, O] -> actions [M, A] in [-1, 1], or int64 [M]."""
+        """obs [M, O] -> actions [M, A] in [-1, 1], or int64 [M] or [M, P]."""
         return random_action(self.spec, obs.shape[0])
 
     def reset(self, mask: Tensor) -> None:

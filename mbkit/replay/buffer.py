@@ -4,6 +4,7 @@ Letters: M rows written at once, B batch, O observation, A action. Every row kno
 n-step sums (`n_step`), episodes and windows (`windows`) are walks along these links, and nothing but one-step rows is stored.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Experience(NamedTuple):
     """One step of M environments (row i is environment i), or M consecutive steps of one of them."""
 
     obs: Tensor  # [M, O]
-    action: Tensor  # [M, A] in [-1, 1], or [M] int64
+    action: Tensor  # [M, A] in [-1, 1], or int64 [M] or [M, P]
     reward: Tensor  # [M]
     next_obs: Tensor  # [M, O] the true successor
     terminated: Tensor  # bool [M]
@@ -45,7 +46,7 @@ class ReplayBuffer:
         if capacity < 1:
             raise UserError(f"the replay capacity must be at least 1 row, not {capacity}")
         self.capacity, self.spec = capacity, spec
-        action = 1 if spec.discrete else spec.action_dim
+        action = math.prod(spec.action_shape)
         self.widths = (spec.obs_dim, action, spec.obs_dim, 1, 1, 1)  # obs, action, next_obs, reward, discount, ended
         size = min(capacity, 2**60) + 1  # torch fails in another way where a size is no int64
         try:
@@ -152,7 +153,7 @@ class ReplayBuffer:
         """Views of packed rows [..., W]: the transition and `ended`."""
         obs, action, next_obs, reward, discount, ended = packed.split_with_sizes(self.widths, -1)
         if self.spec.discrete:
-            action = action[..., 0].long()
+            action = action.long() if self.spec.parts else action[..., 0].long()
         return Transition(obs, action, reward[..., 0], next_obs, discount[..., 0]), ended[..., 0] != 0
 
     def sample(self, n: int) -> Transition:
@@ -183,8 +184,9 @@ class ReplayBuffer:
     def load_state_dict(self, state: State) -> None:
         """Continue exactly where the saved buffer was; UserError where capacity or dimensions differ."""
         for name, expected in (("capacity", self.capacity), *self.spec._asdict().items()):
-            if name != "device" and state[name] != expected:
-                raise UserError(f"the saved replay buffer has {name} {state[name]}, but this run expects {expected}")
+            saved = state.get(name, ()) if name == "parts" else state.get(name)  # buffers of earlier versions have no `parts`
+            if name != "device" and saved != expected:
+                raise UserError(f"the saved replay buffer has {name} {saved}, but this run expects {expected}")
         size = len(state["data"])
         self.data[:size], self.origin[:size] = state["data"].to(self.data.device), state["origin"].to(self.data.device)
         self.link.fill_(self.capacity)[:size] = state["link"].to(self.link.device)
@@ -201,7 +203,7 @@ class ReplayBuffer:
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "ReplayBuffer":
         """The buffer that `save` wrote; UserError where the file is something else or cut short."""
         state = read_tensors(path, FORMAT, CONTENT)
-        spec = EnvSpec(state["obs_dim"], state["action_dim"], torch.device(device), state["discrete"])
+        spec = EnvSpec(state["obs_dim"], state["action_dim"], torch.device(device), state["discrete"], state.get("parts", ()))
         buffer = cls(state["capacity"], spec)
         buffer.load_state_dict(state)
         return buffer

@@ -1,5 +1,7 @@
 """A device-resident ring of model transitions, which grows with the rollouts. M rows written at once, O observation, A action."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ class ModelBuffer:
     """
 
     def __init__(self, capacity: int, spec: EnvSpec, memory_gb: float = 4.0) -> None:
-        action = 1 if spec.discrete else spec.action_dim
+        action = math.prod(spec.action_shape)
         self.spec, self.widths = spec, (spec.obs_dim, action, 1, spec.obs_dim, 1)  # in the order of a Transition
         self.row_bytes = 4 * sum(self.widths)
         self.most = int(memory_gb * GIGABYTE / self.row_bytes)  # rows that fit into `memory_gb`
@@ -82,7 +84,7 @@ class ModelBuffer:
     def _unpack(self, packed: Tensor) -> Transition:
         obs, action, reward, next_obs, discount = packed.split_with_sizes(self.widths, -1)
         if self.spec.discrete:
-            action = action[:, 0].long()
+            action = action.long() if self.spec.parts else action[:, 0].long()
         return Transition(obs, action, reward[:, 0], next_obs, discount[:, 0])
 
     def state_dict(self) -> State:

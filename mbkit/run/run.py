@@ -38,7 +38,7 @@ class Run:
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
         self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
-        self.actions = "discrete" if self.env.spec.discrete else "continuous"
+        self.actions = self.env.spec.actions
         config.check_actions(experiment, self.actions)
         self.parts = recipes.build(experiment, self.env, restored)
         check_buffer(experiment)

@@ -48,6 +48,23 @@ def test_needs_discrete_continuous_actions_are_refused(name):
         entry.target(WIDE, entry.config())
 
 
+SEVERAL = WIDE._replace(discrete=True, action_dim=5, parts=(3, 2))
+ON_POLICY = ["a2c", "npg", "ppo", "reinforce", "retrace", "soft_pg", "trpo", "vtrace"]
+
+
+@pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
+def test_agents_take_several_actions_or_name_those_that_do(entry):
+    if entry.name in ON_POLICY:
+        action = entry.target(SEVERAL, entry.config()).act(torch.zeros(4, 3))
+        assert action.shape == (4, 2)
+        return
+    with pytest.raises(UserError) as refused:
+        entry.target(SEVERAL, entry.config())
+    sentence = str(refused.value)
+    assert sentence.startswith(entry.name)
+    assert all(name in sentence for name in (*ON_POLICY, "discrete_cem"))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
 def test_update_captured_cycle_equals_the_eager_one(entry):

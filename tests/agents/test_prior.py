@@ -209,3 +209,24 @@ def test_policy_of_sac_has_its_density():
 def test_policy_of_agents_without_probabilities_is_refused(build, spec, message):
     with pytest.raises(UserError, match=message):
         policy_of(build(spec), spec.discrete)
+
+
+SEVERAL = EnvSpec(3, 5, torch.device("cpu"), discrete=True, parts=(3, 2))
+
+
+def test_make_prior_of_several_actions_is_normalised_in_each_part():
+    uniform = make_prior(PriorConfig(), SEVERAL).log_probs(torch.zeros(2, 3)).exp()
+    assert uniform[1].tolist() == pytest.approx([1 / 3] * 3 + [1 / 2] * 2)
+    agent = PPO(SEVERAL, PPOConfig(hidden=(8,)))
+    obs = torch.randn(4, 3)
+    half = make_prior(PriorConfig(prior_uniform=0.5), SEVERAL, agent).log_probs(obs).exp()
+    torch.testing.assert_close(half, (agent.log_probs(obs).exp() + uniform[:1]) / 2)
+
+
+def test_check_prior_of_several_actions_names_a_part_that_is_no_distribution():
+    class Joint:
+        def log_probs(self, obs: Tensor) -> Tensor:
+            return obs.new_full((len(obs), 5), 0.2).log()
+
+    with pytest.raises(UserError, match=r"sum to 1 in each of the parts \(3, 2\), got a sum of 0.6"):
+        make_prior(PriorConfig(), SEVERAL, Joint())

@@ -51,6 +51,15 @@ def test_load_refuses_a_file_that_does_not_fit(tmp_path, other, named):
         other().load(tmp_path / "dynamics.pt")
 
 
+def test_load_refuses_a_file_for_other_parts_of_the_action(tmp_path):
+    several = EnvSpec(3, 5, CPU, True, (3, 2))
+    Ensemble(several, SMALL).save(tmp_path / "dynamics.pt")
+    Ensemble(several, SMALL).load(tmp_path / "dynamics.pt")
+    for spec, expected in ((several._replace(parts=()), "True"), (several._replace(parts=(2, 3)), r"\[2, 3\]")):
+        with pytest.raises(UserError, match=rf"discrete actions must be {expected}, the file has \[3, 2\]"):
+            Ensemble(spec, SMALL).load(tmp_path / "dynamics.pt")
+
+
 def test_save_refuses_an_unwritable_place(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         small_ensemble(fit=False).save(tmp_path / "no" / "such" / "dynamics.pt")

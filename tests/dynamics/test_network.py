@@ -32,6 +32,11 @@ def test_encode_of_preprocessed_observations_and_discrete_actions():
     assert network.encode(torch.zeros(1, 3), torch.tensor([2])).tolist() == [[0, 0, 0, 0, 1, 0]]
 
 
+def test_encode_of_several_discrete_actions_is_their_one_hot_vectors_side_by_side():
+    network = EnsembleNetwork(EnvSpec(1, 5, CPU, True, (3, 2)), SMALL)
+    assert network.encode(torch.zeros(2, 1, 1), torch.tensor([[[2, 0]], [[0, 1]]])).tolist() == [[[0, 0, 0, 1, 1, 0]], [[0, 1, 0, 0, 0, 1]]]
+
+
 @pytest.mark.parametrize(("reward", "dimensions"), [(None, 4), (zero_reward, 3)])
 def test_predict_has_one_dimension_more_where_the_reward_is_learned(reward, dimensions):
     mean, var = trained(reward=reward).predict(torch.randn(7, 3), torch.rand(7, 2))

@@ -50,6 +50,50 @@ def test_action_map_discrete_actions_are_int64_from_the_start() -> None:
     assert (native.dim, native.discrete, result.tolist(), result.dtype) == (3, True, [5, 7], np.int64)
 
 
+@pytest.mark.parametrize(
+    ("space", "parts"),
+    [
+        (spaces.MultiDiscrete([3, 2]), (3, 2)),
+        (spaces.MultiDiscrete([3, 2, 4], start=[-1, 0, 7]), (3, 2, 4)),
+        (spaces.MultiDiscrete([[3, 2], [4, 5]], dtype=np.int32), (3, 2, 4, 5)),
+        (spaces.MultiBinary(3), (2, 2, 2)),
+        (spaces.MultiBinary((2, 2)), (2, 2, 2, 2)),
+        (spaces.Box(0, 5, (2,), int), (6, 6)),
+        (spaces.Box(np.array([-2, 3]), np.array([0, 3]), dtype=np.int8), (3, 1)),
+        (spaces.Box(250, 255, (2, 1), np.uint8), (6, 6)),
+        (spaces.Box(0, 1, (2,), np.bool_), (2, 2)),
+    ],
+    ids=str,
+)
+def test_action_map_several_discrete_actions_reach_every_element_of_the_space(space: spaces.Space, parts: tuple[int, ...]) -> None:
+    native = ActionMap(space, "toy")
+    assert (native.discrete, native.parts, native.dim, native.row) == (True, parts, sum(parts), (len(parts),))
+    every = torch.cartesian_prod(*map(torch.arange, parts))
+    result = native(every.view(1, -1, len(parts)))
+    assert result.shape == (1, len(every), *space.shape)
+    assert result.dtype == space.dtype
+    assert all(space.contains(row) for row in result[0])
+    assert len({row.tobytes() for row in result[0]}) == len(every)
+
+
+@pytest.mark.parametrize(
+    ("space", "first"),
+    [
+        (spaces.MultiDiscrete([4]), [0]),
+        (spaces.MultiDiscrete([4], start=[2]), [2]),
+        (spaces.Box(-1, 2, (1,), int), [-1]),
+        (spaces.Box(-1, 2, (), int), -1),
+    ],
+    ids=str,
+)
+def test_action_map_of_a_single_dimension_is_like_discrete(space: spaces.Space, first: object) -> None:
+    native = ActionMap(space, "toy")
+    assert (native.discrete, native.parts, native.dim, native.row) == (True, (), 4, ())
+    result = native(torch.arange(4))
+    assert result[0].tolist() == first
+    assert all(space.contains(np.asarray(row)) for row in result)
+
+
 def test_action_map_non_finite_action_is_named() -> None:
     with pytest.raises(UserError, match=r"action for toy: expected finite numbers, got .*nan"):
         ActionMap(spaces.Box(-1, 1, (1,)), "toy")(torch.tensor([[float("nan")]]))
@@ -59,8 +103,14 @@ def test_action_map_non_finite_action_is_named() -> None:
     ("space", "sentence"),
     [
         (spaces.Box(-np.inf, np.inf, (2,)), "action space of toy: expected finite bounds"),
-        (spaces.Box(0, 3, (2,), np.int64), "action space of toy: expected Discrete or a Box of floats"),
-        (spaces.MultiDiscrete([2, 2]), "action space of toy: expected Discrete or a Box of floats"),
+        (
+            spaces.Box(0, 30_000, (1,), np.int64),
+            "action space of toy: expected at most 10000 discrete actions .*, got 30001",
+        ),
+        (spaces.Box(0, 255, (50,), np.uint8), "expected at most 10000 discrete actions in all dimensions, got 12800; a Box of floats"),
+        (spaces.MultiDiscrete([9_999, 2]), "expected at most 10000 discrete actions in all dimensions, got 10001"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.int64), "action space of toy: expected finite bounds of whole numbers"),
+        (spaces.Tuple([spaces.Discrete(2)] * 2), "action space of toy: expected Discrete, MultiDiscrete, MultiBinary or a Box, got Tuple"),
     ],
 )
 def test_action_map_other_spaces_are_refused(space: spaces.Space, sentence: str) -> None:

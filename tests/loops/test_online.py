@@ -69,6 +69,12 @@ def test_random_action_discrete_covers_all_of_them():
     assert set(action.tolist()) == {0, 1, 2}
 
 
+def test_random_action_several_discrete_ones_cover_all_combinations():
+    action = random_action(EnvSpec(1, 5, torch.device("cpu"), True, (3, 2)), 200)
+    assert action.dtype == torch.int64
+    assert set(map(tuple, action.tolist())) == {(a, b) for a in range(3) for b in range(2)}
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_online_refuses_an_action_that_is_not_finite(bad):
     online = counting(2)

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mbkit.networks.distributions import Categorical, ClippedGaussian, detached
+from mbkit.networks.distributions import IMPOSSIBLE, Categorical, Categoricals, ClippedGaussian, detached
+from mbkit.networks.parts import as_table
 
 DOUBLE = torch.float64
 
@@ -131,3 +132,59 @@ def test_detached_is_a_constant_copy(make):
             x.mul_(3).add_(1)  # as an optimizer does
     assert not constant.entropy().requires_grad
     torch.testing.assert_close(constant.entropy(), before)
+
+
+def several(rows: int = 50, parts: tuple[int, ...] = (4, 2, 3), seed: int = 0) -> tuple[Categoricals, list[TorchCategorical]]:
+    """Independent distributions over several actions, and the same as torch has them, one for each part."""
+    logits = 3 * torch.randn(rows, sum(parts), generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+    return Categoricals(as_table(logits, parts, IMPOSSIBLE)), [TorchCategorical(logits=part) for part in logits.split(parts, -1)]
+
+
+def test_categoricals_equal_the_sums_over_those_of_torch():
+    (p, each), (q, others) = several(seed=0), several(seed=1)
+    action = torch.stack([torch.randint(n, (50,)) for n in (4, 2, 3)], -1)
+    torch.testing.assert_close(p.log_prob(action), sum(part.log_prob(action[:, i]) for i, part in enumerate(each)))
+    torch.testing.assert_close(p.entropy(), sum(part.entropy() for part in each))
+    torch.testing.assert_close(p.kl(q), sum(kl_divergence(a, b) for a, b in zip(each, others, strict=True)))
+    assert torch.equal(p.mode(), torch.stack([part.logits.argmax(-1) for part in each], -1))
+
+
+def test_categoricals_of_equal_parts_are_torchs_independent_categorical():
+    p, _ = several(parts=(3, 3))
+    joint, action = Independent(TorchCategorical(logits=p.logits), 1), torch.randint(3, (7, 50, 2))
+    torch.testing.assert_close(p.log_prob(action), joint.log_prob(action))
+    torch.testing.assert_close(p.entropy(), joint.entropy())
+
+
+def test_categoricals_probabilities_of_all_combinations_sum_to_one():
+    p, _ = several()
+    every = torch.cartesian_prod(*(torch.arange(n) for n in (4, 2, 3)))[:, None].expand(24, 50, 3)
+    probability = p.log_prob(every).exp()
+    torch.testing.assert_close(probability.sum(0), torch.ones(50, dtype=DOUBLE))
+    torch.testing.assert_close(-(probability * probability.log()).sum(0), p.entropy())
+
+
+def test_categoricals_of_one_part_are_a_categorical():
+    p, q = Categorical(torch.randn(9, 4)), Categorical(torch.randn(9, 4))
+    ours, other = (Categoricals(x.logits[:, None]) for x in (p, q))
+    action = torch.randint(4, (9,))
+    for a, b in ((ours.log_prob(action[:, None]), p.log_prob(action)), (ours.entropy(), p.entropy()), (ours.kl(other), p.kl(q))):
+        assert torch.equal(a, b)
+
+
+def test_categoricals_samples_have_the_probabilities_and_none_is_impossible():
+    torch.manual_seed(0)
+    p, each = several(rows=1)
+    drawn = Categoricals(p.logits.expand(40_000, 3, 4)).sample()
+    for i, part in enumerate(each):
+        frequency = torch.bincount(drawn[:, i]) / 40_000
+        torch.testing.assert_close(frequency.to(DOUBLE), part.probs[0], atol=0.01, rtol=0)
+
+
+def test_categoricals_gradients_are_finite_in_single_precision():
+    logits = torch.randn(6, 5, requires_grad=True)
+    p = Categoricals(as_table(logits, (3, 2), IMPOSSIBLE))
+    loss = p.entropy() + p.kl(detached(p)) + p.log_prob(p.sample())
+    slope = torch.autograd.grad(loss.sum(), logits, create_graph=True)[0]
+    assert slope.isfinite().all()
+    assert torch.autograd.grad(slope.square().sum(), logits)[0].isfinite().all()

@@ -18,6 +18,16 @@ def test_tanh_gaussian_log_prob_equals_that_of_torch():
     torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1), atol=1e-8, rtol=1e-8)
 
 
+def test_stochastic_policy_of_several_actions_has_a_distribution_for_each():
+    policy = StochasticPolicy(EnvSpec(3, 5, torch.device("cpu"), True, (3, 2)), (8,))
+    obs = torch.randn(4, 3)
+    first, second = policy.net(obs).split((3, 2), -1)
+    probability = policy(obs).log_probs().exp()
+    torch.testing.assert_close(probability[:, 0], first.softmax(-1))
+    torch.testing.assert_close(probability[:, 1, :2], second.softmax(-1))
+    assert (probability[:, 1, 2] == 0).all()
+
+
 @pytest.mark.parametrize("discrete", [False, True])
 def test_stochastic_policy_when_new_is_nearly_the_same_everywhere(discrete):
     torch.manual_seed(0)

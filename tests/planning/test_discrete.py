@@ -1,6 +1,7 @@
 """Discrete CEM against every sequence there is."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -75,3 +76,55 @@ def test_shift_appends_uniform_probabilities():
 def test_discrete_cem_continuous_actions_is_refused():
     with pytest.raises(UserError, match="needs discrete actions"):
         DiscreteCEM(SPEC._replace(discrete=False), DiscreteCEMConfig())
+
+
+@pytest.mark.parametrize("returns", ["best", "mode"])
+@pytest.mark.parametrize("parts", [(3, 2), (2, 2, 2), (4, 1)])
+def test_discrete_cem_several_actions_find_the_best_of_all_sequences(parts, returns):
+    """Any of the sequences may be the best: a table of returns by the number of the combination at each step."""
+    torch.manual_seed(0)
+    combinations = torch.cartesian_prod(*map(torch.arange, parts))
+    values, of_numbers = tree(3, 2, len(combinations))
+    place = torch.tensor([len(combinations) // math.prod(parts[: i + 1]) for i in range(len(parts))])
+    planner = DiscreteCEM(several(parts), DiscreteCEMConfig(candidates=400, iterations=12, returns=returns))
+    plan = planner(lambda actions: of_numbers((actions * place).sum(-1)), planner.start(LIKE, 3, 2))
+    every = torch.stack([torch.stack(pair) for pair in itertools.product(combinations, repeat=2)])
+    assert torch.equal(plan.score, values.amax(1))
+    assert plan.actions.dtype == torch.int64
+    assert torch.equal(plan.actions, every[values.argmax(1)])
+    torch.testing.assert_close(plan.mean.sum(-1), torch.ones(3, 2, len(parts)))
+
+
+def several(parts):
+    return EnvSpec(4, sum(parts), torch.device("cpu"), discrete=True, parts=parts)
+
+
+def test_discrete_cem_several_actions_start_and_stay_possible():
+    planner = DiscreteCEM(several((3, 2)), DiscreteCEMConfig(candidates=50, elites=5, iterations=3, floor=0.5))
+    start = planner.start(LIKE, 2, 4)
+    assert start.mean[1, 3].tolist() == torch.tensor([[1 / 3] * 3, [0.5, 0.5, 0]]).tolist()
+    asked = []
+
+    def objective(actions):
+        asked.append(actions)
+        return actions.float().sum((-1, -2))
+
+    plan = planner(objective, start)
+    assert all(actions.shape == (2, 50, 4, 2) and (actions[..., 1] < 2).all() for actions in asked)
+    assert (plan.mean[..., 1, 2] == 0).all()
+    assert (plan.mean[..., 0, 0] > 0.9 * 0.5 / 3).all()
+    shifted = planner.shift(plan, 3)
+    torch.testing.assert_close(shifted.mean[:, 1:], start.mean[:, 1:])
+    assert torch.equal(shifted.mean[:, 0], plan.mean[:, 3])
+    assert torch.equal(shifted.actions, plan.actions[:, 3:].expand(2, 4, 2))
+
+
+def test_discrete_cem_of_one_part_draws_the_plan_of_a_single_action():
+    _, objective = tree(2, 4, 3)
+    plans = []
+    for spec in (SPEC, several((3,))):
+        torch.manual_seed(1)
+        planner = DiscreteCEM(spec, DiscreteCEMConfig(candidates=30, elites=5))
+        plans.append(planner(lambda a: objective(a.view(2, -1, 4)), planner.start(LIKE, 2, 4)))
+    torch.testing.assert_close(plans[0].mean, plans[1].mean[:, :, 0])
+    assert torch.equal(plans[0].actions, plans[1].actions[..., 0])

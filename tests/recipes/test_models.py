@@ -85,6 +85,16 @@ def test_make_learned_model_of_another_environment_is_named(monkeypatch, algo):
         recipes.build(experiment("loop.buffer_size=10", algo=algo), make("Pendulum-v1"))
 
 
+def test_make_learned_model_of_other_parts_is_named(monkeypatch):
+    spec = EnvSpec(3, 5, torch.device("cpu"), True, (3, 2))
+    e, other = experiment("loop.buffer_size=10", algo="mbpo"), Learned()
+    other.spec = spec._replace(parts=(2, 3))
+    monkeypatch.setattr(models, "make_dynamics", lambda experiment, part, spec: other)
+    sentence = r"has 3 observations and 5 discrete actions in parts of 2, 3; the agent expects 3 .* in parts of 3, 2"
+    with pytest.raises(UserError, match=sentence):
+        make_learned(e, e.dynamics, spec)
+
+
 def test_make_learned_plug_in_that_lacks_a_method_is_named(monkeypatch):
     e = experiment(*SMALL)
     monkeypatch.setattr(models, "make_dynamics", lambda experiment, part, spec: SimpleNamespace(init=lambda obs: obs))

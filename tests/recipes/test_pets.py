@@ -1,11 +1,14 @@
 """PETS' wiring: dynamics and planners by name, a model that is fitted, and the true model of each environment."""
 
+import gym_toys  # noqa: F401  # registers its tasks
 import pytest
 from resumption import check_resumption
 
+import mbkit
 from mbkit import recipes
 from mbkit.config import compose
 from mbkit.envs import make
+from mbkit.errors import UserError
 from mbkit.loops import ModelFits, PlanScores
 from mbkit.types import Dynamics
 
@@ -63,3 +66,28 @@ def test_pets_with_the_true_model_resumes_bit_for_bit(tmp_path):
         tmp_path, "pets", *options, *SMALL, "agent.horizon=3", "loop.warmup_steps=10", "loop.log_every=10", steps=40, pause=28
     )
     assert set(whole.parts.stateful) == {"actor", "buffer"}
+
+
+STEERING = (
+    "env=Steering-v0", "threads=1", "eval.video=false", "seed=1", "planner=discrete_cem", "planner.candidates=40", "planner.elites=5",
+    "planner.iterations=3", "agent.horizon=3", "agent.particles=3", "dynamics.hidden=[32]", "dynamics.members=3", "dynamics.elites=3",
+    "dynamics.batch=32", "dynamics.lr=3e-3", "dynamics.reward=gym_toys:steering_reward", "loop.fit_every=100",
+)  # fmt: skip
+
+
+def test_pets_steers_by_several_discrete_actions_at_once(tmp_path):
+    """Random actions have a return of -13; the best are near -1."""
+    options = ("steps=150", "dynamics.max_epochs=100", "loop.warmup_steps=120", "eval.episodes=10", f"run_dir={tmp_path / 'run'}")
+    run = mbkit.train("pets", *STEERING, *options)
+    assert run.env.spec.parts == (3, 2)
+    assert run.scores["eval/return"] > -7
+
+
+def test_pets_with_several_discrete_actions_resumes_bit_for_bit(tmp_path):
+    options = ("dynamics.max_epochs=2", "loop.warmup_steps=20", "loop.log_every=10", "eval.episodes=1", "agent.replan_every=2")
+    check_resumption(tmp_path, "pets", *STEERING, *options, steps=40, pause=29)
+
+
+def test_pets_continuous_planner_of_several_discrete_actions_names_the_one_to_use():
+    with pytest.raises(UserError, match=r"needs continuous actions, the environment has 5 discrete ones; use discrete_cem"):
+        recipes.build(compose("pets", ["env=Steering-v0"]), make("Steering-v0"))

@@ -17,6 +17,8 @@ def test_random_actor_covers_the_action_space():
     assert -1 <= box.min() < -0.98
     assert 0.98 < box.max() <= 1
     assert set(RandomActor(EnvSpec(3, 4, torch.device("cpu"), discrete=True)).act(obs).tolist()) == {0, 1, 2, 3}
+    several = RandomActor(EnvSpec(3, 5, torch.device("cpu"), True, (3, 2))).act(obs)
+    assert set(map(tuple, several.tolist())) == {(a, b) for a in range(3) for b in range(2)}
 
 
 def test_random_has_neither_hooks_nor_a_learned_state():

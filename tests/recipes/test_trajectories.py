@@ -1,5 +1,6 @@
 """An agent alone on trajectories: runs that go on bit for bit, schedules, and contradictions named."""
 
+import gym_toys  # noqa: F401  # registers its tasks
 import pytest
 from resumption import check_resumption, final_state, same
 
@@ -23,6 +24,19 @@ OFF_POLICY = ("loop.stored_rollouts=3", "loop.off_policy_updates=2", "agent.anne
 def test_trajectories_resume_between_updates_bit_for_bit(tmp_path, name, options):
     """240 steps are five trajectories; the break after 111 is in the third."""
     check_resumption(tmp_path, name, *TINY, *options, steps=240, pause=111)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ppo", PPO), ("retrace", (*OFF_POLICY, "agent.samples=3"))])
+@pytest.mark.parametrize("env", ["Steering-v0", "SteeringBox-v0"])
+def test_trajectories_with_several_discrete_actions_resume_bit_for_bit(tmp_path, env, name, options):
+    check_resumption(tmp_path, name, *TINY, *options, f"env={env}", steps=240, pause=111)
+
+
+def test_ppo_steers_by_several_discrete_actions_at_once(tmp_path):
+    """Random actions have a return of -13; the best are near -1."""
+    options = ("steps=4800", "agent.hidden=[32]", "agent.lr=3e-3", "agent.epochs=5", "loop.num_envs=4", "loop.rollout_steps=120")
+    run = mbkit.train("ppo", *TINY, *options, "env=SteeringBox-v0", "seed=1", "eval.episodes=10", f"run_dir={tmp_path / 'run'}")
+    assert run.scores["eval/return"] > -3
 
 
 def test_trajectories_learning_rate_schedule_goes_on_where_it_was(tmp_path):

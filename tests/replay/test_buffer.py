@@ -209,3 +209,38 @@ def test_cut_running_episodes_are_not_continued() -> None:
     buffer.extend(rows([5, 6], [0, 0]))
     assert buffer.link[:6].tolist() == [8, 8, 4, 5, 8, 8]  # 8: no row follows
     assert buffer.origin[:6, 1].tolist() == [1, 1, 1, 1, 0, 0]
+
+
+SEVERAL = EnvSpec(2, 5, torch.device("cpu"), True, (3, 2))
+
+
+def several(first: int, m: int) -> Experience:
+    """m steps with two discrete actions each."""
+    number, never = torch.arange(first, first + m), torch.zeros(m, dtype=torch.bool)
+    obs = torch.stack([number, -number], 1).float()
+    return Experience(obs, torch.stack([number % 3, number % 2], 1), number.float(), obs + 1, never, never)
+
+
+@pytest.mark.parametrize("m", [2, 40])  # through NumPy, and scattered
+def test_replay_buffer_stores_and_saves_several_discrete_actions(tmp_path: Path, m: int) -> None:
+    buffer = ReplayBuffer(100, SEVERAL)
+    for first in (0, m):
+        buffer.extend(several(first, m))
+    buffer.save(tmp_path / "rows.pt")
+    for stored in (buffer, ReplayBuffer.load(tmp_path / "rows.pt")):
+        assert stored.spec == SEVERAL
+        action = stored.all().action
+        assert action.dtype == torch.int64
+        assert action.tolist() == [[i % 3, i % 2] for i in range(2 * m)]
+        assert NStep(stored, 3, 0.9).sample(6).action.shape == (6, 2)
+
+
+def test_load_state_dict_of_other_parts_is_refused_and_of_none_accepted() -> None:
+    state = ReplayBuffer(10, SEVERAL).state_dict()
+    with pytest.raises(UserError, match=r"has parts \(3, 2\), but this run expects \(2, 3\)"):
+        ReplayBuffer(10, SEVERAL._replace(parts=(2, 3))).load_state_dict(state)
+    earlier = ReplayBuffer(10, DISCRETE).state_dict()
+    del earlier["parts"]
+    ReplayBuffer(10, DISCRETE).load_state_dict(earlier)
+    with pytest.raises(UserError, match=r"has parts \(\), but this run expects \(3, 2\)"):
+        ReplayBuffer(10, DISCRETE._replace(parts=(3, 2))).load_state_dict(earlier)

@@ -103,3 +103,11 @@ def test_all_discrete_actions_are_integers():
     buffer.extend(batch, torch.ones(2, dtype=torch.bool))
     assert buffer.all().action.tolist() == [2, 1]
     assert buffer.all().action.dtype == torch.int64
+
+
+def test_all_several_discrete_actions_are_integers():
+    buffer = ModelBuffer(4, EnvSpec(2, 5, torch.device("cpu"), True, (3, 2)))
+    batch = rows(0, 2)._replace(action=torch.tensor([[2, 1], [0, 1]]))
+    buffer.extend(batch, torch.ones(2, dtype=torch.bool))
+    assert buffer.all().action.tolist() == [[2, 1], [0, 1]]
+    assert buffer.all().action.dtype == torch.int64

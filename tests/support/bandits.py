@@ -1,5 +1,7 @@
 """A bandit for learners from trajectories, whose best action is a function of the state, with discrete and continuous actions."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,11 +10,18 @@ from mbkit.types import EnvSpec, Trajectory, TrajectoryLearner
 
 DISCRETE = EnvSpec(obs_dim=2, action_dim=3, device=torch.device("cpu"), discrete=True)
 CONTINUOUS = EnvSpec(obs_dim=2, action_dim=1, device=torch.device("cpu"))
-SPACES = pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+SEVERAL = EnvSpec(obs_dim=2, action_dim=5, device=torch.device("cpu"), discrete=True, parts=(3, 2))
+SPACES = pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS, SEVERAL], ids=["discrete", "continuous", "several"])
 
 
 def bandit_reward(spec: EnvSpec, obs: Tensor, action: Tensor) -> Tensor:
-    """1 for the action in whose third of [-1, 1] the first observation lies, 0 for others; continuous: -(a - 0.5 o)^2."""
+    """1 for the action in whose third of [-1, 1] the first observation lies, 0 for others; continuous: -(a - 0.5 o)^2.
+
+    Several discrete actions: the mean of such rewards, part i of n actions having n parts of [-1, 1] and observation i.
+    """
+    if spec.parts:
+        right = [action[..., i] == ((obs[..., i] + 1) * n / 2).long() for i, n in enumerate(spec.parts)]
+        return torch.stack(right).to(obs.dtype).mean(0)
     if spec.discrete:
         return (action == ((obs[..., 0] + 1) * 1.5).long()).to(obs.dtype)
     return -(action[..., 0] - 0.5 * obs[..., 0]).square()
@@ -36,8 +45,12 @@ def greedy_reward(agent: TrajectoryLearner, spec: EnvSpec) -> float:
 def off_policy_bandit(spec: EnvSpec, steps: int = 32, num_envs: int = 8) -> Trajectory:
     """Episodes of one step under uniformly random actions, with their log-probabilities, [T, M]."""
     obs = torch.rand(steps, num_envs, spec.obs_dim) * 2 - 1
-    continuous = torch.rand(steps, num_envs, spec.action_dim) * 2 - 1
-    action = torch.randint(spec.action_dim, (steps, num_envs)) if spec.discrete else continuous
-    log_prob = torch.full((steps, num_envs), 1 / (spec.action_dim if spec.discrete else 2**spec.action_dim)).log()
+    if spec.parts:
+        action, volume = torch.stack([torch.randint(n, (steps, num_envs)) for n in spec.parts], -1), math.prod(spec.parts)
+    elif spec.discrete:
+        action, volume = torch.randint(spec.action_dim, (steps, num_envs)), spec.action_dim
+    else:
+        action, volume = torch.rand(steps, num_envs, spec.action_dim) * 2 - 1, 2**spec.action_dim
+    log_prob = torch.full((steps, num_envs), 1 / volume).log()
     ended = torch.ones(steps, num_envs, dtype=torch.bool)
     return Trajectory(obs, action, bandit_reward(spec, obs, action), obs, torch.zeros(steps, num_envs), ended, log_prob)

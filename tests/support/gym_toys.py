@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 
@@ -46,3 +47,36 @@ class ScriptedEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple:
         return next(self.remaining, self.script[-1]), 0.0, False, False, {}
+
+
+class Steering(gymnasium.Env):
+    """A point in the plane, steered by two discrete actions at once: left, nothing or right, and down or up; rewards are higher near 0.
+
+    Twelve steps of length 0.25. The actions are a MultiDiscrete, or with `box` a Box of the same whole numbers.
+    """
+
+    observation_space = spaces.Box(-5, 5, (2,))
+
+    def __init__(self, box: bool = False) -> None:
+        whole = spaces.Box(np.array([-1, 0]), np.array([1, 1]), dtype=np.int64)
+        self.action_space = whole if box else spaces.MultiDiscrete([3, 2], start=[-1, 0])
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        super().reset(seed=seed)
+        self.point, self.count = self.np_random.uniform(-1, 1, 2), 0
+        return self.point.astype(np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple:
+        assert self.action_space.contains(action)
+        self.point = self.point + 0.25 * np.array([action[0], 2 * action[1] - 1])
+        self.count += 1
+        return self.point.astype(np.float32), -float(np.square(self.point).sum()), False, self.count == 12, {}
+
+
+gymnasium.register("Steering-v0", entry_point=Steering)
+gymnasium.register("SteeringBox-v0", entry_point=Steering, kwargs={"box": True})
+
+
+def steering_reward(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:
+    """The reward of `Steering`, for models that need not learn it."""
+    return -next_obs.square().sum(-1)

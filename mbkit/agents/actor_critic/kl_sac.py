@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
 from mbkit.agents.actor_critic.sac_discrete import expected_value
-from mbkit.agents.base import LearningAgent, descend, regression_loss
+from mbkit.agents.base import LearningAgent, descend, needs_one_action, regression_loss
 from mbkit.agents.prior import INSIDE, ContinuousPrior, PriorConfig, PriorPolicy, make_prior
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
@@ -65,6 +65,7 @@ class KLSAC(LearningAgent):
         self, spec: EnvSpec, cfg: KLSACConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
     ) -> None:
         super().__init__()
+        needs_one_action("kl_sac", spec)
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         sizes = spec.obs_dim, spec.action_dim, cfg.hidden
         self.policy: Logits | TanhGaussian = Logits(*sizes) if spec.discrete else TanhGaussian(*sizes)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent
 from mbkit.fields import at_least, option
-from mbkit.networks.distributions import Categorical, Distribution
+from mbkit.networks.distributions import Categorical, Categoricals, Distribution
 from mbkit.networks.heads import ValueNetwork
 from mbkit.networks.mlp import Nonlinearity
 from mbkit.networks.normalizer import RunningNormalizer
+from mbkit.networks.parts import as_vector
 from mbkit.networks.policy import StochasticPolicy
 from mbkit.returns import gae
 from mbkit.types import EnvSpec, Trajectory
@@ -36,7 +37,7 @@ class AdvantageBatch(NamedTuple):
     """N steps in any order, with their advantages."""
 
     obs: Tensor  # [N, O] normalised
-    action: Tensor  # [N, A] or [N]
+    action: Tensor  # [N, A], [N] or [N, P]
     log_prob: Tensor  # [N] of the behaviour policy
     advantage: Tensor  # [N]
     target: Tensor  # [N] of the value network, raw units
@@ -72,7 +73,7 @@ class OnPolicyAgent(LearningAgent):
 
     def __init__(self, spec: EnvSpec, cfg: NetworkConfig, gamma: float = 0.99) -> None:
         super().__init__()
-        self.cfg, self.gamma, self.device = cfg, gamma, spec.device
+        self.cfg, self.gamma, self.device, self.parts = cfg, gamma, spec.device, spec.parts
         self.annealed: dict[str, float] = {}  # initial learning rates, by optimizer, that fall linearly to 0 by the end of the run
         self.policy: nn.Module = StochasticPolicy(spec, cfg.hidden, cfg.activation, cfg.log_std)
         self.critic = ValueNetwork(spec.obs_dim, cfg.hidden, cfg.activation)
@@ -86,7 +87,7 @@ class OnPolicyAgent(LearningAgent):
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
-        """obs [M, O] -> [M, A] or int64 [M]: a sample of the policy, or its most likely action."""
+        """obs [M, O] -> [M, A], int64 [M] or [M, P]: a sample of the policy, or its most likely action."""
         distribution = self.distribution(obs.to(self.device))
         return distribution.sample() if explore else distribution.mode()
 
@@ -107,8 +108,9 @@ class OnPolicyAgent(LearningAgent):
 
     @torch.no_grad()
     def log_probs(self, obs: Tensor) -> Tensor:
-        """log pi [B, A] of all discrete actions at raw observations [B, O]."""
-        return cast("Categorical", self.distribution(obs)).log_probs()
+        """log pi [B, A] of all discrete actions at raw observations [B, O]; of several taken at once side by side."""
+        distribution = cast("Categorical | Categoricals", self.distribution(obs))
+        return as_vector(distribution.log_probs(), self.parts) if self.parts else distribution.log_probs()
 
     @torch.no_grad()
     def with_advantages(self, trajectory: Trajectory, gae_lambda: float) -> AdvantageBatch:

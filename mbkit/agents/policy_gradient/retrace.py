@@ -2,7 +2,7 @@
 
 The policy climbs E_pi[Q] - alpha D_KL(pi | pi0) at the states of the trajectory; the expectation is over the present policy, whichever
 policy acted. Letters: T steps, M environments, N = T M rows, O observation, A dimensions of an action or number of discrete actions,
-K actions for each row: all discrete actions, or samples of continuous ones.
+K actions for each row: all discrete actions, or samples of continuous ones and of several discrete ones taken at once.
 """
 
 from copy import deepcopy
@@ -19,6 +19,7 @@ from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.distributions import Categorical, Distribution
 from mbkit.networks.heads import ValueNetwork
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.parts import one_hot_parts
 from mbkit.registry import agents
 from mbkit.returns import expected_value, retrace
 from mbkit.types import EnvSpec, Metrics, Trajectory
@@ -32,7 +33,7 @@ class RetraceConfig(PriorConfig, NetworkConfig):
     prior_uniform: float = between(0.0, 0, 1, when="alpha>0, prior!=uniform")
     trace_lambda: float = between(1.0, 0, 1)  # trace decay lambda in c = lambda min(1, pi / mu). Paper: 1
     alpha: float = at_least(0.01, 0)  # temperature alpha: the price of a nat of divergence from the prior. Paper: 0
-    samples: int = at_least(8, 2, when="actions=continuous")  # number K of sampled actions per expectation
+    samples: int = at_least(8, 2, when="actions!=discrete")  # number K of sampled actions per expectation
     lr: float = positive(1e-3)  # Adam learning rate of the critic
     policy_lr: float = positive(3e-4)  # Adam learning rate of the policy
     anneal_lr: bool = False  # linear decay of both learning rates to 0 by the end of the run
@@ -45,11 +46,14 @@ class QNetwork(ValueNetwork):
 
     def __init__(self, spec: EnvSpec, cfg: NetworkConfig) -> None:
         super().__init__(spec.obs_dim + spec.action_dim, cfg.hidden, cfg.activation)
-        self.actions = spec.action_dim if spec.discrete else 0
+        self.actions, self.parts = spec.action_dim if spec.discrete else 0, spec.parts
 
     def pairs(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The network's input [K, N, O + A] of obs [N, O] and actions [K, N, A] or int64 [K, N]; all without K for one action per row."""
-        encoded = torch.eye(self.actions, dtype=obs.dtype, device=obs.device)[action] if self.actions else action
+        """The network's input [K, N, O + A] of obs [N, O] and actions [K, N, A], int64 [K, N] or [K, N, P]; without K: one per row."""
+        if self.parts:
+            encoded = one_hot_parts(action, self.parts).to(obs.dtype)
+        else:
+            encoded = torch.eye(self.actions, dtype=obs.dtype, device=obs.device)[action] if self.actions else action
         return torch.cat((obs.expand(*encoded.shape[:-1], obs.shape[-1]), encoded), -1)
 
 
@@ -85,7 +89,7 @@ class Retrace(OnPolicyAgent):
         self.prior = make_prior(cfg, spec, prior)
 
     def expectation_actions(self, distribution: Distribution) -> Tensor:
-        """The actions over which an expectation is taken: all A discrete ones, int64 [A, N], or K samples, [K, N, A]."""
+        """The actions over which an expectation is taken: all A discrete ones, int64 [A, N], or K samples [K, N, ...]."""
         if isinstance(distribution, Categorical):
             rows, actions = distribution.logits.shape
             return torch.arange(actions, device=distribution.logits.device)[:, None].expand(actions, rows)
@@ -108,7 +112,7 @@ class Retrace(OnPolicyAgent):
         return flat(retrace(t.reward, t.discount, t.ended, q, next_value, log_ratio, self.gamma, self.cfg.trace_lambda))
 
     def policy_loss(self, raw_obs: Tensor, obs: Tensor, distribution: Distribution) -> tuple[Tensor, Tensor]:
-        """-(E_pi Q - alpha D_KL), exact for discrete actions, `score_loss` for continuous ones, at obs [N, O]; and D_KL, 0-d each."""
+        """-(E_pi Q - alpha D_KL), exact for one discrete action, `score_loss` for others, at obs [N, O]; and D_KL, 0-d each."""
         action, kl = self.expectation_actions(distribution), divergence(distribution, self.prior, raw_obs).mean()
         with torch.no_grad():
             q = self.critic(self.critic.pairs(obs, action))

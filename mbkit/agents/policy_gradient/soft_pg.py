@@ -14,7 +14,8 @@ from mbkit.agents.policy_gradient.a2c import policy_loss
 from mbkit.agents.policy_gradient.on_policy import NetworkConfig, OnPolicyAgent, flat, value_loss
 from mbkit.agents.prior import INSIDE, Prior, PriorConfig, PriorPolicy, make_prior
 from mbkit.fields import at_least, between, option, positive
-from mbkit.networks.distributions import Categorical, Distribution
+from mbkit.networks.distributions import IMPOSSIBLE, Categorical, Categoricals, Distribution
+from mbkit.networks.parts import as_table
 from mbkit.registry import agents
 from mbkit.returns import kl_gae
 from mbkit.types import EnvSpec, Metrics, Trajectory
@@ -45,6 +46,8 @@ def divergence(policy: Distribution, prior: Prior, obs: Tensor) -> Tensor:
     if isinstance(policy, Categorical):
         log_p = policy.log_probs()
         return (log_p.exp() * (log_p - prior.log_probs(obs))).sum(-1)
+    if isinstance(policy, Categoricals):
+        return policy.kl(Categoricals(as_table(prior.log_probs(obs), prior.parts, IMPOSSIBLE)))
     action = policy.mean + policy.log_std.exp() * torch.randn_like(policy.mean)
     return -policy.entropy() - prior.log_prob(obs, action.clamp(-INSIDE, INSIDE))
 

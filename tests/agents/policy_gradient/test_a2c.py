@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, bandit, greedy_reward
 from torch import nn
 from toys import WIDE
 
@@ -110,7 +110,7 @@ def test_a2c_with_other_settings_keeps_the_contract(options):
     check_agent(lambda spec: A2C(spec, replace(SMALL, **options)))
 
 
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)], ids=["discrete", "continuous"])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02), (SEVERAL, 0.9)])
 def test_a2c_learns_the_bandit(spec, worst):
     agent = make(spec, entropy_coef=0.0)
     before = greedy_reward(agent, spec)

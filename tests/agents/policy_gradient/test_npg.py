@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, bandit, greedy_reward
 from torch import Tensor, nn
 
 from mbkit.agents.policy_gradient.npg import NPG, NPGConfig, normalized_step
@@ -121,7 +121,7 @@ def test_normalized_step_without_gradient_is_zero():
 
 
 @pytest.mark.parametrize("step", ["fixed", "normalized"])
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.03)])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.03), (SEVERAL, 0.9)])
 def test_npg_learns_the_bandit(spec, worst, step):
     torch.manual_seed(0)
     agent = NPG(spec, NPGConfig(step=step, delta=0.03, eta=0.2, hidden=(16,), damping=1e-2, log_std=-0.5, **QUICK))

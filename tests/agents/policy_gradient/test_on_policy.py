@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE
+from bandits import CONTINUOUS, DISCRETE, SEVERAL
 from toys import WIDE
 
 from mbkit.agents.policy_gradient.on_policy import NetworkConfig, OnPolicyAgent, flat, in_minibatches, standardized, value_loss
@@ -45,7 +45,7 @@ def test_flat_lists_environments_within_a_step():
     assert flat(torch.arange(6).reshape(2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE, SEVERAL], ids=["continuous", "discrete", "several"])
 def test_log_prob_of_a_trajectory_equals_that_of_its_steps(spec):
     """[T, M] at once as [M] step by step, and as the policy's distribution has it."""
     agent, t = make(spec, normalize_obs=True), random_trajectory(spec, 5, 3)
@@ -55,6 +55,14 @@ def test_log_prob_of_a_trajectory_equals_that_of_its_steps(spec):
     for step in range(5):
         distribution = agent.policy(agent.normalizer(t.obs[step]))
         torch.testing.assert_close(log_prob[step], distribution.log_prob(t.action[step]).detach())
+
+
+def test_log_probs_of_several_actions_lie_side_by_side():
+    agent, obs = make(SEVERAL), torch.randn(7, 2)
+    first, second = agent.log_probs(obs).split((3, 2), -1)
+    action = torch.tensor([[2, 1]]).expand(7, 2)
+    torch.testing.assert_close(first[:, 2] + second[:, 1], agent.log_prob(obs, action))
+    torch.testing.assert_close(second.exp().sum(-1), torch.ones(7))
 
 
 def test_log_probs_contain_the_log_prob_of_every_action():

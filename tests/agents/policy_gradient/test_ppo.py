@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, bandit, greedy_reward
 from toys import WIDE
 
 from mbkit.agents.policy_gradient.on_policy import AdvantageBatch
@@ -169,7 +169,7 @@ def test_ppo_with_other_settings_keeps_the_contract(options):
 
 
 @pytest.mark.parametrize("options", [{}, {"kl_target": 0.02, "clip": None}, TOGETHER], ids=["clip", "penalty", "both"])
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)], ids=["discrete", "continuous"])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02), (SEVERAL, 0.9)])
 def test_ppo_learns_the_bandit(spec, worst, options):
     agent = make(spec, **options)
     before = greedy_reward(agent, spec)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, bandit, greedy_reward
 from torch import nn
 from toys import WIDE
 
@@ -193,7 +193,7 @@ def test_reinforce_with_other_settings_keeps_the_contract(options):
 
 
 @pytest.mark.parametrize("baseline", ["none", "value", "optimal"])
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.02)], ids=["discrete", "continuous"])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.02), (SEVERAL, 0.85)])
 def test_reinforce_learns_the_bandit(spec, worst, baseline):
     agent = make(spec, baseline=baseline)
     before = greedy_reward(agent, spec)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, SPACES, bandit, bandit_reward, greedy_reward, off_policy_bandit
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, SPACES, bandit, bandit_reward, greedy_reward, off_policy_bandit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -106,10 +106,22 @@ def test_value_of_continuous_actions_is_a_mean_over_samples():
     torch.testing.assert_close(agent.value(obs), mean, rtol=0, atol=0.03)
 
 
+def test_value_of_several_actions_is_the_expectation_over_all_combinations():
+    torch.manual_seed(0)
+    agent = Retrace(SEVERAL, RetraceConfig(alpha=0.0, samples=4000))
+    with torch.no_grad():
+        agent.policy.net[-1].bias.copy_(torch.randn(5))
+    obs, critic, policy = torch.randn(3, 2), agent.target_critic, agent.policy
+    every = torch.cartesian_prod(torch.arange(3), torch.arange(2))[:, None].expand(6, 3, 2)
+    exact = (policy(obs).log_prob(every).exp() * critic(critic.pairs(obs, every))).sum(0)
+    torch.testing.assert_close(agent.value(obs), exact, rtol=0, atol=0.03)
+
+
 def test_pairs_encode_every_action():
-    discrete, continuous = QNetwork(DISCRETE, RetraceConfig()), QNetwork(CONTINUOUS, RetraceConfig())
+    discrete, continuous, several = (QNetwork(spec, RetraceConfig()) for spec in (DISCRETE, CONTINUOUS, SEVERAL))
     obs = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert discrete.pairs(obs, torch.tensor([2, 0])).tolist() == [[1, 2, 0, 0, 1], [3, 4, 1, 0, 0]]
+    assert several.pairs(obs, torch.tensor([[2, 0], [0, 1]])).tolist() == [[1, 2, 0, 0, 1, 1, 0], [3, 4, 1, 0, 0, 0, 1]]
     assert continuous.pairs(obs, torch.tensor([[[0.5], [-0.5]]])).tolist() == [[[1, 2, 0.5], [3, 4, -0.5]]]
 
 
@@ -141,7 +153,7 @@ def test_retrace_off_policy_reaches_the_tilted_prior():
 
 
 @pytest.mark.parametrize("data", ["on_policy", "off_policy"])
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.03)])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.03), (SEVERAL, 0.85)])
 def test_retrace_learns_the_bandit_on_and_off_policy(spec, worst, data):
     torch.manual_seed(0)
     agent = Retrace(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, SPACES, bandit, greedy_reward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -99,7 +99,7 @@ def twins(spec, alpha: float, entropy: float, gamma: float, **options) -> tuple[
     return made[0], made[1]
 
 
-@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+@SPACES
 def test_update_alpha_0_is_that_of_a2c(spec):
     """alpha 0: the same updates, to the last bit but the sum's order."""
     soft, hard = twins(spec, 0.0, 0.0, GAMMA)
@@ -110,7 +110,7 @@ def test_update_alpha_0_is_that_of_a2c(spec):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+@SPACES
 def test_update_gamma_0_with_a_uniform_prior_is_an_entropy_bonus(spec):
     """Without later steps: D_KL is a constant minus the entropy, and an advantage does not contain the divergence of its own step."""
     soft, hard = twins(spec, 0.3, 0.3, 0.0, max_grad_norm=1e9)
@@ -198,7 +198,7 @@ def test_soft_pg_continuous_reaches_the_variance_of_the_temperature():
     assert distribution.log_std.exp().item() == pytest.approx(math.sqrt(0.05 / 2), rel=0.15)
 
 
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02), (SEVERAL, 0.9)])
 def test_soft_pg_learns_the_bandit(spec, worst):
     torch.manual_seed(0)
     agent = SoftPG(spec, SoftPGConfig(alpha=0.01, lr=1e-2, hidden=(16,), log_std=-0.5))
@@ -236,3 +236,25 @@ def test_prior_of_a_run_is_its_policy_held_fixed(name, tmp_path):
     obs = torch.randn(5, 4)
     torch.testing.assert_close(second.agent.prior.log_probs(obs), first.agent.policy(obs).log_probs())
     assert not any(p.requires_grad for p in second.agent.prior.parameters())
+
+
+def test_divergence_of_several_actions_is_that_of_all_combinations():
+    torch.manual_seed(0)
+    weights, obs = torch.randn(2, 5), torch.randn(6, 2)
+
+    class Product:
+        def log_probs(self, obs: Tensor) -> Tensor:
+            return torch.cat([part.log_softmax(-1) for part in (obs @ weights).split((3, 2), -1)], -1)
+
+    agent = SoftPG(SEVERAL, SoftPGConfig(prior_uniform=0.0), prior=Product())
+    policy, log_pi0 = agent.distribution(obs), Product().log_probs(obs)
+    every = torch.cartesian_prod(torch.arange(3), torch.arange(2))
+    log_pi = policy.log_prob(every[:, None].expand(6, 6, 2))
+    log_prior = log_pi0[:, every[:, 0]] + log_pi0[:, 3 + every[:, 1]]  # [N, 6]
+    torch.testing.assert_close(divergence(policy, agent.prior, obs), (log_pi.exp() * (log_pi - log_prior.T)).sum(0))
+
+
+def test_divergence_of_several_actions_from_the_uniform_prior_is_the_missing_entropy():
+    agent, obs = SoftPG(SEVERAL, SoftPGConfig()), torch.randn(6, 2)
+    policy = agent.distribution(obs)
+    torch.testing.assert_close(divergence(policy, agent.prior, obs), math.log(6) - policy.entropy())

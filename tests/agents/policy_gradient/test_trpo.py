@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, bandit, greedy_reward
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, bandit, greedy_reward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ def test_update_without_advantages_keeps_the_policy():
     assert all(value.isfinite() for value in metrics.values())
 
 
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02)])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.9), (CONTINUOUS, -0.02), (SEVERAL, 0.9)])
 def test_trpo_learns_the_bandit(spec, worst):
     torch.manual_seed(0)
     agent = TRPO(spec, TRPOConfig(delta=0.05, hidden=(16,), damping=1e-2, log_std=-0.5, value_epochs=2, minibatch=256))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bandits import CONTINUOUS, DISCRETE, SPACES, bandit, bandit_reward, greedy_reward, off_policy_bandit
+from bandits import CONTINUOUS, DISCRETE, SEVERAL, SPACES, bandit, bandit_reward, greedy_reward, off_policy_bandit
 from torch import Tensor
 
 from mbkit.agents.policy_gradient.a2c import A2C, A2CConfig, policy_loss
@@ -75,6 +75,10 @@ def test_targets_without_truncation_give_the_present_policys_gradient(rho_bar, s
 @SPACES
 def test_vtrace_off_policy_learns_the_present_policys_value(spec):
     """Rewards 1 for the first action, or for positive ones, which random actions are less often than the agent's."""
+
+    def wanted(action):
+        return (action[..., 0] if spec.action_shape else action) == 0 if spec.discrete else action[..., 0] > 0
+
     torch.manual_seed(0)
     agent = VTraceAgent(spec, VTraceConfig(rho_bar=20.0, lr=1e-2, hidden=(8,), entropy_coef=0.0, log_std=-0.5, max_grad_norm=5.0))
     with torch.no_grad():
@@ -82,17 +86,17 @@ def test_vtrace_off_policy_learns_the_present_policys_value(spec):
     initial = [p.clone() for p in agent.policy.parameters()]
     for _ in range(200):
         t = off_policy_bandit(spec)
-        agent.update(t._replace(reward=(t.action == 0 if spec.discrete else t.action[..., 0] > 0).float()))
+        agent.update(t._replace(reward=wanted(t.action).float()))
         with torch.no_grad():
             for p, old in zip(agent.policy.parameters(), initial, strict=True):
                 p.copy_(old)  # the policy stays: only its value is learned
     actions = agent.act(torch.rand(20_000, 2) * 2 - 1)
-    expected = float((actions == 0 if spec.discrete else actions[:, 0] > 0).float().mean())
+    expected = float(wanted(actions).float().mean())
     assert expected > 0.55
     assert agent.value(torch.rand(500, 2) * 2 - 1).mean().item() == pytest.approx(expected, abs=0.06)
 
 
-@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.03)])
+@pytest.mark.parametrize(("spec", "worst"), [(DISCRETE, 0.85), (CONTINUOUS, -0.03), (SEVERAL, 0.85)])
 def test_vtrace_learns_from_new_and_stored_trajectories(spec, worst):
     torch.manual_seed(0)
     agent = VTraceAgent(spec, VTraceConfig(lr=1e-2, hidden=(16,), log_std=-0.5, entropy_coef=0.0))
