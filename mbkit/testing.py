@@ -118,10 +118,10 @@ def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
     """Check for [M, A] float32 in [-1, 1], or int64 [M] or [M, P] below the numbers of actions; without gradient."""
     shape = (m, *spec.action_shape)
     dtype = torch.int64 if spec.discrete else torch.float32
-    low, high = (0, torch.tensor(spec.parts or spec.action_dim) - 1) if spec.discrete else (-1, torch.ones(()))
+    low, high = (0, torch.tensor(spec.parts) - 1) if spec.parts else (0, spec.action_dim - 1) if spec.discrete else (-1, 1)
     expect(action.shape == shape, f"{source}: expected actions of the shape {shape}, came {tuple(action.shape)}")
     expect(action.dtype == dtype, f"{source}: expected actions of type {dtype}, came {action.dtype}")
-    expect(bool(((action >= low) & (action <= high)).all()), f"{source}: expected actions in [{low}, {high.tolist()}], came {action}")
+    expect(bool(((action >= low) & (action <= high)).all()), f"{source}: expected actions in [{low}, {high}], came {action}")
     expect(not action.requires_grad, f"{source}: expected actions without gradient")
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mbkit.agents.actor_critic.td3 import TD3, TD3Config
+from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.testing import check_agent
 
 
@@ -154,6 +155,17 @@ def test_check_agent_checks_discrete_actions_where_supported():
 
     with pytest.raises(AssertionError, match=r"expected actions of the shape \(1,\)"):
         check_agent(IgnoresDiscrete)
+
+
+def test_check_agent_checks_several_discrete_actions_where_they_are_not_refused():
+    class IgnoresParts(PPO):
+        """Accepts any specification, but chooses one action where several are taken."""
+
+        def __init__(self, spec):
+            super().__init__(spec._replace(parts=()), PPOConfig(hidden=(8,), epochs=1))
+
+    with pytest.raises(AssertionError, match=r"expected actions of the shape \(1, 2\)"):
+        check_agent(IgnoresParts)
 
 
 def test_check_agent_takes_no_other_error_than_a_user_error_for_an_unsupported_space():

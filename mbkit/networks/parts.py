@@ -1,10 +1,10 @@
 """Several discrete actions taken at once, of n_1 .. n_P actions: tables with a row for each part, and vectors of the parts side by side.
 
 Letters: P parts, N the largest of their numbers of actions, A their sum. A task with such actions is a MultiDiscrete, MultiBinary or
-whole-number Box of Gymnasium; `parts` is (n_1, .., n_P).
+whole-number Box of Gymnasium; `parts` is (n_1, .., n_P). Index tensors are cached for good, since a captured graph may hold them.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 Parts = tuple[int, ...]
 
 
-@lru_cache(maxsize=64)
+@cache
 def places(parts: Parts, device: torch.device) -> Tensor:
     """Where a table's entries lie in a vector, int64 [P N]; A where a part has no such action."""
     begins, largest = [sum(parts[:i]) for i in range(len(parts))], max(parts)
@@ -21,14 +21,14 @@ def places(parts: Parts, device: torch.device) -> Tensor:
     return torch.tensor(rows, device=device).flatten()
 
 
-@lru_cache(maxsize=64)
+@cache
 def entries(parts: Parts, device: torch.device) -> Tensor:
     """Where a vector's entries lie in a table, int64 [A]: the inverse of `places`."""
     largest = max(parts)
     return torch.tensor([row * largest + k for row, n in enumerate(parts) for k in range(n)], device=device)
 
 
-@lru_cache(maxsize=64)
+@cache
 def counts(parts: Parts, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The number of actions of each part at each of its actions, [P, N]; infinite where it has no such action."""
     sizes = torch.tensor(parts, dtype=dtype)[:, None].expand(-1, max(parts))

@@ -159,6 +159,20 @@ def test_wrap_vector_entry_point_without_single_environments_is_accepted() -> No
     assert ended - 3 <= invalid <= ended
 
 
+@pytest.mark.parametrize("name", ["Steering-v0", "SteeringBox-v0"])
+def test_wrap_several_discrete_actions_step_as_single_environments_do(name: str) -> None:
+    vector, single_envs = mbkit.envs.wrap(gymnasium.make_vec(name, 2, vectorization_mode="sync"), seed=3), mbkit.envs.make(name, seed=3, num_envs=2)
+    assert vector.spec == single_envs.spec
+    assert vector.spec.parts == (3, 2)
+    assert torch.equal(vector.reset(), single_envs.reset())
+    action = torch.tensor([[0, 1], [2, 0]])
+    one, other = vector.step(action), single_envs.step(action)
+    assert torch.equal(one.next_obs, other.next_obs)
+    assert torch.equal(one.reward, other.reward)
+    with pytest.raises(UserError, match=r"expected shape \(2, 2\), got \(2,\)"):
+        vector.step(torch.tensor([0, 1]))
+
+
 def test_wrap_refuses_other_objects_and_unknown_autoreset_modes() -> None:
     with pytest.raises(UserError, match=r"expected a gymnasium.vector.VectorEnv, got StepCounter"):
         mbkit.envs.wrap(StepCounter())

@@ -168,4 +168,5 @@ def test_check_fn_wrong_result_of_a_users_function_is_named(kind, fn, result):
 def test_check_fn_correct_function_is_accepted():
     known.check_fn(lambda o, a, n: torch.tensor([torch.nan, 0.0]), "m:f", spec(3, 1), "reward")
     known.check_fn(lambda o, a, n: (o * a)[:, 0].double(), "m:f", spec(3, 1), "reward")
+    known.check_fn(lambda o, a, n: (a[:, 0] + a[:, 1]).float(), "m:f", spec(3, 5, discrete=True)._replace(parts=(3, 2)), "reward")
     known.check_fn(lambda o, a, n: a == torch.nn.functional.one_hot(a, 2)[:, 1], "m:f", spec(3, 2, discrete=True), "termination")
