@@ -161,7 +161,10 @@ def test_wrap_vector_entry_point_without_single_environments_is_accepted() -> No
 
 @pytest.mark.parametrize("name", ["Steering-v0", "SteeringBox-v0"])
 def test_wrap_several_discrete_actions_step_as_single_environments_do(name: str) -> None:
-    vector, single_envs = mbkit.envs.wrap(gymnasium.make_vec(name, 2, vectorization_mode="sync"), seed=3), mbkit.envs.make(name, seed=3, num_envs=2)
+    vector, single_envs = (
+        mbkit.envs.wrap(gymnasium.make_vec(name, 2, vectorization_mode="sync"), seed=3),
+        mbkit.envs.make(name, seed=3, num_envs=2),
+    )
     assert vector.spec == single_envs.spec
     assert vector.spec.parts == (3, 2)
     assert torch.equal(vector.reset(), single_envs.reset())
