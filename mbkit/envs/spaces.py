@@ -68,12 +68,13 @@ def discrete_bounds(space: spaces.Space[Any], name: str) -> tuple[list[int], lis
     """The lowest and the highest value of every dimension of a space of discrete actions; None for any other space.
 
     Raises:
-        UserError: a Box of whole numbers without finite bounds, or more than `MOST_ACTIONS` values over several dimensions.
+        UserError: a Box of whole numbers without finite bounds; in any space but Discrete no values, or more than `MOST_ACTIONS`.
     """
     if isinstance(space, spaces.Discrete):
         return [int(space.start)], [int(space.start + space.n) - 1]
     if isinstance(space, spaces.MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
+        low = space.start.astype(np.int64)
+        high = low + space.nvec.astype(np.int64) - 1
     elif isinstance(space, spaces.MultiBinary):
         low, high = np.zeros(space.shape, np.int64), np.ones(space.shape, np.int64)
     elif isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
@@ -83,11 +84,10 @@ def discrete_bounds(space: spaces.Space[Any], name: str) -> tuple[list[int], lis
     else:
         return None
     lowest, highest = ([int(value) for value in bound.flat] for bound in (low, high))
-    if (values := sum(highest) - sum(lowest) + len(lowest)) > MOST_ACTIONS:
-        advice = "a Box of floats, which the environment rounds, has no such limit"
-        raise UserError(
-            f"action space of {name}: expected at most {MOST_ACTIONS} discrete actions in all dimensions, got {values}; {advice}"
-        )
+    values = sum(highest) - sum(lowest) + len(lowest)
+    if not 0 < values <= MOST_ACTIONS:
+        advice = "; a Box of floats, which the environment rounds, has no such limit" if values else ""
+        raise UserError(f"action space of {name}: expected 1 to {MOST_ACTIONS} discrete actions in all dimensions, got {values}{advice}")
     return lowest, highest
 
 
