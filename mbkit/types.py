@@ -80,7 +80,7 @@ class Step(NamedTuple):
     obs: Tensor  # [B, O]
     reward: Tensor  # [B]
     terminated: Tensor  # bool [B]
-    prediction: Prediction | None = None  # of every member, if asked for, so that gates and penalties need not run the ensemble again
+    prediction: Prediction | None = None  # of every member, if asked for, in the units its model is trained in: for gates and penalties
 
 
 class Rollout(NamedTuple):

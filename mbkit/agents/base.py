@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.errors import UserError
+from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
 from mbkit.types import EnvSpec, State, Targets
 
 SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take several, and so does pets with planner=discrete_cem"
+INPUT_CLIP = 100.0  # standard deviations of the warm-up, which a trained policy leaves behind: only what would drown the rest is cut off
 
 
 def descend(optimizer: FusedAdam, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
@@ -50,6 +52,15 @@ class LearningAgent(nn.Module):
             params = [p for p in (owner.parameters() if isinstance(owner, nn.Module) else [owner]) if p.requires_grad]
             if params:
                 self.optimizers[name] = FusedAdam(params, lr)
+
+    def normalize_inputs(self, obs_dim: int) -> None:
+        """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.
+
+        Until it has statistics it is the identity.
+        """
+        self.normalizer = RunningNormalizer(obs_dim, INPUT_CLIP)
+        for network in [module for module in self.modules() if hasattr(module, "inputs")]:
+            network.inputs = self.normalizer
 
     def reset(self, mask: Tensor) -> None:
         """Environments bool [M] begin a new episode; most agents store nothing of the last one."""

@@ -59,9 +59,9 @@ class Ensemble:
 
     @torch.no_grad()
     def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
-        """One model step, action [B, A]; `predict`: with every member's Gaussian, which costs E / K as much again."""
+        """One model step, action [B, A]; `predict`: with every member's Gaussian of the targets, which costs E / K as much again."""
         out = self.rollout(carry, action[:, None])
-        prediction = self.predict(carry, action) if predict else None
+        prediction = self.network.predict_targets(carry, action) if predict else None
         return Step(out.obs[:, 0], out.obs[:, 0], out.reward[:, 0], out.terminated[:, 0], prediction)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.errors import UserError
+from mbkit.networks.normalizer import InputNormalizer
 from mbkit.storage import read_tensors, write_tensors
 from mbkit.types import State, Transition
 
@@ -53,12 +54,19 @@ def learned_whole_reward(path: str | Path) -> bool:
 def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     """Fill the network in place and return the file's `fitted` and `meta`. See `Ensemble.load` for the errors."""
     content, state = read(path), network.state_dict()
+    stored = {**unbounded(network), **content["state"]}
     for key, expected in fits(network).items():
         if content["fits"].get(key) != expected:
             raise UserError(f"dynamics file {str(path)!r} does not fit: {key} must be {expected}, the file has {content['fits'].get(key)}")
-    check(content["state"], state, network.cfg, path)
-    network.load_state_dict({name: content["state"][name] for name in state})
+    check(stored, state, network.cfg, path)
+    network.load_state_dict({name: stored[name] for name in state})
     return dict(content["fitted"]), content["meta"]
+
+
+def unbounded(network: EnsembleNetwork) -> State:
+    """The bounds of inputs that were never fitted, for files written before there were any."""
+    fresh = InputNormalizer(network.input_dim)
+    return {"inputs.low": fresh.low, "inputs.high": fresh.high}
 
 
 def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:

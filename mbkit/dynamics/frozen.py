@@ -45,7 +45,7 @@ class FrozenElites:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes as above."""
-        return self.layers(x if self.folds_inputs else self.network.inputs(x))
+        return self.layers(self.network.inputs.bound(x) if self.folds_inputs else self.network.inputs(x))
 
     def gaussian(self, outputs: Tensor) -> Gaussian:
         """Raw outputs [..., F] as distributions in raw units; means are changes where changes are predicted."""

@@ -16,7 +16,7 @@ from mbkit.dynamics.uncertainty import gaussian_log_prob
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.mlp import EnsembleMLP, truncated_normal_init_
-from mbkit.networks.normalizer import Normalizer
+from mbkit.networks.normalizer import InputNormalizer, Normalizer
 from mbkit.networks.parts import one_hot_parts
 from mbkit.types import EnvSpec, Prediction, TaskKnowledge
 
@@ -32,11 +32,11 @@ class EnsembleConfig:
     hidden: tuple[int, ...] = at_least((200, 200, 200, 200), 1, when="load=null")  # widths of the hidden layers, with SiLU between them
     probabilistic: bool = option(True, when="load=null")  # Gaussian members with a predicted variance; false: squared error on means
     learn_bounds: bool = option(True, when="probabilistic=true, loop.fit=true")  # trained log-variance bounds. mbrl-lib: false
-    min_logvar: float = option(-10.0, when="probabilistic=true, load=null")  # initial lower log-variance bound
-    max_logvar: float = option(0.5, when="probabilistic=true, load=null")  # initial upper log-variance bound
+    min_logvar: float = option(-10.0, when="probabilistic=true, load=null")  # initial lower log-variance bound, in units of the targets
+    max_logvar: float = option(0.5, when="probabilistic=true, load=null")  # initial upper log-variance bound, in units of the targets
     propagation: Propagation = "ts_inf"  # assignment of rows to members in model rollouts. MBPO: ts1
     delta: bool = option(True, when="load=null")  # predicted change of the observation; false: the next observation itself
-    scale_targets: bool = option(False, when="load=null")  # standardised targets, of mean 0 and variance 1. Paper: raw targets
+    scale_targets: bool = option(True, when="load=null")  # standardised targets, of mean 0 and variance 1. Papers: false, raw targets
     reward: str = "auto"  # reward function: auto (the environment's where known, else learned), learned, or your own, pkg.mod:fn
     termination: str = "auto"  # termination function: auto (the environment's where known, else never), learned, never, or pkg.mod:fn
     load: str | None = None  # trained model to start from, a dynamics.pt
@@ -81,7 +81,7 @@ class EnsembleNetwork(nn.Module):
         self.output_dim = spec.obs_dim + (task.reward is None)
         outputs = self.output_dim * (2 if cfg.probabilistic else 1) + self.learns_termination
         self.net = truncated_normal_init_(EnsembleMLP(cfg.members, (self.input_dim, *cfg.hidden, outputs), "silu"))
-        self.inputs, self.targets = Normalizer(self.input_dim), Normalizer(self.output_dim)
+        self.inputs, self.targets = InputNormalizer(self.input_dim, free=spec.action_dim), Normalizer(self.output_dim)
         bounds = torch.tensor([[cfg.min_logvar], [cfg.max_logvar]]).repeat(1, self.output_dim)
         self.logvar_bounds = nn.Parameter(bounds, requires_grad=cfg.learn_bounds and cfg.probabilistic)  # [2, D]: lowest, highest
         self.register_buffer("elites", torch.arange(cfg.elites))
@@ -107,12 +107,16 @@ class EnsembleNetwork(nn.Module):
         change = next_obs - obs * self.relative
         return torch.cat((change, reward[:, None]), -1) if self.task.reward is None else change
 
+    def predict_targets(self, obs: Tensor, action: Tensor) -> Prediction:
+        """Every member's Gaussian of the training targets, in the units they are trained in: obs [B, O], action [B, A] -> [E, B, D]."""
+        mean, raw, _ = self.split(self.net(self.inputs(self.encode(obs, action))))
+        return Prediction(mean, torch.zeros_like(mean) if raw is None else soft_bounded_logvar(raw, *self.logvar_bounds).exp())
+
     def predict(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the next observation (and reward, if learned): obs [B, O], action [B, A] -> [E, B, D], raw units."""
-        mean, raw, _ = self.split(self.net(self.inputs(self.encode(obs, action))))
-        mean = self.targets.inverse(mean)
-        var = torch.zeros_like(mean) if raw is None else soft_bounded_logvar(raw, *self.logvar_bounds).exp() * self.targets.std.square()
-        return Prediction(mean + F.pad(obs * self.relative, (0, self.output_dim - self.spec.obs_dim)), var)
+        target = self.predict_targets(obs, action)
+        mean = self.targets.inverse(target.mean) + F.pad(obs * self.relative, (0, self.output_dim - self.spec.obs_dim))
+        return Prediction(mean, target.var * self.targets.std.square())
 
     def log_prob(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor | None = None) -> Tensor:
         """Log-density of an observed outcome under every member, raw units: obs, next_obs [B, O], action [B, A] -> [E, B].

@@ -16,10 +16,12 @@ from tqdm.auto import tqdm
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.normalizer import RESOLUTION
 from mbkit.networks.optimizers import restore_optimizer_
 from mbkit.types import Metrics, Transition
 
 BOUND_PENALTY = 0.01  # weight of the distance between the log-variance bounds
+LEAST_SCALE = 1e-15  # of a target: float32 holds its square, a variance
 
 
 class TrainingRows(NamedTuple):
@@ -136,7 +138,7 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
     cfg, raw = network.cfg, rows(network, data)
     check_rows(raw)
     before = deepcopy((network.state_dict(), adam.state_dict()))
-    train, holdout = hold_out(network, raw)
+    train, holdout = hold_out(network, raw, resolution(network, data))
     best = Best(network.net, cfg.improvement)
     index = draw_bootstrap(cfg.members, len(train.x), cfg.bootstrap, train.x.device)
     with tqdm(total=cfg.max_epochs, desc="fit dynamics", unit="epoch", leave=False, disable=not cfg.progress) as bar:
@@ -173,15 +175,27 @@ def check_rows(raw: TrainingRows) -> None:
 
 
 @torch.no_grad()
-def hold_out(network: EnsembleNetwork, raw: TrainingRows) -> tuple[TrainingRows, TrainingRows]:
-    """Hold out rows at random and refit the normalisers to the others; returns normalised training rows [N] and hold-out rows."""
+def resolution(network: EnsembleNetwork, data: Transition) -> Tensor:
+    """What float32 resolves of each predicted number, float64 [D]: the least scale of its target; a number that is always 0 has the least."""
+    size = data.next_obs.abs().amax(0)
+    if network.task.reward is None:
+        size = torch.cat((size, data.reward.abs().amax(0, keepdim=True)))
+    return (RESOLUTION * size.double()).clamp(min=LEAST_SCALE)
+
+
+@torch.no_grad()
+def hold_out(network: EnsembleNetwork, raw: TrainingRows, floor: Tensor | None = None) -> tuple[TrainingRows, TrainingRows]:
+    """Hold out rows at random and refit the normalisers to the others; returns normalised training rows [N] and hold-out rows.
+
+    `floor` [D]: least scales of the targets.
+    """
     n, cfg = len(raw.x), network.cfg
     count = min(round(cfg.holdout * n), cfg.holdout_max, n - 1)
     order = torch.randperm(n, device=raw.x.device)
     train = order[count:]
     network.inputs.fit(raw.x[train])
     if cfg.scale_targets:
-        network.targets.fit(raw.y[train])
+        network.targets.fit(raw.y[train], floor)
     normalised = TrainingRows(network.inputs(raw.x), network.targets(raw.y), raw.ended)
     return normalised.at(train), normalised.at(order[:count] if count else order[: cfg.holdout_max])
 

@@ -4,6 +4,7 @@ from mbkit.loops.clock import Clock, Every, Hook, Until
 from mbkit.loops.evaluate import Evaluation, evaluate_policy
 from mbkit.loops.memory import refuse_oversized
 from mbkit.loops.model import CountersRead, ModelFits, PlanScores
+from mbkit.loops.obs_statistics import ObsStatistics
 from mbkit.loops.online import Online, random_action
 from mbkit.loops.rollouts import ModelRollouts
 from mbkit.loops.trajectory_updates import TrajectoryUpdates
@@ -17,6 +18,7 @@ __all__ = [
     "Hook",
     "ModelFits",
     "ModelRollouts",
+    "ObsStatistics",
     "Online",
     "PlanScores",
     "TrajectoryUpdates",

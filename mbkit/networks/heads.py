@@ -22,15 +22,16 @@ class Critics(nn.Module):
     ) -> None:
         super().__init__()
         self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
         """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
-        q: Tensor = self.net(torch.cat((obs, action), -1), fixed)
+        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed)
         return q.squeeze(-1)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
-        q: Tensor = self.net(torch.cat((obs, action), -1), fixed=True, members=slice(0, 1))
+        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
         return q[0].squeeze(-1)
 
 
@@ -40,10 +41,11 @@ class ActionValues(nn.Module):
     def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
         self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor) -> Tensor:
         """The values of every critic, [K, B, A]."""
-        q: Tensor = self.net(obs)
+        q: Tensor = self.net(self.inputs(obs))
         return q
 
 

@@ -23,10 +23,11 @@ class Deterministic(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.net = EnsembleMLP(1, (obs_dim, *hidden, action_dim))
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor) -> Tensor:
         """The action, [B, A]."""
-        out: Tensor = self.net(obs)[0]
+        out: Tensor = self.net(self.inputs(obs))[0]
         return out.tanh()
 
 
@@ -36,11 +37,12 @@ class TanhGaussian(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], log_std: tuple[float, float] = (-5.0, 2.0)) -> None:
         super().__init__()
         self.net = EnsembleMLP(1, (obs_dim, *hidden, 2 * action_dim))
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
         self.log_std = log_std  # range of the log standard deviation. Paper's code: -20, 2
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, both [B, A]."""
-        mean, log_std = self.net(obs)[0].chunk(2, -1)
+        mean, log_std = self.net(self.inputs(obs))[0].chunk(2, -1)
         return mean, log_std.clamp(*self.log_std)
 
     def mode(self, obs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mbkit import registry
 from mbkit.config import Experiment, OnlineLoop, Part
 from mbkit.envs import Environment
-from mbkit.loops import Hook, ModelFits, Until, Updates
+from mbkit.loops import Hook, ModelFits, ObsStatistics, Until, Updates
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
 from mbkit.replay.buffer import ReplayBuffer
@@ -81,6 +81,8 @@ class Assembly(Generic[L]):
         """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
         agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
         self._acts(agent)
+        if getattr(self.part("agent").config, "normalize_obs", False):
+            self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))
         return agent
 
     def trajectory_agent(self) -> TrajectoryLearner:

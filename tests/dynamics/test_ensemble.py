@@ -57,7 +57,7 @@ def test_step_of_deterministic_members_is_not_random():
     assert torch.equal(ensemble.step(obs, action).obs, ensemble.step(obs, action).obs)
 
 
-def test_step_with_predict_returns_every_members_prediction_and_the_same_sample():
+def test_step_with_predict_returns_every_members_targets_and_the_same_sample():
     ensemble = small_ensemble()
     obs, action = torch.randn(6, 3), torch.zeros(6, 2)
     torch.manual_seed(1)
@@ -66,7 +66,7 @@ def test_step_with_predict_returns_every_members_prediction_and_the_same_sample(
     torch.manual_seed(1)
     asked = ensemble.step(obs, action, predict=True)
     assert asked.prediction.mean.shape == (4, 6, 4)
-    assert torch.equal(asked.prediction.mean, ensemble.predict(obs, action).mean)
+    assert torch.equal(asked.prediction.mean, ensemble.network.predict_targets(obs, action).mean)
     assert torch.equal(asked.obs, plain.obs)
 
 

@@ -37,7 +37,7 @@ def test_save_and_load_give_the_same_model(tmp_path):
     [
         (lambda: Ensemble(EnvSpec(4, 2, CPU), SMALL), "observation dimensions must be 4, the file has 3"),
         (lambda: Ensemble(EnvSpec(3, 1, CPU), SMALL), "action dimensions"),
-        (lambda: Ensemble(SPEC, replace(SMALL, scale_targets=True)), "dynamics.scale_targets must be True, the file has False"),
+        (lambda: Ensemble(SPEC, replace(SMALL, scale_targets=False)), "dynamics.scale_targets must be False, the file has True"),
         (lambda: Ensemble(SPEC, replace(SMALL, hidden=(16,))), "dynamics.hidden"),
         (lambda: Ensemble(SPEC, SMALL, TaskKnowledge(zero_reward)), "reward must be known, the file has learned"),
         (lambda: Ensemble(SPEC, SMALL, TaskKnowledge(absolute=(1,))), "absolute dimensions"),
@@ -142,7 +142,7 @@ def test_save_writes_the_networks_state_under_its_own_names(tmp_path):
     ensemble.save(tmp_path / "dynamics.pt")
     content = files.read(tmp_path / "dynamics.pt")
     layers = {f"net.{part}.{n}" for part in ("weight", "bias") for n in range(3)}
-    normalisers = {f"{name}.{part}" for name in ("inputs", "targets") for part in ("mean", "std")}
+    normalisers = {f"{name}.{part}" for name in ("inputs", "targets") for part in ("mean", "std")} | {"inputs.low", "inputs.high"}
     assert set(content["state"]) == layers | normalisers | {"logvar_bounds", "elites"}
     assert all(torch.equal(v, ensemble.network.state_dict()[k]) for k, v in content["state"].items())
     assert content["format"] == "mbkit.dynamics/1"

@@ -33,6 +33,7 @@ class DDPGConfig:
     noise: Literal["gaussian", "ou"] = option("gaussian", when="noise_scale!=0")  # exploration noise; ou: Ornstein-Uhlenbeck. Paper: ou
     noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation in each step, in units of the box [-1, 1]. Paper: 0.2
     ou_theta: float = between(0.15, 0, 1, when="noise=ou")  # decay rate theta of Ornstein-Uhlenbeck noise, per step. Paper: 0.15
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
@@ -54,6 +55,8 @@ class DDPG(LearningAgent):
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.white = GaussianNoise(cfg.noise_scale)
         self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.ou_theta) if cfg.noise == "ou" else self.white
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 

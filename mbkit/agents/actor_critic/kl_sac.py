@@ -38,6 +38,7 @@ class KLSACConfig(PriorConfig):
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_kl: float | None = at_least(None, 0, when="temperature=null")  # target divergence from the prior, nats; null: that of SAC's
     # target entropy from the uniform prior, A (1 + log 2) for continuous actions, 0.02 log A for discrete ones
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 def default_target_kl(spec: EnvSpec) -> float:
@@ -73,6 +74,8 @@ class KLSAC(LearningAgent):
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_kl = default_target_kl(spec) if cfg.target_kl is None else cfg.target_kl
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = make_prior(cfg, spec, prior)

@@ -35,6 +35,7 @@ class NAFConfig:
     noise: Literal["gaussian", "precision"] = option("gaussian", when="noise_scale!=0")  # exploration noise; precision: covariance
     # scale^2 (L L^T)^-1, wide where Q is flat
     noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation, in units of the box [-1, 1]
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 class Quadratic(NamedTuple):
@@ -86,10 +87,11 @@ class QuadraticNet(nn.Module):
         rows, columns = torch.tril_indices(action_dim, action_dim)
         self.register_buffer("where", rows * action_dim + columns, persistent=False)
         self.net = EnsembleMLP(1, (obs_dim, *hidden, 1 + action_dim + len(rows)), layer_norm=layer_norm)
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor) -> Quadratic:
         """Shapes as in `Quadratic`."""
-        out: Tensor = self.net(obs)[0]
+        out: Tensor = self.net(self.inputs(obs))[0]
         value, raw, entries = out.split_with_sizes((1, self.action_dim, len(self.where)), -1)
         return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
 
@@ -104,6 +106,8 @@ class NAF(LearningAgent):
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, critic=self.critic)
 

@@ -38,6 +38,7 @@ class SACConfig:
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned. arXiv:1801.01290: fixed, mbrl-lib's MBPO: 0.2
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: -A, as in the paper
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
@@ -76,6 +77,8 @@ class SAC(LearningAgent):
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.register_buffer("last", torch.zeros(2))
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
 

@@ -39,6 +39,7 @@ class SACDiscreteConfig(PriorConfig):
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: 0.98 log A. With a
     # prior: minus the target divergence from it; null: -0.02 log A
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -64,6 +65,8 @@ class SACDiscrete(LearningAgent):
         self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = None if cfg.prior == "none" and prior is None else make_prior(cfg, spec, prior)

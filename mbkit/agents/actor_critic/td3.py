@@ -32,6 +32,7 @@ class TD3Config:
     noise_scale: float = at_least(0.1, 0)  # standard deviation of the exploration noise
     target_noise: float = at_least(0.2, 0)  # standard deviation of the noise that smooths target actions
     noise_clip: float = at_least(0.5, 0, when="target_noise!=0")  # largest noise c that is added to a target action
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
@@ -55,6 +56,8 @@ class TD3(LearningAgent):
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("actor_loss", torch.zeros(()))
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 

@@ -31,6 +31,7 @@ class EpsilonGreedyConfig:
     epsilon: float = between(1.0, 0, 1)  # initial probability of a uniformly random action, after the warm-up
     final_epsilon: float = between(0.05, 0, 1)  # final probability of a uniformly random action
     epsilon_steps: int = at_least(10_000, 1, when="epsilon!=final_epsilon")  # steps after the warm-up of epsilon's linear decay
+    normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class EpsilonGreedy(LearningAgent):
         self.q = self.make_network(spec)
         self.target_q = deepcopy(self.q).requires_grad_(False)
         self.explored = 0  # exploratory steps so far, over all environments
+        if cfg.normalize_obs:
+            self.normalize_inputs(spec.obs_dim)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, q=self.q)
 
