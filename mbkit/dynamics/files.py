@@ -54,7 +54,7 @@ def learned_whole_reward(path: str | Path) -> bool:
 def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     """Fill the network in place and return the file's `fitted` and `meta`. See `Ensemble.load` for the errors."""
     content, state = read(path), network.state_dict()
-    stored = {**unbounded(network), **content["state"]}
+    stored = {**defaults(network), **content["state"]}
     for key, expected in fits(network).items():
         if content["fits"].get(key) != expected:
             raise UserError(f"dynamics file {str(path)!r} does not fit: {key} must be {expected}, the file has {content['fits'].get(key)}")
@@ -63,10 +63,10 @@ def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     return dict(content["fitted"]), content["meta"]
 
 
-def unbounded(network: EnsembleNetwork) -> State:
-    """The bounds of inputs that were never fitted, for files written before there were any."""
+def defaults(network: EnsembleNetwork) -> State:
+    """What files lack that were written before inputs were bounded and variances calibrated."""
     fresh = InputNormalizer(network.input_dim)
-    return {"inputs.low": fresh.low, "inputs.high": fresh.high}
+    return {"inputs.low": fresh.low, "inputs.high": fresh.high, "log_factor": torch.zeros(network.output_dim)}
 
 
 def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:

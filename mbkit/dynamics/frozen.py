@@ -39,9 +39,9 @@ class FrozenElites:
         weight[-1][..., :d] *= scale
         bias[-1][..., :d] = bias[-1][..., :d] * scale + network.targets.mean.double()
         if network.cfg.probabilistic:
-            bias[-1][..., d : 2 * d] += 2 * scale.log()
+            bias[-1][..., d : 2 * d] += network.log_scale()
         self.layers.copy_(weight, bias)
-        self.var_bounds.copy_((network.logvar_bounds.double() + 2 * scale.log()).exp())
+        self.var_bounds.copy_((network.logvar_bounds.double() + network.log_scale()).exp())
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes as above."""

@@ -52,6 +52,8 @@ class EnsembleConfig:
     holdout: float = between(0.2, 0.0, 0.9, when="loop.fit=true")  # hold-out fraction, drawn at each fit; 0: max_epochs on all rows
     holdout_max: int = at_least(5000, 1, when="loop.fit=true")  # maximum number of hold-out rows. mbrl-lib: unlimited
     bootstrap: bool = option(True, when="loop.fit=true")  # training rows drawn with replacement, separately for every member
+    calibrate: bool = option(False, when="probabilistic=true, loop.fit=true, holdout!=0")  # variances times a factor for each dimension by
+    # which intervals of the mixture hold as many held-out outcomes as they should. Papers: false
     progress: bool = option(False, when="loop.fit=true")  # progress bar of a fit
     precision: Literal["float32", "bfloat16"] = "float32"  # matrix product precision of model rollouts; training stays float32
 
@@ -70,6 +72,7 @@ class EnsembleNetwork(nn.Module):
 
     logvar_bounds: Tensor
     elites: Tensor
+    log_factor: Tensor
     relative: Tensor
 
     def __init__(self, spec: EnvSpec, cfg: EnsembleConfig, task: TaskKnowledge = TaskKnowledge()) -> None:
@@ -85,6 +88,7 @@ class EnsembleNetwork(nn.Module):
         bounds = torch.tensor([[cfg.min_logvar], [cfg.max_logvar]]).repeat(1, self.output_dim)
         self.logvar_bounds = nn.Parameter(bounds, requires_grad=cfg.learn_bounds and cfg.probabilistic)  # [2, D]: lowest, highest
         self.register_buffer("elites", torch.arange(cfg.elites))
+        self.register_buffer("log_factor", torch.zeros(self.output_dim))  # [D] on variances; see `calibration`
         relative = [float(cfg.delta and d not in task.absolute) for d in range(spec.obs_dim)]
         self.register_buffer("relative", torch.tensor(relative), persistent=False)  # [O]: 1 where the change is predicted
         self.to(spec.device)
@@ -110,7 +114,13 @@ class EnsembleNetwork(nn.Module):
     def predict_targets(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the training targets, in the units they are trained in: obs [B, O], action [B, A] -> [E, B, D]."""
         mean, raw, _ = self.split(self.net(self.inputs(self.encode(obs, action))))
-        return Prediction(mean, torch.zeros_like(mean) if raw is None else soft_bounded_logvar(raw, *self.logvar_bounds).exp())
+        if raw is None:
+            return Prediction(mean, torch.zeros_like(mean))
+        return Prediction(mean, (soft_bounded_logvar(raw, *self.logvar_bounds) + self.log_factor).exp())
+
+    def log_scale(self) -> Tensor:
+        """Log of the raw variance that an output log-variance of 0 stands for, float64 [D]."""
+        return 2 * self.targets.std.double().log() + self.log_factor.double()
 
     def predict(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the next observation (and reward, if learned): obs [B, O], action [B, A] -> [E, B, D], raw units."""

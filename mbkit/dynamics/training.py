@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 from tqdm.auto import tqdm
 
+from mbkit.dynamics.calibration import log_factor
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
@@ -222,6 +223,9 @@ def choose_elites(network: EnsembleNetwork, holdout: TrainingRows) -> Metrics:
     metrics = {"model/holdout_mse": error[network.elites].mean()}
     metrics |= {f"model/holdout_mse/{e}": member for e, member in enumerate(error)}
     if raw is not None:
-        nll = gaussian_loss(mean[network.elites], soft_bounded_logvar(raw, *network.logvar_bounds)[network.elites], holdout.y)
+        logvar = soft_bounded_logvar(raw, *network.logvar_bounds)[network.elites]
+        if network.cfg.calibrate and network.cfg.holdout:
+            network.log_factor.copy_(log_factor(holdout.y - mean[network.elites], logvar))
+        nll = gaussian_loss(mean[network.elites], logvar, holdout.y)
         metrics["model/holdout_nll"] = nll / network.cfg.elites
     return metrics

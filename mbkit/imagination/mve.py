@@ -16,7 +16,8 @@ from mbkit.types import Backup, Dynamics, State, Targets, Transition
 
 Start = Literal["data", "model"]
 Weighting = Literal["uniform", "steve"]
-FLOOR = 1e-8  # least variance of a candidate target: below it, float32 cannot distinguish targets of some hundreds
+ROUNDING = torch.finfo(torch.float32).eps  # of a target beside its size: candidates that are nearer to one another count as equal
+TINY = torch.finfo(torch.float32).tiny
 
 
 class Lookahead(NamedTuple):
@@ -94,8 +95,10 @@ def steve(candidates: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean, var = candidates.mean(1), candidates.var(1, correction=0)
     usable = mean.isfinite() & var.isfinite()
-    weight = torch.where(usable, var.clamp(min=FLOOR).reciprocal(), 0.0)
-    weight = weight / weight.sum(0).clamp(min=torch.finfo(var.dtype).tiny)
+    size = torch.where(usable, mean.abs(), 0.0).amax(0)
+    var = torch.where(usable, var.maximum((ROUNDING * size).square().clamp(min=TINY)), torch.inf)
+    weight = torch.where(usable, var.amin(0) / var, 0.0)  # beside the least variance: the same in any units of the reward
+    weight = weight / weight.sum(0).clamp(min=TINY)
     return (weight * torch.where(usable, mean, 0.0)).sum(0), weight
 
 

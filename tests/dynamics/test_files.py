@@ -143,7 +143,7 @@ def test_save_writes_the_networks_state_under_its_own_names(tmp_path):
     content = files.read(tmp_path / "dynamics.pt")
     layers = {f"net.{part}.{n}" for part in ("weight", "bias") for n in range(3)}
     normalisers = {f"{name}.{part}" for name in ("inputs", "targets") for part in ("mean", "std")} | {"inputs.low", "inputs.high"}
-    assert set(content["state"]) == layers | normalisers | {"logvar_bounds", "elites"}
+    assert set(content["state"]) == layers | normalisers | {"logvar_bounds", "elites", "log_factor"}
     assert all(torch.equal(v, ensemble.network.state_dict()[k]) for k, v in content["state"].items())
     assert content["format"] == "mbkit.dynamics/1"
 

@@ -11,7 +11,7 @@ from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.base import regression_loss
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.errors import UserError
-from mbkit.imagination.mve import FLOOR, ValueExpansion, steve
+from mbkit.imagination.mve import ROUNDING, ValueExpansion, steve
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Rollout, Step, Targets, Transition
 
@@ -165,11 +165,12 @@ def test_value_expansion_steve_rows_equal_weighted_sums_by_hand(horizon):
     y = ValueExpansion(Line(wall), horizon, weighting="steve", particles=2)(agent, batch, GAMMA)
     assert len(y.target) == len(starts)
     for i, (s, discount) in enumerate(zip(starts, discounts, strict=True)):
-        means, weights = [], []
+        means, variances = [], []
         for h in range(horizon + 1):
             scale = discount * GAMMA ** (h + 1) * all(state <= wall for state in states_from(s, h))  # of the bootstrap
             means.append(100 + i + GAMMA * discount * by_hand(agent, s, h, wall) + scale * 0.7)  # mean of offsets 0, 0.7, 1.4
-            weights.append(1 / max(scale**2 * 0.7**2 * 2 / 3, FLOOR))
+            variances.append(scale**2 * 0.7**2 * 2 / 3)
+        weights = [1 / max(variance, (ROUNDING * max(map(abs, means))) ** 2) for variance in variances]
         expected = sum(w * m for w, m in zip(weights, means, strict=True)) / sum(weights)
         assert y.target[i].item() == pytest.approx(expected, rel=1e-12)
 
@@ -257,6 +258,13 @@ def test_steve_tiny_variances_have_finite_weights(scale):
     y, weight = steve(7.0 + scale * torch.randn(3, 4, 5))
     torch.testing.assert_close(weight, torch.full((3, 5), 1 / 3))
     torch.testing.assert_close(y, torch.full((5,), 7.0))
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_steve_weights_are_the_same_in_any_units_of_the_reward(unit):
+    candidates = torch.randn(3, 4, 5) * torch.tensor([0.01, 0.1, 1.0])[:, None, None]
+    torch.testing.assert_close(steve(candidates * unit)[1], steve(candidates)[1])
+    torch.testing.assert_close(steve(candidates * unit)[0] / unit, steve(candidates)[0])
 
 
 def test_steve_horizon_that_is_not_finite_has_weight_0():

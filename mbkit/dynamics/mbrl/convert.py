@@ -187,7 +187,7 @@ def unscaled_layers(network: EnsembleNetwork) -> list[tuple[Tensor, Tensor]]:
     (t, u), (weight, bias) = target_scale(network), layers[-1]
     if network.cfg.probabilistic:  # the second half of the outputs are raw log-variances
         ones = torch.ones_like(t)
-        layers[-1] = weight * torch.cat([t, ones]), bias * torch.cat([t, ones]) + torch.cat([u, 2 * t.log()])
+        layers[-1] = weight * torch.cat([t, ones]), bias * torch.cat([t, ones]) + torch.cat([u, network.log_scale()])
     else:
         layers[-1] = weight * t, bias * t + u
     return [(weight.float(), bias.float()) for weight, bias in layers]
@@ -197,7 +197,7 @@ def unscaled_bounds(network: EnsembleNetwork) -> tuple[Tensor, Tensor] | None:
     """Lowest and highest log-variance [D] of the raw targets; None for deterministic members."""
     if not network.cfg.probabilistic:
         return None
-    low, high = (network.logvar_bounds.detach().double() + 2 * target_scale(network)[0].log()).float()
+    low, high = (network.logvar_bounds.detach().double() + network.log_scale()).float()
     return low, high
 
 
