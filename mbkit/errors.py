@@ -15,6 +15,10 @@ class UserError(Exception):
     """A mistake of the user's: one sentence naming the culprit, what was expected and what came. Command line: exit status 2."""
 
 
+class Interrupted(Exception):
+    """The user stopped the run; its directory is complete up to the step that the message names."""
+
+
 def lacks_memory(error: Exception) -> bool:
     """Whether torch or NumPy failed for lack of memory, on any device, or because a size is beyond all numbers.
 

@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mbkit.envs.known import load_fn
 from mbkit.errors import UserError
 from mbkit.fields import between
 from mbkit.networks.parts import as_table
@@ -126,6 +125,8 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = Non
     if policy is not None:
         log_density = log_density_of(policy, spec.discrete, name)
     elif ":" in cfg.prior:
+        from mbkit.envs.known import load_fn  # with it come simulators, which checking options need not wait for
+
         log_density = load_fn(cfg.prior)
     else:
         raise UserError(f"{name}: expected uniform, module:function, or the directory of a run; there is no such directory")

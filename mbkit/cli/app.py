@@ -1,4 +1,7 @@
-"""The app, and how it ends: a user's mistake with status 2 and one line on stderr, an interrupted run with 130, a crash with 1."""
+"""The app, and how it ends: a user's mistake with status 2 and one line on stderr, an interrupted run with 130, a crash with 1.
+
+Commands import what they need when they are called, so that help and mistakes are answered at once.
+"""
 
 import sys
 from pathlib import Path
@@ -8,8 +11,8 @@ import typer
 from typer.exceptions import TyperException
 
 import mbkit
-from mbkit.errors import UserError
-from mbkit.loops.interrupt import Interrupted
+from mbkit.config.threads import wait_passively
+from mbkit.errors import Interrupted, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -35,6 +38,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 def main() -> None:
     """Entry point of the `mbkit` command."""
+    wait_passively()
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

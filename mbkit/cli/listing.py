@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mbkit import config as configuration
-from mbkit import envs, registry
+from mbkit import registry
 from mbkit.cli.app import Options, app, say
 from mbkit.config.describe import describe
 from mbkit.errors import UserError
@@ -20,6 +20,8 @@ LISTED = {"agents": registry.agents, "recipes": registry.recipes, "dynamics": re
 def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners, envs or experiments")]) -> None:
     """Which names there are."""
     if what == "envs":
+        from mbkit import envs
+
         rows = envs.available()
     elif what == "experiments":
         from mbkit import theory as experiments  # matplotlib: a second that other lists need not wait for

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from mbkit.cli.app import app, say
-from mbkit.report import write_report
 
 
 @app.command()
@@ -15,4 +14,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="path of the page")] = None,
 ) -> None:
     """One HTML page: curves with intervals, model diagnostics, video, configuration."""
+    from mbkit.report import write_report
+
     say(str(write_report(directories, out)))

@@ -1,18 +1,36 @@
-"""Commands on runs: train, resume, evaluate."""
+"""Commands on runs: train, resume, evaluate. Options are checked before run and report, and with them the simulators, are imported."""
 
 import json
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mbkit import run
+from mbkit import config
 from mbkit.cli.app import Options, RunDir, app, say
-from mbkit.report import write_report
+from mbkit.errors import UserError
+
+if TYPE_CHECKING:
+    from mbkit.recording.progress import Verbosity
+    from mbkit.run import Run
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, only the result")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="also every line of metrics")]
 
 
-def conclude(finished: run.Run, report: Path) -> None:
-    """The score, the notes and where everything is."""
+def level(quiet: bool, verbose: bool) -> "Verbosity":
+    """How much a run says, from two switches; UserError where both are set."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose contradict one another; expected at most one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
+
+
+def conclude(finished: "Run") -> None:
+    """Write the report, then the score, the notes and where everything is."""
+    from mbkit.recording.progress import say as tell
+    from mbkit.report import write_report
+
+    tell("writing the report")
+    report = write_report([finished.path])
     summary = finished.summary()
     say(
         f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} over {summary['eval_episodes']} fresh episodes "
@@ -26,18 +44,33 @@ def conclude(finished: run.Run, report: Path) -> None:
 
 @app.command()
 def train(
-    algo: Annotated[str, typer.Argument(help="`mbkit list recipes` and `mbkit list agents` show them")], options: Options = None
+    algo: Annotated[str, typer.Argument(help="`mbkit list recipes` and `mbkit list agents` show them")],
+    options: Options = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train ALGO; a preset in configs/ALGO/ENV.yaml is used by itself."""
-    finished = run.train(algo, *(options or []))
-    conclude(finished, write_report([finished.path]))
+    chosen = level(quiet, verbose)
+    config.compose(algo, options or [])
+
+    from mbkit import run
+    from mbkit.recording.progress import verbosity
+
+    with verbosity(chosen):
+        conclude(run.train(algo, *(options or [])))
 
 
 @app.command()
-def resume(directory: RunDir, options: Options = None) -> None:
-    """Go on from the last checkpoint, bit for bit; with steps=M further than planned."""
-    finished = run.resume(directory, *(options or []))
-    conclude(finished, write_report([finished.path]))
+def resume(directory: RunDir, options: Options = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Go on from the last checkpoint, bit for bit; with steps=M further than planned, with threads=N on another number of threads."""
+    chosen = level(quiet, verbose)
+    config.parse_resumption(options or [])
+
+    from mbkit import run
+    from mbkit.recording.progress import verbosity
+
+    with verbosity(chosen):
+        conclude(run.resume(directory, *(options or [])))
 
 
 @app.command()
@@ -48,6 +81,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Deterministic returns of a trained run on fresh evaluation seeds."""
+    from mbkit import run
+
     result = run.evaluate(directory, episodes=episodes, video=video)
     if as_json:
         say(json.dumps(result))

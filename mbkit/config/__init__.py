@@ -12,6 +12,7 @@ from mbkit.config.compose import (
     type_text,
 )
 from mbkit.config.reading import parse_overrides, read_yaml
+from mbkit.config.resumption import parse_resumption
 from mbkit.config.schema import (
     GROUPS,
     CheckpointConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "compose",
     "from_dict",
     "parse_overrides",
+    "parse_resumption",
     "range_text",
     "read_yaml",
     "to_yaml",

@@ -6,7 +6,7 @@ mistake is a `UserError` that names the option; an option without a meaning in t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import yaml
@@ -31,6 +31,7 @@ from mbkit.config.schema import (
     ReplayLoop,
     TrajectoryLoop,
 )
+from mbkit.config.threads import default_threads
 from mbkit.errors import UserError
 from mbkit.registry import Entry, experience, nearest
 
@@ -140,7 +141,8 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     check_agent(entry, values["agent"])
     if options.gamma == 1 and not (entry.loop is not None and own_group(entry) == "agent"):
         raise UserError("gamma=1 is out of range: expected in [0, 1), since values of an endless future are learned")
-    return Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)
+    experiment = Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)
+    return experiment if experiment.threads else replace(experiment, threads=default_threads(experiment))
 
 
 def refuse_foreign(entry: Entry, loop: Any) -> None:

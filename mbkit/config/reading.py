@@ -9,6 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
 from mbkit.registry import nearest
 
@@ -78,6 +79,14 @@ def parse_overrides(arguments: Sequence[str], named: Sequence[str] = ("agent", "
 def is_own_file(preset: Any) -> bool:
     """Whether `preset=` names a YAML file of the user's rather than a preset that mbkit ships."""
     return isinstance(preset, str) and preset.endswith((".yaml", ".yml"))
+
+
+def preset_text(experiment: Experiment) -> str:
+    """The preset of an experiment in words: "preset demo", "default preset" or "no preset"."""
+    if experiment.preset is not None:
+        return f"preset {experiment.preset}"
+    has = (config_root() / experiment.algo / f"{experiment.env.replace('/', '-')}.yaml").is_file()
+    return "default preset" if has else "no preset"
 
 
 def read_preset(algo: str, env: str, preset: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Options:
     seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
     device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU
-    threads: int = at_least(0, 0)  # CPU threads; 0: all cores
+    threads: int = at_least(0, 0)  # CPU threads of torch and of simulators; 0: 2 where products are large, else 1
     precision: Literal["highest", "high", "medium"] = option("highest", when="algo!=random")  # float32 products; high allows TF32 on CUDA
     run_dir: str | None = None  # run directory, by default runs/ALGO/ENV/SEED-TIME
     preset: str | None = None  # preset name, for configs/ALGO/ENV.PRESET.yaml, or a YAML file of your own

@@ -1,14 +1,16 @@
 """Scores of a policy: undiscounted returns of whole episodes on seeds that training never sees. M episodes run side by side."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mbkit.envs import Environment
 from mbkit.loops.online import finite_action
 from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.types import Actor, EnvSpec, Metrics
+
+if TYPE_CHECKING:  # options are checked before a simulator is imported
+    from mbkit.envs import Environment
 
 
 class Evaluation(NamedTuple):
@@ -39,7 +41,7 @@ class Evaluation(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate_policy(env: Environment, actor: Actor, seed: int, keep_rows: bool = False) -> Evaluation:
+def evaluate_policy(env: "Environment", actor: Actor, seed: int, keep_rows: bool = False) -> Evaluation:
     """One episode in each of the M environments, acting without exploration noise; environment i starts from seed + i."""
     obs = env.reset(seed)
     actor.reset(torch.ones(env.num_envs, dtype=torch.bool))

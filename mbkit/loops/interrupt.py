@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from mbkit.errors import Interrupted
 
-class Interrupted(Exception):
-    """The user stopped the run; its directory is complete up to the step that the message names."""
+__all__ = ["Interrupted", "interruptible"]
 
 
 @contextmanager

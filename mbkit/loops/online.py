@@ -1,15 +1,18 @@
 """The online loop: act, step, store, call the hooks. M environments, O observation, A action."""
 
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mbkit.envs import Environment
 from mbkit.errors import UserError
 from mbkit.loops.clock import Clock
 from mbkit.replay.buffer import Experience
 from mbkit.types import Actor, EnvSpec, State, Store
+
+if TYPE_CHECKING:  # options are checked before a simulator is imported
+    from mbkit.envs import Environment
 
 
 def random_action(spec: EnvSpec, num_envs: int) -> Tensor:
@@ -36,7 +39,7 @@ class Online(Clock):
     actor, the store and the global random state.
     """
 
-    def __init__(self, env: Environment, actor: Actor, store: Store, warmup_steps: int = 0) -> None:
+    def __init__(self, env: "Environment", actor: Actor, store: Store, warmup_steps: int = 0) -> None:
         super().__init__(stride=env.num_envs)
         self.env, self.actor, self.store, self.warmup_steps = env, actor, store, warmup_steps
         self.episodes = 0

@@ -1,15 +1,17 @@
 """Wiring only, no mathematics: each recipe turns an experiment into what a run steps. Importing this package registers them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbkit import registry
 from mbkit.config import Experiment
-from mbkit.envs import Environment
 from mbkit.errors import UserError
 from mbkit.recipes import dyna, fresh, loop, mba, mbpo, mve, pets, random, replay, trajectories
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.models import check_learned
+
+if TYPE_CHECKING:  # options are checked before a simulator is imported
+    from mbkit.envs import Environment
 
 ALONE: dict[str, Callable[[Assembly[Any]], None]] = {
     "trajectories": trajectories.build,
@@ -18,7 +20,7 @@ ALONE: dict[str, Callable[[Assembly[Any]], None]] = {
 }  # agents without a recipe, by what they learn from
 
 
-def build(experiment: Experiment, env: Environment, restored: bool = False) -> Assembly[Any]:
+def build(experiment: Experiment, env: "Environment", restored: bool = False) -> Assembly[Any]:
     """The parts of a recipe, or of an agent alone; `restored`: a checkpoint will fill them.
 
     Raises:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from mbkit import registry
 from mbkit.config import Experiment, OnlineLoop, Part
-from mbkit.envs import Environment
 from mbkit.loops import Hook, ModelFits, ObsStatistics, Until, Updates
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
@@ -18,6 +17,9 @@ from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.replay.n_step import NStep
 from mbkit.targets import one_step
 from mbkit.types import Actor, Dynamics, Learnable, LearnedDynamics, Learner, Source, Stateful, Store, TargetFn, TrajectoryLearner
+
+if TYPE_CHECKING:  # options are checked before a simulator is imported
+    from mbkit.envs import Environment
 
 A = TypeVar("A", bound=Actor)
 L = TypeVar("L", bound=OnlineLoop)
@@ -46,9 +48,9 @@ class Assembly(Generic[L]):
     """
 
     actor: Actor  # acts in training
-    actor_for: Callable[[Environment], Actor]  # a fresh actor with the same learned parts, for evaluation and video
+    actor_for: "Callable[[Environment], Actor]"  # a fresh actor with the same learned parts, for evaluation and video
 
-    def __init__(self, experiment: Experiment, env: Environment) -> None:
+    def __init__(self, experiment: Experiment, env: "Environment") -> None:
         self.experiment, self.env = experiment, env
         self.loop: L = experiment.loop
         self.spec = env.spec._replace(device=torch.device(experiment.device))  # dimensions, and the device of networks and replay
@@ -108,7 +110,7 @@ class Assembly(Generic[L]):
         """The experiment's model, which can start from any state."""
         return make_learned(self.experiment, self.part("dynamics"), self.spec)
 
-    def dynamics_for(self) -> Callable[[Environment], Dynamics]:
+    def dynamics_for(self) -> "Callable[[Environment], Dynamics]":
         """Environment -> the dynamics that plans for it, learned or true."""
         return dynamics_for(self.experiment, self.part("dynamics"), self.spec)
 
@@ -128,7 +130,7 @@ class Assembly(Generic[L]):
 
     # --- what happens -------------------------------------------------------------------------------------------------------------
 
-    def acts(self, make: Callable[[Environment], A]) -> A:
+    def acts(self, make: "Callable[[Environment], A]") -> A:
         """The actor that `make` builds for an environment acts from now on, and one of its own in every evaluation."""
         actor = make(self.env)
         self.actor, self.actor_for = actor, make

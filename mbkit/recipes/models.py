@@ -1,19 +1,23 @@
 """Dynamics by name: a model of the experiment's task, learned or true."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbkit import registry
 from mbkit.accelerate import same_random_numbers
 from mbkit.config import Experiment, Part
-from mbkit.envs import Environment, knowledge_notes, task_knowledge
 from mbkit.errors import UserError
 from mbkit.loops import refuse_oversized
 from mbkit.types import Dynamics, EnvSpec, Learnable, LearnedDynamics
 
+if TYPE_CHECKING:  # options are checked before a simulator is imported
+    from mbkit.envs import Environment
+
 
 def make_dynamics(experiment: Experiment, part: Part, spec: EnvSpec) -> Any:
     """The model that `part` names, over the experiment's observations and actions."""
+    from mbkit.envs import task_knowledge
+
     cfg = part.config
     reward, termination = getattr(cfg, "reward", "auto"), getattr(cfg, "termination", "auto")  # a plug-in's need not have them
     task = task_knowledge(experiment.env, spec, experiment.env_kwargs, reward, termination)
@@ -21,7 +25,7 @@ def make_dynamics(experiment: Experiment, part: Part, spec: EnvSpec) -> Any:
         return registry.dynamics[part.name].target(spec, cfg, task)
 
 
-def dynamics_for(experiment: Experiment, part: Part, spec: EnvSpec) -> Callable[[Environment], Dynamics]:
+def dynamics_for(experiment: Experiment, part: Part, spec: EnvSpec) -> "Callable[[Environment], Dynamics]":
     """Environment -> the dynamics that plans for it: one shared model, or, by dynamics=mujoco, that very environment's own physics."""
     if part.name == "mujoco":
         return lambda env: registry.dynamics[part.name].target(env, part.config)  # type: ignore[no-any-return]
@@ -69,5 +73,7 @@ def check_learned(experiment: Experiment, model: object) -> None:
 
 def model_notes(experiment: Experiment, part: Part) -> list[str]:
     """What the user should know of the model: that its reward is learned, or that its episodes never terminate."""
+    from mbkit.envs import knowledge_notes
+
     reward, termination = getattr(part.config, "reward", ""), getattr(part.config, "termination", "")
     return knowledge_notes(experiment.env, experiment.env_kwargs, reward, termination, part.name == "ensemble")

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mbkit.errors import UserError
+from mbkit.recording.progress import Progress
 from mbkit.storage import plain
 from mbkit.types import State
 
 FILE = "metrics.jsonl"
-SHOWN = {"eval/return": "eval", "episode/return": "return"}  # metrics on the progress bar, with their labels there
 
 
 class Means:
@@ -62,13 +60,13 @@ class Means:
 
 
 class Recorder:
-    """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and a progress bar.
+    """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and to whoever watches.
 
     Args:
         run_dir: an existing directory.
         every: environment steps between two lines of averaged metrics.
         total: environment steps of the whole run, for the progress bar.
-        progress: whether to show a bar on stderr, if that is a terminal.
+        progress: whether to say on stderr how far the run is.
         tensorboard: whether to write event files to `run_dir/tensorboard` too.
     """
 
@@ -82,8 +80,7 @@ class Recorder:
         self._file = open(self.path, "ab")  # noqa: SIM115 - lives as long as the recorder
         self.truncate(_last_line_end(self.path))
         self._started = time.perf_counter()
-        self._shown: dict[str, str] = {}
-        self._bar = tqdm(total=total, disable=not (progress and sys.stderr.isatty()), file=sys.stderr, unit="step", dynamic_ncols=True)
+        self.progress = Progress(total, silent=not progress)
 
     @property
     def seconds(self) -> float:
@@ -99,15 +96,14 @@ class Recorder:
             self.flush()
         self.step = step
         self.means.add(metrics)
-        self._advance(step)
+        self.progress.advance(step)
 
     def event(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Write these values at once and without averaging, such as the return of an episode or of an evaluation."""
         floats = {name: float(value) for name, value in values.items()}
         self._write(step, floats)
-        self._shown |= {SHOWN[name]: f"{value:.1f}" for name, value in floats.items() if name in SHOWN}
-        self._bar.set_postfix(self._shown, refresh=False)
-        self._advance(step)
+        self.progress.advance(step)
+        self.progress.event(floats)
 
     def say(self, text: str) -> None:
         """One line to the user, on stderr, above the progress bar."""
@@ -118,10 +114,7 @@ class Recorder:
         means = self.means.take()
         if means:
             self._write(self.step, means)
-
-    def _advance(self, step: int) -> None:
-        if step > self._bar.n:
-            self._bar.update(step - self._bar.n)
+            self.progress.means(means)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "seconds": round(self.seconds, 3), **plain(values)}
@@ -155,13 +148,13 @@ class Recorder:
         if self._events is not None:
             self._events.close()
             self._events = _tensorboard(self.path.parent, purge_step=self.step + 1)
-        self._advance(self.step)
+        self.progress.advance(self.step)
 
     def close(self) -> None:
         """Write the remaining means and close the files."""
         self.flush()
         self._file.close()
-        self._bar.close()
+        self.progress.close()
         if self._events is not None:
             self._events.close()
 

@@ -75,18 +75,17 @@ def load(directory: str | Path, checkpoint: str = "last") -> Run:
 
 
 def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
-    """Go on from the last checkpoint, bit for bit on the same number of threads; `steps=M` goes further than planned."""
-    experiment, changes = read_config(directory), config.parse_overrides(as_arguments(arguments, options))
-    unknown = [key for key in changes if key != "steps"]
-    if unknown:
-        raise UserError(f"resume takes steps=M only, since anything else would be another experiment; came {unknown[0]!r}")
+    """Go on from the last checkpoint, bit for bit; `steps=M` goes further than planned, `threads=N` uses another number of threads."""
+    before, changes = read_config(directory), config.parse_resumption(as_arguments(arguments, options))
     step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
-    experiment = config.from_dict({**experiment.to_dict(), **changes})
+    experiment = config.from_dict({**before.to_dict(), **changes})
     if step > experiment.steps or (step == experiment.steps and (Path(directory) / "summary.json").is_file()):
         raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
     run = Run(without_load(experiment), restored=True)
     run.directory = Path(directory)
     run.restore(state)
+    if experiment.threads != before.threads:
+        run.notes.append(f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ.")
     write_text(run.path / "config.yaml", config.to_yaml(experiment, run.actions))
     run.train(state)
     return run

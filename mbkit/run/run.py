@@ -17,6 +17,7 @@ from mbkit.envs import Environment, make
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation, Every, Online
 from mbkit.loops.interrupt import Interrupted, interruptible
+from mbkit.recording.progress import announce
 from mbkit.run.evaluation import diagnose, diagnose_values, score
 from mbkit.run.film import film
 from mbkit.storage import write_json, write_text
@@ -70,9 +71,15 @@ class Run:
         self.directory = recording.create_run_dir(c.algo, c.env, c.seed, c.run_dir)
         write_text(self.path / "config.yaml", config.to_yaml(c, self.actions))
 
+    def __repr__(self) -> str:
+        """The algorithm, the environment, the step and the directory."""
+        where = "without a directory" if self.directory is None else f"in {self.directory}"
+        return f"<Run: {self.config.algo} on {self.config.env}, step {self.loop.step} of {self.config.steps}, {where}>"
+
     def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
         """From where the loop stands to `config.steps`; then score, film, diagnose and summarise. `checkpoint`: the restored state."""
         c = self.config
+        announce(c, self.threads, self.path, self.loop.step)
         with (
             recording.Recorder(self.path, c.loop.log_every, c.steps, progress=True, tensorboard=c.tensorboard) as recorder,
             accelerate.matmul_precision(c.precision),
@@ -94,7 +101,9 @@ class Run:
 
     def score(self) -> None:
         """Evaluate the present policy, diagnose model and critics on the evaluation's episodes, and record the figures."""
-        result = self.evaluate(self.config.eval.episodes, keep_rows=self.parts.dynamics is not None or isinstance(self.agent, Critic))
+        keep_rows = self.parts.dynamics is not None or isinstance(self.agent, Critic)
+        with self.loop.recorder.progress.stage("evaluation"):
+            result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
         self.scores = {name: float(value) for name, value in result.metrics().items()}
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
@@ -150,7 +159,8 @@ class Run:
             write_json(self.path / "diagnostics.json", self.diagnosed)
             self.notes += verdicts(self.diagnosed)
         if c.eval.video:
-            self.film()
+            with recorder.progress.stage("film"):
+                self.film()
         recorder.flush()
         summary = recording.Summary(
             algo=c.algo,

@@ -127,7 +127,7 @@ def test_recorder_progress_shows_the_return(tmp_path: Path, monkeypatch: pytest.
         recorder.event(50, {"eval/return": 123.456})
     captured = capsys.readouterr()
     assert "50/100" in captured.err
-    assert "eval=123.5" in captured.err
+    assert "eval 123.5" in captured.err
     assert captured.out == ""
 
 

@@ -73,7 +73,7 @@ def finished(tmp_path_factory):
     ("options", "sentence"),
     [
         ([], "has 60 steps already"),
-        (["planner.elites=4"], "resume takes steps=M only"),
+        (["planner.elites=4"], "resume takes steps=M and threads=N only"),
         (["steps=30"], "has 60 steps already"),
     ],
 )

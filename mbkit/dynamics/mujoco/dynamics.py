@@ -6,7 +6,6 @@ HumanoidStandup and every environment of a user's own run through copies of the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,20 +13,12 @@ import torch
 from gymnasium.envs.mujoco import MujocoEnv
 from torch import Tensor
 
+from mbkit.dynamics.mujoco.config import MujocoConfig
 from mbkit.dynamics.mujoco.readouts import Simulated, readout_of
 from mbkit.dynamics.mujoco.simulators import Stepped, Vectorised
 from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
-from mbkit.fields import at_least
-from mbkit.registry import dynamics
 from mbkit.types import Rollout, Step
-
-
-@dataclass(frozen=True)
-class MujocoConfig:
-    """Settings of the true model."""
-
-    threads: int = at_least(0, 0)  # number of simulation threads; 0: as many as torch uses
 
 
 class Live(Protocol):
@@ -37,7 +28,6 @@ class Live(Protocol):
     def envs(self) -> Sequence[Any]: ...  # noqa: D102
 
 
-@dynamics.register("mujoco", MujocoConfig)
 class MujocoDynamics:
     """True dynamics of M live MuJoCo environments of one task."""
 
