@@ -69,7 +69,7 @@ def test_commands_parse(page, arguments):
     if name == "theory":
         assert theory.find(parsed["name"])
     if name == "resume":
-        assert set(parse_overrides(parsed["options"] or [])) <= {"steps"}
+        assert set(parse_overrides(parsed["options"] or [])) <= {"steps", "threads"}
 
 
 @pytest.fixture(scope="module")

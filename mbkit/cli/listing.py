@@ -10,6 +10,7 @@ from rich.table import Table
 from mbkit import config as configuration
 from mbkit import registry
 from mbkit.cli.app import Options, app, say
+from mbkit.cli.experiments import experiments
 from mbkit.config.describe import describe
 from mbkit.errors import UserError
 
@@ -24,9 +25,7 @@ def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynami
 
         rows = envs.available()
     elif what == "experiments":
-        from mbkit import theory as experiments  # matplotlib: a second that other lists need not wait for
-
-        rows = [(e.name, e.summary) for e in experiments.registered()]
+        rows = [(listed.name, listed.summary) for listed in experiments()]
     elif what in LISTED:
         rows = [(entry.name, entry.summary) for entry in LISTED[what]]
     else:

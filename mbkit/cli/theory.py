@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mbkit.cli.app import app, say
+from mbkit.cli.experiments import check_experiment
 
 
 @app.command()
@@ -17,6 +18,7 @@ def theory(
     out: Annotated[Path, typer.Option(help="folder of tables and figures")] = Path("runs/theory"),
 ) -> None:
     """Check a claim of theory; writes EXPERIMENT.json, EXPERIMENT.md and EXPERIMENT.png."""
+    check_experiment(name)
     from mbkit import theory as experiments  # matplotlib, and every experiment: a second that other commands need not wait for
 
     setting, failed = experiments.Setting(quick, seed), 0

@@ -19,6 +19,7 @@ from mbkit.report.command import command, full_command
 from mbkit.report.curves import final_score
 from mbkit.report.figure import SERIES, save_png, svg
 from mbkit.report.plots import Plot
+from mbkit.report.remarks import remarks
 from mbkit.report.sections import SECTIONS, Slot
 from mbkit.storage import write_text
 
@@ -125,7 +126,7 @@ def render(groups: Sequence[Group], sections: dict[str, Figures], folder: Path) 
         score=final_score,
         command=command,
         full_command=full_command,
-        notes=[note for run in runs for note in remarks(run, len(runs) == 1)],
+        notes=remarks(runs),
         versions=versions(runs),
         series=len(SERIES),
         isfinite=math.isfinite,
@@ -159,25 +160,6 @@ def clip(run: RunRecord, video: Path, folder: Path, label: str) -> Clip:
     else:
         source = quote(Path(os.path.relpath(video, folder)).as_posix())
     return Clip(source, image, f"{label}, seed {run.seed}: {video.stem.replace('-', ' ').replace('_', ' ')}")
-
-
-def remarks(run: RunRecord, alone: bool) -> list[str]:
-    """Notes on a run: unfinished, unreadable lines, and those that it made itself."""
-    name = f"{run.algo}, seed {run.seed} ({run.path.name})"
-    subject, prefix = ("This run", "") if alone else (name, f"{name}: ")
-    planned = f" of {run.planned}" if run.planned else ""
-    lines = f"{run.unreadable} unreadable line{'s' * (run.unreadable > 1)}"
-    notes = run.summary.get("notes")
-    return [
-        *([] if run.finished else [f"{subject} has not finished: this page shows it up to step {run.steps}{planned}."]),
-        *([f"{prefix}{lines} of metrics.jsonl left out."] if run.unreadable else []),
-        *([f"{prefix}{sentence(str(note))}" for note in notes] if isinstance(notes, list) else []),
-    ]
-
-
-def sentence(text: str) -> str:
-    """The text with a capital letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def versions(runs: Sequence[RunRecord]) -> dict[str, str]:

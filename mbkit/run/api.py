@@ -10,6 +10,7 @@ from mbkit import config, recording
 from mbkit.config import Experiment
 from mbkit.dynamics import files
 from mbkit.errors import UserError
+from mbkit.recording.notes import noted
 from mbkit.run.run import Run
 from mbkit.storage import write_text
 
@@ -85,7 +86,8 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     run.directory = Path(directory)
     run.restore(state)
     if experiment.threads != before.threads:
-        run.notes.append(f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ.")
+        told = f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ."
+        run.notes = noted(run.notes, told)
     write_text(run.path / "config.yaml", config.to_yaml(experiment, run.actions))
     run.train(state)
     return run

@@ -17,6 +17,7 @@ from mbkit.envs import Environment, make
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation, Every, Online
 from mbkit.loops.interrupt import Interrupted, interruptible
+from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
 from mbkit.run.evaluation import diagnose, diagnose_values, score
 from mbkit.run.film import film
@@ -44,7 +45,7 @@ class Run:
         self.parts = recipes.build(experiment, self.env, restored)
         check_buffer(experiment)
         self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
-        self.notes = [*self.parts.notes, *never_fitted(experiment, self.parts.dynamics)]  # told when the run ends
+        self.notes = noted(self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
 
     @property
     def agent(self) -> Actor:
@@ -144,7 +145,7 @@ class Run:
         except (KeyError, RuntimeError) as error:
             raise UserError(f"the checkpoint in {self.path} does not fit this version of mbkit: {str(error).splitlines()[0]}") from error
         if self.env.restart_reason:
-            self.notes.append(self.env.restart_reason)
+            self.notes = noted(self.notes, self.env.restart_reason)
 
     def _finish(self, recorder: recording.Recorder) -> None:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
@@ -192,7 +193,7 @@ class Run:
         path = self.path / "videos" / f"step-{self.loop.step}.mp4"
         video, reason = film(self.make_env, self.parts.actor_for, path, self.config.seed)
         if reason is not None:
-            self.notes.append(reason)
+            self.notes = noted(self.notes, reason)
         return video
 
 

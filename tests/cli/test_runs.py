@@ -20,10 +20,25 @@ def test_train_evaluate_resume_and_report_of_one_run(tmp_path):
     printed = call("train", "pets", *TINY, "steps=60", f"run_dir={directory}")
     assert "return" in printed
     assert f"report: {directory}/report.html" in printed
+    assert f"pets on cartpole, default preset: 60 steps on cpu, 1 thread, in {directory}\n" in printed
+    assert "step 60: evaluation\n" in printed
+    assert "writing the report\nreturn" in printed
     assert (tmp_path / "run/report.html").stat().st_size > 10_000
     score = json.loads(call("evaluate", directory, "--episodes", "3", "--json"))
     assert len(score["returns"]) == 3
     printed = call("evaluate", directory, "--episodes", "3")
     assert printed == f"return {score['return_mean']:.1f} ± {score['return_std']:.1f} over 3 episodes of {score['length_mean']:.0f} steps\n"
-    assert "after 80 steps" in call("resume", directory, "steps=80")
+    resumed = call("resume", directory, "steps=80", "--verbose")
+    assert "after 80 steps" in resumed
+    assert f"pets on cartpole, default preset: steps 61 to 80 on cpu, 1 thread, in {directory}\n" in resumed
+    assert ": time/act_ms " in resumed
     assert call("report", directory, "--out", str(tmp_path / "page.html")).strip() == str(tmp_path / "page.html")
+
+
+def test_train_quiet_prints_the_result_only(tmp_path, capfd):
+    result = CliRunner().invoke(
+        cli.app, ["train", "random", "env=CartPole-v1", "steps=20", "eval.video=false", "-q", f"run_dir={tmp_path / 'run'}"]
+    )
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert [line.partition(" ")[0] for line in result.stdout.splitlines()] == ["return", "run:", "report:"]

@@ -127,3 +127,18 @@ def test_resume_refuses_a_damaged_checkpoint(finished):
     with pytest.raises(UserError, match="damaged or foreign"):
         mbkit.resume(finished, steps=80)
     file.write_bytes(content)
+
+
+def test_train_writes_the_number_of_threads_that_was_used(tmp_path):
+    options = ["env=CartPole-v1", "steps=20", *SCORE, f"run_dir={tmp_path / 'run'}"]
+    finished = mbkit.train("random", *options)
+    assert "threads: 1\n" in (tmp_path / "run/config.yaml").read_text()
+    assert finished.summary()["threads"] == 1
+    assert repr(finished) == f"<Run: random on CartPole-v1, step 20 of 20, in {tmp_path / 'run'}>"
+
+
+def test_resume_takes_threads_and_says_that_digits_differ(finished):
+    again = mbkit.resume(finished, "steps=90", "threads=2")
+    assert "From step 60 on, threads=2 rather than 1: last digits differ." in again.summary()["notes"]
+    assert "threads: 2\n" in (finished / "config.yaml").read_text()
+    assert not any("last digits" in note for note in mbkit.resume(finished, steps=100, threads=2).notes)
