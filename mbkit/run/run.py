@@ -149,6 +149,7 @@ class Run:
 
     def _finish(self, recorder: recording.Recorder) -> None:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
+        recorder.progress.advance(self.loop.step)
         c, model = self.config, self.parts.dynamics
         self.notes += self.loop.watch.warnings.values()
         if self.scored_at != self.loop.step:

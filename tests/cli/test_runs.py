@@ -31,7 +31,7 @@ def test_train_evaluate_resume_and_report_of_one_run(tmp_path):
     resumed = call("resume", directory, "steps=80", "--verbose")
     assert "after 80 steps" in resumed
     assert f"pets on cartpole, default preset: steps 61 to 80 on cpu, 1 thread, in {directory}\n" in resumed
-    assert ": time/act_ms " in resumed
+    assert "time/act_ms " in resumed
     assert call("report", directory, "--out", str(tmp_path / "page.html")).strip() == str(tmp_path / "page.html")
 
 
