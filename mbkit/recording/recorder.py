@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mbkit.errors import UserError
-from mbkit.recording.progress import Progress
+from mbkit.recording.progress import Progress, say
 from mbkit.storage import plain
 from mbkit.types import State
 
@@ -107,7 +107,7 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """One line to the user, on stderr, above the progress bar."""
-        self._bar.write(f"mbkit: {text}", file=sys.stderr)
+        say(text)
 
     def flush(self) -> None:
         """Write the means of the interval so far, if there are any."""

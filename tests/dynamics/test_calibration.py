@@ -31,7 +31,8 @@ def test_miscoverage_of_the_right_variance_is_small_and_in_any_units():
 def test_calibrate_multiplies_the_variances_of_predictions_and_rollouts_and_nothing_else():
     plain, calibrated = small_ensemble(), small_ensemble(CALIBRATED)
     data, factor = linear_gaussian(40), calibrated.network.log_factor
-    assert factor.any() and not plain.network.log_factor.any()
+    assert factor.any()
+    assert not plain.network.log_factor.any()
     one, other = plain.predict(data.obs, data.action), calibrated.predict(data.obs, data.action)
     assert torch.equal(one.mean, other.mean)
     torch.testing.assert_close(other.var, one.var * factor.exp())

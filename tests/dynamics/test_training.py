@@ -75,7 +75,9 @@ def test_shuffled_epoch_meets_every_row_in_batches_of_one_size(n, batch):
 
 def test_fit_of_one_member_without_bootstrap_is_plain_training_of_a_plain_network():
     data = linear_gaussian(128)
-    cfg = replace(SMALL, members=1, elites=1, bootstrap=False, holdout=0.0, max_epochs=2, weight_decay=(0.0,), learn_bounds=False, scale_targets=False)
+    cfg = replace(
+        SMALL, members=1, elites=1, bootstrap=False, holdout=0.0, max_epochs=2, weight_decay=(0.0,), learn_bounds=False, scale_targets=False
+    )
     torch.manual_seed(0)
     model = Ensemble(SPEC, cfg)
     net = model.network.net

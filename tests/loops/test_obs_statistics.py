@@ -92,7 +92,7 @@ def test_obs_statistics_are_those_of_the_warm_up_and_freeze():
 
 
 def test_obs_statistics_need_a_warm_up():
-    sentence = r"agent.normalize_obs=true takes its statistics from the warm-up; expected loop.warmup_steps of at least 2, came 0"
+    sentence = r"agent.normalize_obs=true takes its statistics from the warm-up; expected loop.warmup_steps >= 2, got 0"
     with pytest.raises(UserError, match=sentence):
         recipes.build(compose("sac", [*RUN, "loop.warmup_steps=0"]), make("Pendulum-v1"))
 

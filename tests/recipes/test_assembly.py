@@ -155,7 +155,7 @@ def test_build_agent_that_cannot_be_trained_alone_is_named(monkeypatch):
     registry.agents.register("clone", NoOptions, learns_from="dataset")(Greedy)
     with pytest.raises(
         UserError,
-        match="agent 'clone' learns from a fixed data set; alone it is offered trajectories of its policy or replayed transitions or its newest transitions",
+        match="agent 'clone' learns from a fixed data set; alone it is offered trajectories of its policy or replayed transitions",
     ):
         recipes.build(compose("clone", ["env=Pendulum-v1"]), make("Pendulum-v1"))
 

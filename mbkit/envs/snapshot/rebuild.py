@@ -143,7 +143,7 @@ class Rebuild:
 
     def _fill(self, last: bool) -> None:
         """Write the contents of every object: memory first, what is hashed last."""
-        rank = {kind: -1 for kind in ORDER} | {kind: 1 for kind in LATE}
+        rank = dict.fromkeys(ORDER, -1) | dict.fromkeys(LATE, 1)
         for n in sorted(self.objects, key=lambda n: (rank.get(self.saved[n]["head"][0], 0), self._is_keyed_by_objects(n), n)):
             fill = KINDS[self.saved[n]["head"][0]].fill
             if fill is not None and (last or all(m in self.objects for _, m in references(self.saved[n]))):
