@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 
@@ -17,6 +17,9 @@ from mbkit.errors import UserError
 from mbkit.types import State
 
 DIRECTORY = 0x10  # bit that marks a zip entry as a directory: torch.load would fill its tensor with uninitialised memory
+# what reading a damaged or foreign file raises; AttributeError, MemoryError, OverflowError: from crafted ones
+UNREADABLE: tuple[type[Exception], ...] = (OSError, BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, LookupError, TypeError)
+UNREADABLE += (UnpicklingError, AttributeError, MemoryError, OverflowError)
 
 
 @contextmanager
@@ -108,6 +111,26 @@ def write_tensors(path: str | Path, kind: str, content: Mapping[str, Any]) -> No
         torch.save({"format": kind, **content}, file)
 
 
+def load_archive(path: str | Path) -> Any:
+    """The content of a file of `torch.save`, on the CPU and without pickle, once its checksums hold, which torch.load doesn't compare.
+
+    Raises:
+        BadZipFile: damaged, compressed or repeated entries, none of which torch writes.
+        OSError, RuntimeError, ...: the file is absent, or no such archive; see `UNREADABLE`.
+    """
+    with ZipFile(path) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            if entry.external_attr & DIRECTORY or entry.compress_type != ZIP_STORED:
+                raise BadZipFile(f"its entry {entry.filename} is compressed or a directory, as torch writes none")
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise BadZipFile("it has two entries of one name")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise BadZipFile(f"the checksum of its entry {damaged} does not hold")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> State:
     """The content of a file of `write_tensors`, on the CPU and without pickle.
 
@@ -119,15 +142,11 @@ def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> Stat
     Raises:
         UserError: the file is absent, truncated or of another kind, fails its checksums (torch.load doesn't compare them), or lacks a part.
     """
-    content = None
     try:
-        with ZipFile(path) as archive:
-            empty = any(entry.external_attr & DIRECTORY for entry in archive.infolist())
-            if archive.testzip() is None and not empty:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_archive(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: expected {kind!r}") from error
-    except (OSError, BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, LookupError, TypeError, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: expected {kind!r}, found a damaged or foreign file") from error
     if isinstance(content, dict) and content.get("format") == kind and all(isinstance(content.get(k), t) for k, t in parts.items()):
         return content

@@ -69,7 +69,7 @@ def test_commands_parse(page, arguments):
     if name == "theory":
         assert theory.find(parsed["name"])
     if name == "resume":
-        assert set(parse_overrides(parsed["options"] or [])) <= {"steps", "threads"}
+        assert set(parse_overrides(parsed["options"] or [])) <= {"steps", "threads", "device", "dynamics"}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_environments_functions_are_rewards_and_terminations(tmp_path, monkeypat
 
     code = next(block for block in blocks(ROOT / "docs/environments.md", "python") if block.startswith("# my_tasks.py"))
     (tmp_path / "my_tasks.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     rows = torch.randn(5, 3), torch.rand(5, 1), torch.randn(5, 3)
     assert load_fn("my_tasks:calm")(*rows).shape == (5,)
     assert load_fn("my_tasks:spun")(*rows).dtype == torch.bool

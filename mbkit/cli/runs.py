@@ -76,14 +76,20 @@ def resume(directory: RunDir, options: Options = None, quiet: Quiet = False, ver
 @app.command()
 def evaluate(
     directory: RunDir,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="env_kwargs.* that differ from training, device=cpu|cuda")
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="episodes, all on fresh seeds")] = 10,
+    checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="stored checkpoint")] = "last",
+    seed: Annotated[int | None, typer.Option(help="random seed of the evaluation, by default the run's")] = None,
     video: Annotated[bool, typer.Option("--video", help="also film one episode")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Deterministic returns of a trained run on fresh evaluation seeds."""
     from mbkit import run
 
-    result = run.evaluate(directory, episodes=episodes, video=video)
+    changes = run.evaluation_options(directory, options or [])
+    result = run.evaluate(directory, episodes=episodes, video=video, checkpoint=checkpoint, seed=seed, **changes)
     if as_json:
         say(json.dumps(result))
         return

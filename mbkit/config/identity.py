@@ -27,8 +27,12 @@ def group_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run and its resumption agree in; the checkpoint holds all weights, so that `dynamics.load` may be gone."""
-    identity = {key: value for key, value in flatten(config).items() if key.split(".")[0] not in INCIDENTAL}
+    """What a run and its resumption agree in; the checkpoint holds all weights, so that `dynamics.load` may be gone.
+
+    Execution modes (`loop.mode`, ...) do not count either: a CPU goes on where CUDA graphs left off.
+    """
+    flat = flatten(config).items()
+    identity = {key: value for key, value in flat if key.split(".")[0] not in INCIDENTAL and not key.endswith(".mode")}
     identity.pop("dynamics.load", None)
     return identity
 

@@ -1,18 +1,27 @@
 """The options that `resume` takes, checked before anything is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbkit.config.imports import without_repeated
 from mbkit.config.reading import parse_overrides
+from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
 
-TAKEN = ("steps", "threads")
+TAKEN = ("steps", "threads", "device")
 
 
-def parse_resumption(arguments: Sequence[str]) -> dict[str, Any]:
-    """["steps=5000"] -> {"steps": 5000}; UserError for an option that would make it another experiment."""
+def parse_resumption(arguments: Sequence[str], experiment: Experiment | None = None) -> dict[str, Any]:
+    """["steps=5000"] -> {"steps": 5000}; UserError for an option that would make it another experiment.
+
+    Import paths of the `experiment` may be repeated, by which they are typed. Without one, options of groups pass, since they may do so.
+    """
     changes = parse_overrides(arguments)
-    unknown = [key for key in changes if key not in TAKEN]
+    if experiment is not None:
+        changes = without_repeated(experiment, changes)
+    unknown = [key for key, value in changes.items() if key not in TAKEN and (experiment is not None or not isinstance(value, Mapping))]
     if unknown:
-        raise UserError(f"resume takes steps=M and threads=N only, since anything else would be another experiment; came {unknown[0]!r}")
+        raise UserError(
+            f"resume takes steps=M, threads=N and device= only, since anything else would be another experiment; came {unknown[0]!r}"
+        )
     return changes

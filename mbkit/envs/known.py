@@ -4,15 +4,13 @@ Functions take obs [..., O], action [..., A] in [-1, 1], which they scale to the
 [...]; they run on the device and in the precision of their arguments, and gradients pass through rewards.
 """
 
-import os
-import sys
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from mbkit.config.imports import import_module_of
 from mbkit.envs.rewards import GYMNASIUM, never
 from mbkit.errors import UserError
 from mbkit.registry import nearest
@@ -128,18 +126,11 @@ def absolute_dims(name: str) -> tuple[int, ...]:
 
 
 def load_fn(path: str) -> Callable[..., Any]:
-    """The function at the import path `pkg.mod:fn`, also from the working directory; UserError if there is none."""
+    """The function at the import path `pkg.mod:fn`; UserError if there is none."""
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise UserError(f"{path!r} is no import path; expected package.module:function")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise UserError(f"module {module_name!r} of {path!r} can't be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(here)
+    module = import_module_of(path)
     if not hasattr(module, name):
         raise UserError(f"module {module_name!r} has no {name!r}; {nearest(name, [n for n in vars(module) if not n.startswith('_')])}")
     function = getattr(module, name)

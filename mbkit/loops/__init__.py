@@ -2,7 +2,7 @@
 
 from mbkit.loops.clock import Clock, Every, Hook, Until
 from mbkit.loops.evaluate import Evaluation, evaluate_policy
-from mbkit.loops.memory import refuse_oversized
+from mbkit.loops.memory import check_memory, refuse_oversized
 from mbkit.loops.model import CountersRead, ModelFits, PlanScores
 from mbkit.loops.obs_statistics import ObsStatistics
 from mbkit.loops.online import Online, random_action
@@ -24,6 +24,7 @@ __all__ = [
     "TrajectoryUpdates",
     "Until",
     "Updates",
+    "check_memory",
     "evaluate_policy",
     "random_action",
     "refuse_oversized",

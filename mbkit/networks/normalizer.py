@@ -15,7 +15,7 @@ def scale(std: Tensor, size: Tensor) -> Tensor:
 
 
 class Normalizer(nn.Module):
-    """Standard deviation of each column, or where float32 cannot resolve it beside the `size` of the column, that size (1 where it is 0)."""
+    """Per-column mean and standard deviation of a data set [N, I]; the identity until fitted. A constant column: see `scale`."""
 
     mean: Tensor
     std: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 from mbkit import registry
 from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.agents.prior import PriorConfig, policy_of
-from mbkit.config import from_dict, read_yaml
+from mbkit.config import from_dict, imports, read_yaml
 from mbkit.errors import UserError
 from mbkit.recording import load_checkpoint
 from mbkit.types import EnvSpec
@@ -41,6 +41,7 @@ def agent_of_run(path: Path, spec: EnvSpec) -> Any:
     run = from_dict(read_yaml(file.read_text(), str(file)))
     if run.agent is None or run.agent.name not in registry.agents:
         raise UserError(f"{run.algo} learns no policy")
+    imports.announce(run, path)
     prior = prior_of_run(run.agent.config, spec) if isinstance(run.agent.config, PriorConfig) else None
     make = registry.agents[run.agent.name].target
     agent = make(spec, run.agent.config, run.gamma, **({} if prior is None else {"prior": prior}))

@@ -1,6 +1,7 @@
 """The files of a run: its directory, metrics, checkpoints and videos."""
 
 from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
+from mbkit.recording.choice import named_checkpoint
 from mbkit.recording.recorder import Recorder, read_metrics
 from mbkit.recording.rundir import Summary, create_run_dir, versions, write_summary
 from mbkit.recording.video import record_video
@@ -11,6 +12,7 @@ __all__ = [
     "Summary",
     "create_run_dir",
     "load_checkpoint",
+    "named_checkpoint",
     "read_metrics",
     "record_video",
     "save_checkpoint",

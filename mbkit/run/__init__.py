@@ -1,7 +1,7 @@
 """Train, resume, load and evaluate runs."""
 
 from mbkit.loops.interrupt import Interrupted
-from mbkit.run.api import evaluate, load, resume, train
+from mbkit.run.api import evaluate, evaluation_options, load, resume, train
 from mbkit.run.run import Run
 
-__all__ = ["Interrupted", "Run", "evaluate", "load", "resume", "train"]
+__all__ = ["Interrupted", "Run", "evaluate", "evaluation_options", "load", "resume", "train"]

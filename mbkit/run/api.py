@@ -1,16 +1,18 @@
 """Train, resume, load, evaluate: what the command line and Python both call."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mbkit import config, recording
-from mbkit.config import Experiment
+from mbkit.config import Experiment, imports
 from mbkit.dynamics import files
 from mbkit.errors import UserError
 from mbkit.recording.notes import noted
+from mbkit.run.evaluation import whole_number
+from mbkit.run.placement import placed
 from mbkit.run.run import Run
 from mbkit.storage import write_text
 
@@ -31,7 +33,9 @@ def train(algo: str, *arguments: str, **options: Any) -> Run:
 
     Options are those of `mbkit config ALGO`, as keywords or as "key=value" arguments. Returns the finished run; `run.agent` acts.
     """
-    run = Run(resolved(config.compose(algo, as_arguments(arguments, options))))
+    experiment = config.compose(algo, as_arguments(arguments, options))
+    imports.import_typed(experiment)
+    run = Run(resolved(experiment))
     run.loop.start()
     run.open()
     run.train()
@@ -66,20 +70,35 @@ def read_config(directory: str | Path) -> Experiment:
     return config.from_dict(config.read_yaml(text, str(path)))
 
 
-def load(directory: str | Path, checkpoint: str = "last") -> Run:
-    """A run as it stood at its last (or "best") checkpoint, ready to act and to be evaluated."""
-    run = Run(without_load(read_config(directory)), restored=True)
+def load(directory: str | Path, checkpoint: str | int = "last", device: str | None = None) -> Run:
+    """A run as it stood at a checkpoint ("last", "best" or a stored step), ready to act and to be evaluated.
+
+    `device` is the one it was trained on unless given; a run of a GPU is loaded on the CPU, with a note, where there is no GPU.
+
+    Raises:
+        UserError: no run, no such checkpoint, or one that is damaged or of another experiment.
+    """
+    experiment, notes = placed(read_config(directory), device)
+    imports.announce(experiment, directory)
+    run = Run(without_load(experiment), restored=True)
     run.directory = Path(directory)
-    _, state = recording.load_checkpoint(run.path / "checkpoint", "best" if checkpoint == "best" else "last")
+    _, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
     run.restore(state)
+    run.notes += notes
     return run
 
 
 def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
-    """Go on from the last checkpoint, bit for bit; `steps=M` goes further than planned, `threads=N` uses another number of threads."""
-    before, changes = read_config(directory), config.parse_resumption(as_arguments(arguments, options))
+    """Go on from the last checkpoint, bit for bit on the same device and number of threads; `steps=M` goes further than planned.
+
+    With `device=cpu|cuda` or `threads=N` it goes on elsewhere than it began, where last digits differ.
+    """
+    before = read_config(directory)
+    changes = config.parse_resumption(as_arguments(arguments, options), before)
     step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
     experiment = config.from_dict({**before.to_dict(), **changes})
+    experiment, _ = placed(experiment, experiment.device)
+    imports.announce(experiment, directory)
     if step > experiment.steps or (step == experiment.steps and (Path(directory) / "summary.json").is_file()):
         raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
     run = Run(without_load(experiment), restored=True)
@@ -93,10 +112,39 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     return run
 
 
-def evaluate(run: Run | str | Path, episodes: int = 10, video: bool = False) -> dict[str, Any]:
-    """Deterministic returns on fresh seeds: mean, std over episodes, each return, mean length, and the video's path if asked."""
-    run = run if isinstance(run, Run) else load(run)
-    result = run.evaluate(episodes)
+def evaluate(
+    run: Run | str | Path,
+    episodes: int = 10,
+    video: bool = False,
+    *,
+    checkpoint: str | int | None = None,
+    seed: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Deterministic returns on fresh seeds: mean, std over episodes, each return, mean length, and the video's path if asked.
+
+    Args:
+        run: a run, or the directory of one.
+        episodes: how many, at least 1.
+        video: also film one.
+        checkpoint: of a directory: "last" (the default), "best" or a stored step.
+        seed: from which evaluation seeds follow, by default the run's.
+        env_kwargs: arguments of the environment that differ from those of training.
+        device: of a directory: "cpu" or "cuda", by default where it was trained.
+
+    Raises:
+        UserError: a value that is none of these, or a task of other dimensions.
+    """
+    episodes = whole_number("episodes", episodes, low=1)
+    seed = None if seed is None else whole_number("seed", seed, low=0, high=2**32 - 1)
+    if isinstance(run, Run):
+        for name, value in (("checkpoint", checkpoint), ("device", device)):
+            if value is not None:
+                raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
+    else:
+        run = load(run, "last" if checkpoint is None else checkpoint, device)
+    result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs)
     answer = {
         "return_mean": float(result.returns.mean()),
         "return_std": float(result.returns.std(correction=0)),
@@ -106,6 +154,17 @@ def evaluate(run: Run | str | Path, episodes: int = 10, video: bool = False) -> 
         "step": run.loop.step,
     }
     if video:
-        path = run.film()
+        path = run.film(seed, env_kwargs)
         answer["video"] = run.notes[-1] if path is None else str(path)
     return answer
+
+
+def evaluation_options(directory: str | Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """Keywords of `evaluate` from `env_kwargs.*` and `device` as key=value; the run's import paths may be repeated."""
+    options = imports.without_repeated(read_config(directory), config.parse_overrides(arguments))
+    for key, value in options.items():
+        if key not in ("env_kwargs", "device"):
+            raise UserError(f"evaluate takes env_kwargs.* and device=; came {key!r}")
+        if key == "env_kwargs" and not isinstance(value, Mapping):
+            raise UserError(f"env_kwargs={value!r}: expected arguments of the environment, env_kwargs.NAME=VALUE")
+    return options

@@ -1,12 +1,14 @@
 """Scores of a policy on evaluation seeds, of which training uses none; scoring leaves the random numbers of training untouched."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mbkit.accelerate import same_random_numbers, seed_everything
 from mbkit.diagnostics.summary import diagnose_model
 from mbkit.diagnostics.values import Critic, q_gap
 from mbkit.envs import Environment
+from mbkit.errors import UserError
 from mbkit.loops import Evaluation, evaluate_policy
 from mbkit.types import Actor, EnvSpec
 
@@ -17,6 +19,28 @@ SIDE_BY_SIDE = 10  # evaluation episodes run at once
 def evaluation_seed(seed: int, episode: int = 0) -> int:
     """The seed from which evaluation episode i of a run with this seed starts: the one formula, also for videos."""
     return FIRST_SEED + 1000 * seed + episode
+
+
+def whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int; UserError where it is no whole number in [low, high]."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < low or (high is not None and number > high):
+        limits = f"of at least {low}" if high is None else f"in [{low}, {high}]"
+        raise UserError(f"{name}={value!r}: expected a whole number {limits}")
+    return number
+
+
+def check_same_task(trained: EnvSpec, env: Environment, env_kwargs: Mapping[str, Any]) -> None:
+    """Close `env`; UserError where its observations or actions have other dimensions than the run's."""
+    env.close()
+    came = env.spec
+    if (came.obs_dim, came.action_dim, came.discrete) != (trained.obs_dim, trained.action_dim, trained.discrete):
+        has, wants = (f"{s.obs_dim} observations and {s.action_dim} {'discrete ' * s.discrete}actions" for s in (came, trained))
+        arguments = ", ".join(f"env_kwargs.{key}={value!r}" for key, value in env_kwargs.items())
+        raise UserError(f"{arguments} gives a task of {has}; the policy was trained on {wants}")
 
 
 def score(

@@ -1,7 +1,8 @@
 """A run: one experiment, wired, with the directory it writes to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from mbkit.loops import Evaluation, Every, Online
 from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
-from mbkit.run.evaluation import diagnose, diagnose_values, score
+from mbkit.run.acting import CheckedActor, TaskPolicy
+from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
+from mbkit.run.sizes import checked_environments
 from mbkit.storage import write_json, write_text
-from mbkit.types import Actor
 
 
 class Run:
@@ -39,7 +41,7 @@ class Run:
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
-        self.env = self.make_env(experiment.loop.num_envs, experiment.seed)
+        self.env = checked_environments(experiment, self.make_env)
         self.actions = self.env.spec.actions
         config.check_actions(experiment, self.actions)
         self.parts = recipes.build(experiment, self.env, restored)
@@ -47,10 +49,22 @@ class Run:
         self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
         self.notes = noted(self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
 
-    @property
-    def agent(self) -> Actor:
-        """The actor: `run.agent.act(obs [M, O]) -> [M, A]` in [-1, 1]."""
-        return self.parts.actor
+    @cached_property
+    def agent(self) -> CheckedActor:
+        """The actor: `run.agent.act(obs [M, O]) -> [M, A]` in [-1, 1]; it takes tensors and NumPy arrays, and single observations [O]."""
+        return CheckedActor(self.parts.actor, self.parts.spec, self.env.name)
+
+    @cached_property
+    def act(self) -> TaskPolicy:
+        """`run.act(obs)`: an observation of the task, as its `reset` and `step` return it -> the action for its `step`, in its units.
+
+        Without exploration unless `explore=True`. `new_episode=True` drops a planner's plan. M observations give M actions.
+        """
+        if self.config.dynamics is not None and self.config.dynamics.name == "mujoco":
+            raise UserError(
+                "run.act plans from observations, which do not hold the simulator's state; expected another dynamics than mujoco"
+            )
+        return TaskPolicy(self.parts.actor_for(self.env), self.env, self.parts.spec)
 
     @property
     def path(self) -> Path:
@@ -59,10 +73,13 @@ class Run:
             raise UserError("this run has no directory yet; expected one that was trained or loaded")
         return self.directory
 
-    def make_env(self, num_envs: int, seed: int, render_mode: str | None = None) -> Environment:
-        """M of the experiment's environment."""
+    def make_env(
+        self, num_envs: int, seed: int, render_mode: str | None = None, *, env_kwargs: Mapping[str, Any] | None = None
+    ) -> Environment:
+        """M of the experiment's environment; `env_kwargs` change its own."""
         c = self.config
-        return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=c.env_kwargs, render_mode=render_mode)
+        arguments = {**c.env_kwargs, **(env_kwargs or {})}
+        return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=arguments, render_mode=render_mode)
 
     # --- training -----------------------------------------------------------------------------------------------------------------
 
@@ -102,13 +119,15 @@ class Run:
 
     def score(self) -> None:
         """Evaluate the present policy, diagnose model and critics on the evaluation's episodes, and record the figures."""
-        keep_rows = self.parts.dynamics is not None or isinstance(self.agent, Critic)
+        keep_rows = self.parts.dynamics is not None or isinstance(self.parts.actor, Critic)
         with self.loop.recorder.progress.stage("evaluation"):
             result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
         self.scores = {name: float(value) for name, value in result.metrics().items()}
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
-        self.diagnosed = self._diagnose(result) | diagnose_values(self.agent, result, self.parts.spec, self.config.seed, self.config.gamma)
+        self.diagnosed = self._diagnose(result) | diagnose_values(
+            self.parts.actor, result, self.parts.spec, self.config.seed, self.config.gamma
+        )
         self.loop.recorder.event(self.loop.step, self.scores | headline(self.diagnosed))
 
     def _diagnose(self, result: Evaluation) -> dict[str, Any]:
@@ -185,17 +204,31 @@ class Run:
 
     # --- scoring ------------------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, episodes: int = 10, keep_rows: bool = False) -> Evaluation:
-        """Deterministic returns of `episodes` whole episodes on seeds that training never uses; leaves the run as it was."""
-        return score(self.make_env, self.parts.actor_for, self.config.seed, episodes, keep_rows)
+    def evaluate(
+        self, episodes: int = 10, keep_rows: bool = False, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None
+    ) -> Evaluation:
+        """Deterministic returns of `episodes` whole episodes on seeds that training never uses; leaves the run as it was.
 
-    def film(self) -> Path | None:
-        """One episode as a video in `videos/`; None, and a note, where there is no renderer."""
+        `seed` replaces the run's, `env_kwargs` change the arguments of its environment.
+        """
+        make_env = self.variant(env_kwargs)
+        return score(make_env, self.parts.actor_for, self.config.seed if seed is None else seed, episodes, keep_rows)
+
+    def film(self, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None) -> Path | None:
+        """One episode as a video in `videos/`; None, and a note, where there is no renderer. Arguments as in `evaluate`."""
         path = self.path / "videos" / f"step-{self.loop.step}.mp4"
-        video, reason = film(self.make_env, self.parts.actor_for, path, self.config.seed)
+        make_env = self.variant(env_kwargs)
+        video, reason = film(make_env, self.parts.actor_for, path, self.config.seed if seed is None else seed)
         if reason is not None:
             self.notes = noted(self.notes, reason)
         return video
+
+    def variant(self, env_kwargs: Mapping[str, Any] | None) -> Callable[..., Environment]:
+        """`make_env` with changed arguments; UserError where they change the dimensions of observations or actions."""
+        if not env_kwargs:
+            return self.make_env
+        check_same_task(self.env.spec, self.make_env(1, self.config.seed, env_kwargs=env_kwargs), env_kwargs)
+        return partial(self.make_env, env_kwargs=env_kwargs)
 
 
 def check_buffer(experiment: Experiment) -> None:

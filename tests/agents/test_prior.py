@@ -55,7 +55,7 @@ def broken(obs, action):
 @pytest.fixture(autouse=True)
 def own_module(tmp_path, monkeypatch) -> None:
     (tmp_path / "own_priors.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_uniform_density_integrates_to_one():

@@ -28,6 +28,8 @@ def test_train_evaluate_resume_and_report_of_one_run(tmp_path):
     assert len(score["returns"]) == 3
     printed = call("evaluate", directory, "--episodes", "3")
     assert printed == f"return {score['return_mean']:.1f} ± {score['return_std']:.1f} over 3 episodes of {score['length_mean']:.0f} steps\n"
+    options = ["--checkpoint", "60", "--seed", "4", "--json", "device=cpu", "env_kwargs.max_episode_steps=9"]
+    assert json.loads(call("evaluate", directory, "--episodes", "2", *options))["length_mean"] == 9
     resumed = call("resume", directory, "steps=80", "--verbose")
     assert "after 80 steps" in resumed
     assert f"pets on cartpole, default preset: steps 61 to 80 on cpu, 1 thread, in {directory}\n" in resumed

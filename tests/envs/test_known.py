@@ -62,7 +62,7 @@ def test_task_knowledge_import_path_is_a_users_function_checked_on_zeros(tmp_pat
         "def height(obs, action, next_obs):\n    return next_obs[:, 0]\n"
         "def low(obs, action, next_obs):\n    assert action.shape == (len(obs), 1)\n    return height(obs, action, next_obs) < 1\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     obs = torch.tensor([[2.0, 1.0]])
     task = task_knowledge("Pendulum-v1", spec(2, 1), reward="my_task_8:height", termination="my_task_8:low")
     assert task.reward(obs, obs[:, :1], obs) == 2
@@ -127,9 +127,9 @@ def test_known_other_environment_has_no_functions():
     assert known.absolute_dims("Mine-v0") == ()
 
 
-def test_load_fn_finds_a_function_in_the_working_directory(tmp_path, monkeypatch):
+def test_load_fn_finds_a_function_on_the_python_path(tmp_path, monkeypatch):
     (tmp_path / "my_task_7.py").write_text("def height(obs, action, next_obs):\n    return next_obs[:, 0]\nlimit = 3\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     obs = torch.tensor([[2.0, 1.0]])
     assert known.load_fn("my_task_7:height")(obs, obs, obs) == 2
     with pytest.raises(UserError, match="did you mean 'height'"):
@@ -140,7 +140,7 @@ def test_load_fn_finds_a_function_in_the_working_directory(tmp_path, monkeypatch
 
 def test_load_fn_names_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "broken_task_7.py").write_text("1 / 0\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"package\.module:function"):
         known.load_fn("no_colon")
     with pytest.raises(UserError, match="'no_such_module_7'"):

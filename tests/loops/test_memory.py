@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mbkit.errors import UserError
-from mbkit.loops import refuse_oversized
+from mbkit.loops import memory, refuse_oversized
 
 
 def test_refuse_oversized_names_what_needs_more_memory():
@@ -67,3 +67,23 @@ def test_refuse_oversized_leaves_other_errors_alone():
         torch.zeros(2) @ torch.zeros(3)
     with refuse_oversized("nothing"):
         pass
+
+
+def test_available_is_what_the_system_and_its_container_leave(tmp_path, monkeypatch):
+    here = memory.available("cpu")
+    assert 1e8 < here.host == here.device
+    limit = tmp_path / "memory.max"
+    limit.write_text("5000000000\n")
+    monkeypatch.setattr(memory, "LIMITS", [str(limit), str(tmp_path / "absent")])
+    assert memory.available("cpu").host <= 5e9
+    limit.write_text("max\n")
+    assert memory.available("cpu").host == pytest.approx(memory._host(), rel=0.2)
+
+
+def test_dominant_is_the_option_with_the_largest_value():
+    assert memory.dominant({"loop.batch_size": 256, "agent.hidden": (8, 1000), "agent.critics": 2}) == ("agent.hidden", [8, 1000])
+    assert memory.dominant({"loop.batch_size": 10**9, "agent.hidden": (0,)}) == ("loop.batch_size", 10**9)
+
+
+def test_gigabytes_are_readable_at_any_size():
+    assert [memory.gigabytes(x) for x in (5e7, 1.6e10, 7.2e13)] == ["0.05 GB", "16 GB", "72,000 GB"]

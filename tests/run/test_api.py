@@ -1,5 +1,7 @@
 """Train, resume, load, evaluate: resumption bit for bit, and a mistake leaves nothing behind."""
 
+import sys
+
 import pytest
 import torch
 from pets_runs import LOOP, PLAN, SCORE, TINY, train_pets
@@ -7,7 +9,7 @@ from resumption import check_resumption
 
 import mbkit
 from mbkit.errors import UserError
-from mbkit.run.api import as_arguments
+from mbkit.run.api import as_arguments, evaluation_options
 
 
 def test_as_arguments_lists_options_and_nested_ones():
@@ -48,7 +50,7 @@ def test_train_with_a_loaded_ensemble_keeps_its_own_copy(tmp_path):
         (["env_kwargs.colour=3"], "colour"),
         (["run_dir=/proc/nowhere/run"], "run directory /proc/nowhere/run"),
         (["loop.buffer_size=2", "loop.num_envs=3"], r"loop\.buffer_size=2 must hold"),
-        (["dynamics.hidden=[1000000,1000000]"], r"dynamics 'ensemble' .* needs more memory than the device has"),
+        (["dynamics.hidden=[1000000,1000000]"], r"^dynamics\.hidden=\[1000000, 1000000\]: the model would take 80,000 GB"),
         (["loop.fit=false"], r"pets would use a model that learned nothing; .* or dynamics\.load"),
         (["loop.n_step=2"], r"loop\.n_step has no meaning for pets"),
         (["device=cuda"], "torch finds no CUDA device"),
@@ -73,7 +75,7 @@ def finished(tmp_path_factory):
     ("options", "sentence"),
     [
         ([], "has 60 steps already"),
-        (["planner.elites=4"], "resume takes steps=M and threads=N only"),
+        (["planner.elites=4"], r"resume takes steps=M, threads=N and device= only"),
         (["steps=30"], "has 60 steps already"),
     ],
 )
@@ -142,3 +144,131 @@ def test_resume_takes_threads_and_says_that_digits_differ(finished):
     assert "From step 60 on, threads=2 rather than 1: last digits differ." in again.summary()["notes"]
     assert "threads: 2\n" in (finished / "config.yaml").read_text()
     assert not any("last digits" in note for note in mbkit.resume(finished, steps=100, threads=2).notes)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """The directory of a run with the checkpoints of steps 0, 30 and 60, of which the last two have scores."""
+    options = ["eval.every=30", "checkpoint.every=30", "checkpoint.keep=all"]
+    return train_pets(tmp_path_factory.mktemp("scored") / "run", 60, *options).path
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [("last", 60), (30, 30), ("30", 30)])
+def test_load_takes_the_checkpoint_that_is_named(scored, checkpoint, step):
+    assert mbkit.load(scored, checkpoint=checkpoint).loop.step == step
+    assert mbkit.evaluate(scored, episodes=1, checkpoint=checkpoint)["step"] == step
+
+
+@pytest.mark.parametrize("checkpoint", ["newest", 31, 2.5, True, None])
+def test_load_refuses_other_checkpoints(scored, checkpoint):
+    with pytest.raises(UserError, match=r"checkpoint=.*0, 30, 60"):
+        mbkit.load(scored, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"episodes": 0}, "episodes=0: expected a whole number of at least 1"),
+        ({"episodes": -1}, "episodes=-1"),
+        ({"episodes": 2.5}, r"episodes=2\.5"),
+        ({"episodes": "3"}, "episodes='3'"),
+        ({"episodes": True}, "episodes=True"),
+        ({"episodes": None}, "episodes=None"),
+        ({"seed": -1}, r"seed=-1: expected a whole number in \[0, 4294967295\]"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"seed": 1.0}, r"seed=1\.0"),
+        ({"device": "tpu"}, "device='tpu': expected cpu or cuda"),
+        ({"checkpoint": "first"}, "checkpoint='first'"),
+        ({"env_kwargs": {"colour": 3}}, "colour"),
+    ],
+)
+def test_evaluate_refuses_values_that_are_none(scored, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        mbkit.evaluate(scored, **options)
+
+
+def test_evaluate_of_a_loaded_run_takes_no_checkpoint_and_no_device(scored):
+    run = mbkit.load(scored)
+    for options in ({"checkpoint": "best"}, {"device": "cpu"}):
+        with pytest.raises(UserError, match="applies to the directory of a run"):
+            mbkit.evaluate(run, episodes=1, **options)
+
+
+def test_evaluate_seed_and_env_kwargs_change_the_episodes_and_not_the_run(scored):
+    run = mbkit.load(scored)
+    first = mbkit.evaluate(run, episodes=2)
+    assert mbkit.evaluate(run, episodes=2, seed=5)["returns"] != first["returns"]
+    assert mbkit.evaluate(run, episodes=2, seed=5)["returns"] == mbkit.evaluate(run, episodes=2, seed=5)["returns"]
+    assert mbkit.evaluate(run, episodes=2, env_kwargs={"max_episode_steps": 7})["length_mean"] == 7
+    assert mbkit.evaluate(run, episodes=2) == first
+
+
+def test_evaluate_refuses_a_task_of_other_dimensions(tmp_path):
+    options = ["threads=1", "env=HalfCheetah-v5", "steps=20", "eval.episodes=1", "eval.video=false", "env_kwargs.max_episode_steps=10"]
+    run = mbkit.train("random", *options, f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(UserError, match=r"env_kwargs\.exclude_current.*=False gives a task of 18 obs.*; the policy was trained on 17 obs"):
+        mbkit.evaluate(run, episodes=1, env_kwargs={"exclude_current_positions_from_observation": False})
+
+
+def test_run_act_takes_the_tasks_observations_and_gives_its_actions(scored):
+    run = mbkit.load(scored)
+    obs, space = run.env.reset(3), run.env.envs[0].action_space
+    action = run.act(obs[0].numpy())
+    assert action.shape == space.shape
+    assert space.contains(action)
+    agent = run.parts.actor_for(run.env)
+    torch.manual_seed(0)
+    native = run.act(obs, new_episode=True)
+    agent.reset(torch.ones(1, dtype=torch.bool))
+    torch.manual_seed(0)
+    assert (native == run.env.native_action(agent.act(obs, explore=False))).all()
+    assert run.agent.act(obs[0].double()).shape == (1,)
+
+
+def test_run_act_needs_more_than_observations_of_the_true_model(tmp_path):
+    options = [
+        *LOOP[:1],
+        *SCORE,
+        PLAN[0],
+        *PLAN[2:],
+        "dynamics=mujoco",
+        "loop.warmup_steps=0",
+        "env_kwargs.max_episode_steps=3",
+        "env=cartpole",
+    ]
+    run = mbkit.train("pets", *options, "steps=3", f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(UserError, match="do not hold the simulator's state"):
+        run.act(run.env.obs[0])
+
+
+def test_stored_run_imports_what_it_names_only_from_the_python_path_and_says_so(tmp_path, monkeypatch, caplog):
+    (tmp_path / "shipped_task_3.py").write_text("def height(obs, action, next_obs):\n    return next_obs[:, 0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
+    reward = "dynamics.reward=shipped_task_3:height"
+    train_pets(tmp_path / "run", 40, reward)  # typed: found in the working directory
+    assert not caplog.messages
+    for call in (mbkit.load, mbkit.evaluate, mbkit.resume):
+        sys.modules.pop("shipped_task_3", None)
+        with pytest.raises(UserError, match=r"it lies in the working directory, which is searched only for import paths that are typed"):
+            call(tmp_path / "run", **({"steps": 45} if call is mbkit.resume else {}))
+        assert "shipped_task_3" not in sys.modules
+        assert "module 'shipped_task_3' is imported for dynamics.reward=shipped_task_3:height" in caplog.messages[-1]
+    assert evaluation_options(tmp_path / "run", [reward, "env_kwargs.max_episode_steps=5"]) == {"env_kwargs": {"max_episode_steps": 5}}
+    assert mbkit.evaluate(tmp_path / "run", episodes=1)["episodes"] == 1  # imported by now
+    sys.modules.pop("shipped_task_3")
+    assert mbkit.resume(tmp_path / "run", reward, steps=45).loop.step == 45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["steps=5"], r"evaluate takes env_kwargs\.\* and device=; came 'steps'"),
+        (["dynamics.reward=other:fn"], "came 'dynamics'"),
+        (["env_kwargs=3"], r"env_kwargs=3: expected arguments of the environment"),
+        (["gravity"], "options are written key=value"),
+    ],
+)
+def test_evaluation_options_refuses_others(scored, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        evaluation_options(scored, arguments)

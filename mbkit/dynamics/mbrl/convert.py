@@ -15,20 +15,19 @@ import torch
 from torch import Tensor
 
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbkit.dynamics.mbrl.dynamics import ACTIVATION, check_sizes, model_sizes, named_process
+from mbkit.dynamics.mbrl.dynamics import check_sizes, model_sizes
 from mbkit.dynamics.mbrl.files import (
     Network,
-    Settings,
     Stats,
     read_columns,
     read_network,
-    read_settings,
     read_stats,
     write_columns,
     write_network,
     write_settings,
     write_stats,
 )
+from mbkit.dynamics.mbrl.settings import ACTIVATION, Settings, named_process, read_settings
 from mbkit.dynamics.network import EnsembleNetwork
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience
@@ -94,7 +93,7 @@ def import_ensemble(
         load=None,
     )
     ensemble = Ensemble(spec, structure, task._replace(preprocess=process, absolute=settings.no_delta))
-    fill(ensemble.network, network, elites, scaled(read_stats(directory), spec.action_dim, first.shape[1], action_bounds))
+    fill(ensemble.network, network, elites, scaled(read_stats(directory, first.shape[1]), spec.action_dim, first.shape[1], action_bounds))
     ensemble.refresh()
     return ensemble
 

@@ -4,8 +4,6 @@ B batch, H horizon, E members, O observation, A action, D prediction. mbrl-lib i
 go to any member, so nothing here depends on their order; where its `GaussianMLP` wants a multiple of the members, rows are padded.
 """
 
-import pydoc
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbkit.dynamics.mbrl.files import Settings, read_network, read_settings, read_stats, state_of
+from mbkit.dynamics.mbrl.files import read_network, read_stats, state_of
+from mbkit.dynamics.mbrl.settings import ACTIVATION, Settings, named_process, read_settings
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.registry import dynamics
@@ -25,7 +24,6 @@ from mbkit.types import EnvSpec, Metrics, ObsProcess, Prediction, Rollout, State
 
 INSTALL = "pip install --no-deps mbrl==0.2.0 hydra-core==1.3.8 antlr4-python3-runtime==4.9.3 termcolor"
 PROPAGATION = {"ts1": "random_model", "ts_inf": "fixed_model", "expectation": "expectation"}
-ACTIVATION = {"silu": "torch.nn.SiLU", "relu": "torch.nn.ReLU", "tanh": "torch.nn.Tanh", "elu": "torch.nn.ELU", "gelu": "torch.nn.GELU"}
 
 
 @dataclass(frozen=True)
@@ -257,13 +255,14 @@ def load(directory: str | Path, spec: EnvSpec, cfg: MbrlConfig | None = None, ta
         UserError: a file is missing or damaged, or its dimensions are not the environment's.
     """
     cfg = cfg or MbrlConfig()
-    network, stats = read_network(directory), read_stats(directory)
+    network = read_network(directory)
     first, outputs = network.layers[0][0], network.layers[-1][0].shape[2] // (1 if network.bounds is None else 2)
     default = Settings(ACTIVATION[cfg.activation], no_delta=task.absolute, learned_rewards=outputs == spec.obs_dim + 1)
     settings = read_settings(directory) or default
     process = task.preprocess or named_process(settings.obs_process)
     check_sizes(Path(directory), (first.shape[1], outputs), model_sizes(spec, process, settings))
-    members, _, hidden = first.shape
+    members, inputs, hidden = first.shape
+    stats = read_stats(directory, inputs)
     cfg = replace(cfg, members=members, hidden=hidden, layers=len(network.layers) - 1, deterministic=network.bounds is None)
     model = network_model(spec, cfg, (first.shape[1], outputs), settings, process, normalize=stats is not None)
     model.model.load_state_dict(state_of(network))
@@ -284,17 +283,3 @@ def check_sizes(directory: Path, came: tuple[int, int], expected: tuple[int, int
     for name, have, want in zip(("inputs", "outputs"), came, expected, strict=True):
         if have != want:
             raise UserError(f"{directory}: the saved model has {have} {name}; expected {want} for this environment")
-
-
-def named_process(path: str | None) -> ObsProcess | None:
-    """The observation processing that a results directory names; only functions of mbrl-lib and mbkit are imported by a file's name."""
-    if path is None:
-        return None
-    if not re.fullmatch(r"(mbrl\.env|mbkit\.envs)(\.\w+)+", path):
-        raise UserError(f"the saved model processes observations by {path!r}; expected a function of mbrl.env, or `task.preprocess`")
-    if path.startswith("mbrl."):
-        library("env")
-    function = pydoc.locate(path)
-    if not callable(function):
-        raise UserError(f"the saved model processes observations by {path!r}, which does not exist here; pass `task.preprocess`")
-    return function

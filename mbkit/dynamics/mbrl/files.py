@@ -8,23 +8,20 @@ Letters as in `mbkit.types`; I input of the model.
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy._core import multiarray, numeric
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
-from yaml import YAMLError  # type: ignore[import-untyped]
 
+from mbkit.dynamics.mbrl.settings import SETTINGS, Settings
 from mbkit.errors import UserError
-from mbkit.storage import replacing, write_text
+from mbkit.storage import UNREADABLE, load_archive, replacing, write_text
 
-MODEL, STATS, REPLAY, SETTINGS = "model.pth", "env_stats.pickle", "replay_buffer.npz", ".hydra/config.yaml"
+MODEL, STATS, REPLAY = "model.pth", "env_stats.pickle", "replay_buffer.npz"
 COLUMNS = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
 ARRAY_PARTS = {  # what a pickled array is made of; numpy 1 wrote the first package name, numpy 2 the second
     f"{package}.{module}.{name}": part
@@ -35,7 +32,6 @@ ARRAY_PARTS = {  # what a pickled array is made of; numpy 1 wrote the first pack
         ("numeric", "_frombuffer", numeric._frombuffer),  # type: ignore[attr-defined]
     )
 } | {"numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
-FOREIGN = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError, BadZipFile)
 DTYPES = [type(np.dtype(code)) for code in ("int64", "int32")]  # of an elite's number
 
 
@@ -54,17 +50,6 @@ class Stats(NamedTuple):
     std: Tensor
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a saved model that its weights do not show; defaults are those of mbrl-lib's own PETS and MBPO configurations."""
-
-    activation: str = "torch.nn.SiLU"
-    target_is_delta: bool = True
-    no_delta: tuple[int, ...] = ()  # outputs that are the next observation itself
-    obs_process: str | None = None  # import path
-    learned_rewards: bool = False
-
-
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turns the exceptions of a missing, truncated or foreign file into one sentence that names it."""
@@ -72,26 +57,61 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; expected a file that mbrl-lib 0.2 saved") from error
-    except FOREIGN as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as a file of mbrl-lib 0.2: {reason}") from error
 
 
 def read_network(directory: str | Path) -> Network:
-    """`model.pth` of a `GaussianMLP`; UserError if it is missing, damaged, or another kind of model."""
+    """`model.pth` of a `GaussianMLP`, its checksums compared.
+
+    Raises:
+        UserError: the file is missing, damaged, or another kind of model; or its weights are not finite or do not fit together.
+    """
     path = Path(directory) / MODEL
     safe: list[Any] = [*DTYPES, np.dtype, *((part, name) for name, part in ARRAY_PARTS.items() if name.endswith("scalar"))]
     with naming(path), torch.serialization.safe_globals(safe):
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    if "state_dict" not in saved or "mean_and_logvar.weight" not in saved["state_dict"]:
+        saved = load_archive(path)
+        known = isinstance(saved, dict) and "mean_and_logvar.weight" in saved.get("state_dict", {})
+    if not known:
         raise UserError(f"{path} holds another kind of model; expected a GaussianMLP with the entry 'mean_and_logvar.weight'")
     with naming(path):
         state, elites = saved["state_dict"], saved["elite_models"]
         depth = sum(key.startswith("hidden_layers.") and key.endswith(".weight") for key in state)
         names = [f"hidden_layers.{i}.0" for i in range(depth)] + ["mean_and_logvar"]
-        layers = [(state[f"{name}.weight"].float(), state[f"{name}.bias"].float()) for name in names]
-        bounds = (state["min_logvar"].flatten().float(), state["max_logvar"].flatten().float()) if "min_logvar" in state else None
-        return Network(layers, bounds, None if elites is None else tuple(int(e) for e in elites))
+        layers = [(numbers(state, f"{name}.weight"), numbers(state, f"{name}.bias")) for name in names]
+        bounds = None
+        if "min_logvar" in state:
+            bounds = numbers(state, "min_logvar").flatten(), numbers(state, "max_logvar").flatten()
+        network = Network(layers, bounds, None if elites is None else tuple(int(e) for e in elites))
+        check_shapes(network)
+        return network
+
+
+def numbers(state: dict[str, Any], name: str) -> Tensor:
+    """The entry `name` in float32; ValueError unless it is a stored tensor of finite numbers."""
+    value = state[name]
+    if not isinstance(value, Tensor) or value.nbytes > value.untyped_storage().nbytes():
+        raise ValueError(f"its entry {name!r} is no stored tensor")
+    value = value.float()
+    if not value.isfinite().all():
+        raise ValueError(f"its entry {name!r} has numbers that are not finite")
+    return value
+
+
+def check_shapes(network: Network) -> None:
+    """ValueError unless each layer takes what the one before gives, for all members, and the elites are some of them."""
+    members, width, _ = network.layers[0][0].shape
+    for n, (weight, bias) in enumerate(network.layers):
+        if weight.shape[:2] != (members, width) or bias.shape != (members, 1, weight.shape[2]):
+            came = f"weights {tuple(weight.shape)} and biases {tuple(bias.shape)}"
+            raise ValueError(f"its layer {n} has {came}; expected {members} members of {width} inputs")
+        width = weight.shape[2]
+    if network.bounds is not None and (width % 2 or {bound.shape for bound in network.bounds} != {(width // 2,)}):
+        raise ValueError(f"its log-variance bounds do not fit its {width} outputs")
+    elites = network.elites
+    if elites is not None and (not elites or len(set(elites)) < len(elites) or not set(elites) <= set(range(members))):
+        raise ValueError(f"its elites {elites} are not some of its {members} members")
 
 
 def state_of(network: Network) -> dict[str, Tensor]:
@@ -122,14 +142,22 @@ class ArraysOnly(pickle.Unpickler):
         return ARRAY_PARTS[f"{module}.{name}"]
 
 
-def read_stats(directory: str | Path) -> Stats | None:
-    """`env_stats.pickle`; None where the model was trained without normalising."""
+def read_stats(directory: str | Path, inputs: int) -> Stats | None:
+    """`env_stats.pickle` of a model with so many inputs; None where the model was trained without normalising.
+
+    Raises:
+        UserError: the file is damaged or foreign, of another width, or holds numbers that cannot normalise.
+    """
     path = Path(directory) / STATS
     if not path.exists():
         return None
     with naming(path), path.open("rb") as file:
         saved = ArraysOnly(file).load()
         mean, std = (torch.from_numpy(np.asarray(saved[key], dtype=np.float64).reshape(-1)) for key in ("mean", "std"))
+        if mean.shape != (inputs,) or std.shape != (inputs,):
+            raise ValueError(f"it normalises {len(mean)} and {len(std)} numbers; expected the model's {inputs} inputs")
+        if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise ValueError("its means are not finite, or its standard deviations are not positive")
         return Stats(mean, std)
 
 
@@ -138,26 +166,6 @@ def write_stats(directory: str | Path, stats: Stats) -> None:
     arrays = {name: value.detach().cpu().double().numpy()[None] for name, value in stats._asdict().items()}
     with replacing(Path(directory) / STATS) as file:
         pickle.dump(arrays, file, protocol=4)
-
-
-def read_settings(directory: str | Path) -> Settings | None:
-    """The model's settings in `.hydra/config.yaml`; None where there is no such file."""
-    path = Path(directory) / SETTINGS
-    if not path.exists():
-        return None
-    try:
-        config = OmegaConf.load(path)
-        pick = OmegaConf.select
-        activation = pick(config, "dynamics_model.activation_fn_cfg._target_", default="torch.nn.ReLU")
-        return Settings(
-            activation=str(activation),
-            target_is_delta=bool(pick(config, "algorithm.target_is_delta", default=True)),
-            no_delta=tuple(int(dim) for dim in pick(config, "overrides.no_delta_list", default=None) or ()),
-            obs_process=pick(config, "overrides.obs_process_fn", default=None),
-            learned_rewards=bool(pick(config, "algorithm.learned_rewards", default=True)),
-        )
-    except (OmegaConfBaseException, YAMLError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a configuration of mbrl-lib: {str(error).splitlines()[0]}") from error
 
 
 def write_settings(directory: str | Path, settings: Settings, network: Network, normalize: bool) -> None:
@@ -201,6 +209,9 @@ def read_columns(directory: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         columns = {name: saved[name] for name in COLUMNS if name in saved.files}
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; expected a buffer of mbrl-lib 0.2 (older ones have one column 'done')")
+    for name, column in columns.items():
+        if column.dtype.kind not in "fiub" or not np.isfinite(column).all():
+            raise UserError(f"{path}: its column {name!r} has values that are no finite numbers ({column.dtype})")
     if len(lengths := {len(column) for column in columns.values()}) > 1:
         raise UserError(f"{path} has columns of different lengths {sorted(lengths)}; expected one row per transition")
     return columns

@@ -1,0 +1,84 @@
+"""Import paths in a configuration, `package.module:name`: which there are, which the user typed himself, and what they import.
+
+The working directory is searched only for import paths that were typed; those of a config.yaml, which may come from elsewhere, are imported
+from the Python path alone, and the log says which modules they are.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mbkit.config.identity import flatten
+from mbkit.config.schema import GROUPS, Experiment
+from mbkit.errors import UserError
+
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # pkg.mod:fn
+TASK = re.compile(r"[A-Za-z_][\w.]*:.+")  # pkg.mod:Name-v0
+log = logging.getLogger("mbkit")
+
+
+def import_paths(experiment: Experiment) -> dict[str, str]:
+    """Options that name code to import, "dynamics.reward" -> "pkg.mod:fn"."""
+    named = {key: value for key, value in flatten(experiment.to_dict()).items() if key.split(".")[0] in ("env", *GROUPS)}
+    form = {"env": TASK}
+    return {key: value for key, value in named.items() if isinstance(value, str) and form.get(key, FUNCTION).fullmatch(value)}
+
+
+def import_module_of(path: str, here: bool = False) -> ModuleType:
+    """The module of an import path, searched for in the working directory too where `here`; UserError where it fails."""
+    name = path.partition(":")[0]
+    directory = os.getcwd()
+    if here:
+        sys.path.insert(0, directory)
+    try:
+        return import_module(name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise UserError(f"module {name!r} of {path!r} can't be imported: {type(error).__name__}: {error}{_advice(name, here)}") from error
+    finally:
+        if here:
+            sys.path.remove(directory)
+
+
+def _advice(name: str, here: bool) -> str:
+    """How to allow a module of the working directory, where there is one of this name."""
+    root = Path(name.partition(".")[0])
+    if here or not (root.is_dir() or root.with_suffix(".py").is_file()):
+        return ""
+    return (
+        "; it lies in the working directory, which is searched only for import paths that are typed: repeat the option, or set PYTHONPATH=."
+    )
+
+
+def import_typed(experiment: Experiment) -> None:
+    """Import the modules of the import paths that the user typed, which may lie in the working directory; UserError where that fails."""
+    for key, path in import_paths(experiment).items():
+        if key in experiment.typed:
+            import_module_of(path, here=True)
+
+
+def without_repeated(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` without import paths that repeat those of the experiment, and whose modules are imported as typed ones."""
+    paths, rest = import_paths(experiment), {}
+    for group, value in options.items():
+        repeated = {key: v for key, v in flatten({group: value}).items() if paths.get(key) == v}
+        for path in repeated.values():
+            import_module_of(path, here=True)
+        if not repeated:
+            rest[group] = value
+        elif isinstance(value, Mapping) and (left := {k: v for k, v in value.items() if f"{group}.{k}" not in repeated}):
+            rest[group] = left
+    return rest
+
+
+def announce(experiment: Experiment, directory: str | Path) -> None:
+    """Say in the log which modules a stored configuration imports, before it does; those of mbkit itself are not mentioned."""
+    for key, path in import_paths(experiment).items():
+        name = path.partition(":")[0]
+        if name.partition(".")[0] != "mbkit":
+            log.warning("%s/config.yaml names code: module %r is imported for %s=%s", directory, name, key, path)
