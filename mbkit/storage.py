@@ -101,7 +101,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -11,9 +11,11 @@ import typer
 from typer.exceptions import TyperException
 
 import mbkit
+from mbkit.cli.stopping import ending_on_sigterm
 from mbkit.config.threads import wait_passively
 from mbkit.errors import Interrupted, UserError
 
+INTERRUPTED = 130  # exit status; typer's too, where Ctrl-C reaches it
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -40,7 +42,10 @@ def main() -> None:
     """Entry point of the `mbkit` command."""
     wait_passively()
     try:
-        status = app(standalone_mode=False)
+        with ending_on_sigterm():
+            status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            typer.echo("mbkit: stopped before it was done; the same command starts again", err=True)
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:  # the command line itself was mistyped
         if error.format_message():
@@ -51,4 +56,4 @@ def main() -> None:
         sys.exit(2)
     except Interrupted as interrupted:
         typer.echo(f"mbkit: {interrupted}", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

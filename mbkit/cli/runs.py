@@ -26,11 +26,13 @@ def level(quiet: bool, verbose: bool) -> "Verbosity":
 
 def conclude(finished: "Run") -> None:
     """Write the report, then the score, the notes and where everything is."""
+    from mbkit.loops.interrupt import interrupted
     from mbkit.recording.progress import say as tell
     from mbkit.report import write_report
 
     tell("writing the report")
-    report = write_report([finished.path])
+    with interrupted(lambda: f"the run in {finished.path} is finished, `mbkit report {finished.path}` writes its report"):
+        report = write_report([finished.path])
     summary = finished.summary()
     say(
         f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} over {summary['eval_episodes']} fresh episodes "
@@ -94,5 +96,7 @@ def evaluate(
         say(json.dumps(result))
         return
     say(f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {episodes} episodes of {result['length_mean']:.0f} steps")
+    if "note" in result:
+        say(result["note"])
     if video:
         say(str(result["video"]))

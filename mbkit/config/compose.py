@@ -132,7 +132,7 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     known = {f.name for f in fields(Experiment)} - {"typed"}
     for key in tree:
         if key not in known:
-            raise UserError(f"unknown option {key!r}; {nearest(key, known)}")
+            raise UserError(f"unknown option {key!r}; {nearest(str(key), known)}")
     refuse_foreign(entry, top.get("loop", {}))
     values: dict[str, Any] = {k: filled(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
     for group in GROUPS:
@@ -173,6 +173,8 @@ def check_agent(entry: Entry, agent: Part | None) -> None:
 
 
 def _part(entry: Entry, group: str, options: Any) -> Part | None:
+    if options is not None and not isinstance(options, (str, Mapping)):
+        raise UserError(f"{group} is a group of options, or the name of a part; came {options!r}")
     options = {"name": options} if isinstance(options, str) else dict(options or {})
     if group == own_group(entry):
         options.pop("name", None)

@@ -13,6 +13,7 @@ class EvalConfig:
 
     every: int = at_least(0, 0)  # environment steps between evaluations; 0: only when training ends
     episodes: int = at_least(10, 1)  # episodes per evaluation, run side by side
+    max_steps: int = at_least(0, 0)  # environment steps after which an evaluation episode is cut; 0: its time limit, or 10 000 without one
     video: bool = True  # one filmed episode when training ends
 
 

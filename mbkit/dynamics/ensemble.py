@@ -91,6 +91,7 @@ class Ensemble:
 
     def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`, in place."""
+        files.check_elites(state["network"]["elites"], self.cfg, "the checkpoint")
         self.network.load_state_dict(state["network"])
         restore_optimizer_(self.optimizer, state["optimizer"])
         self.fitted = dict(state["fitted"])

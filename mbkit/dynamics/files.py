@@ -43,12 +43,22 @@ def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
     stored = read(Path(path))["cfg"]
     known = {f.name for f in fields(cfg)}
     structure: State = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in STRUCTURE and k in known}
+    for name, value in structure.items():
+        if not alike(value, getattr(cfg, name)):
+            raise UserError(f"dynamics file {str(path)!r} does not fit: dynamics.{name}={value!r} is no value of this option")
     return replace(cfg, **structure)
 
 
 def learned_whole_reward(path: str | Path) -> bool:
     """Whether the file's model learned all of the reward, also what is known of it."""
     return bool(read(Path(path))["fits"].get("reward") == "learned")
+
+
+def alike(value: object, default: object) -> bool:
+    """Whether a value has its option's type, and every number is at least 1."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and len(value) > 0 and all(alike(number, 1) for number in value)
+    return type(value) is type(default) and (not isinstance(value, int) or isinstance(value, bool) or value >= 1)
 
 
 def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
@@ -76,12 +86,19 @@ def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:
         if not (isinstance(tensor, Tensor) and tensor.shape == shape):
             came = tuple(tensor.shape) if isinstance(tensor, Tensor) else "none"
             raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be a tensor of shape {shape}, the file has {came}")
+        if tensor.dtype != expected.dtype:
+            raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be {expected.dtype}, the file has {tensor.dtype}")
         if not tensor.isfinite().all():
             raise UserError(f"dynamics file {str(path)!r} holds a model that diverged: {name} has numbers that are not finite")
-    elites, members = stored["elites"].tolist(), range(cfg.members)
+    check_elites(stored["elites"], cfg, f"dynamics file {str(path)!r}")
+
+
+def check_elites(stored: Tensor, cfg: EnsembleConfig, where: str) -> None:
+    """UserError where the elites are not so many different members."""
+    elites, members = stored.tolist(), range(cfg.members)
     if len(set(elites) & set(members)) < cfg.elites:
         expected = f"{cfg.elites} different members of 0..{members[-1]}"
-        raise UserError(f"dynamics file {str(path)!r} does not fit: elites must be {expected}, the file has {elites}")
+        raise UserError(f"{where} does not fit: elites must be {expected}, it has {elites}")
 
 
 def fits(network: EnsembleNetwork) -> State:

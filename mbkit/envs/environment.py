@@ -50,6 +50,7 @@ class Environment:
         self.valid = torch.ones(self.num_envs, dtype=torch.bool)  # [M] False where the last step was only a reset: its row is to be dropped
         self.steps = 0
         self._source, self._action, self._seeded = source, action, False
+        self._closed = False
         self._restarted: str | None = None  # why the last `load_state_dict` began new episodes
         self._action_shape = (self.num_envs, *action.row)
 
@@ -98,8 +99,10 @@ class Environment:
         return frame
 
     def close(self) -> None:
-        """Close the environments."""
-        self._source.close()
+        """Close the environments; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._source.close()
 
     @property
     def restart_reason(self) -> str | None:

@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import load_env_creator
 
 from mbkit.envs.environment import Environment, single
+from mbkit.envs.rows import close_all
 from mbkit.errors import UserError
 from mbkit.registry import nearest
 
@@ -56,13 +57,28 @@ def make(
     try:
         check_kwargs(name, registration, kwargs)
         with quiet(registration):
-            envs = [_single(registration, kwargs, render_mode) for _ in range(num_envs)]
+            envs = _several(registration, kwargs, render_mode, num_envs)
     except (gymnasium.error.Error, ImportError) as error:  # Gymnasium's ImportError names the package to install
         raise UserError(f"environment {name!r} cannot be made: {error}") from error
     except (TypeError, ValueError, AssertionError, OSError) as error:  # OSError: a file named in an argument
         arguments = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
         raise UserError(f"environment {name!r} cannot be made{arguments}: {error}") from error
-    return single(name, envs, seed)
+    try:
+        return single(name, envs, seed)
+    except BaseException:
+        close_all(envs)
+        raise
+
+
+def _several(registration: Registration, kwargs: dict[str, Any], render_mode: str | None, count: int) -> list[gymnasium.Env[Any, Any]]:
+    """As many environments; where one cannot be made those before it are closed."""
+    envs: list[gymnasium.Env[Any, Any]] = []
+    try:
+        envs.extend(_single(registration, kwargs, render_mode) for _ in range(count))
+    except BaseException:
+        close_all(envs)
+        raise
+    return envs
 
 
 def _single(registration: Registration, kwargs: dict[str, Any], render_mode: str | None) -> gymnasium.Env[Any, Any]:

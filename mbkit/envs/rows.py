@@ -4,6 +4,7 @@ Letters: M environments, O observation.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -66,8 +67,14 @@ class SingleEnvs:
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self.envs:
-            env.close()
+        close_all(self.envs)
+
+
+def close_all(envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
+    """Close every environment, also where one of them fails to."""
+    with ExitStack() as opened:
+        for env in envs:
+            opened.callback(env.close)
 
 
 class VectorRows:

@@ -13,7 +13,7 @@ from mbkit.accelerate import Graphed, Mode, accelerated
 from mbkit.errors import UserError
 from mbkit.fields import at_least
 from mbkit.planning.objective import Propose, open_loop_return
-from mbkit.types import Dynamics, EnvSpec, Plan, Planner, State, ValueFn
+from mbkit.types import Dynamics, EnvSpec, Learnable, Plan, Planner, State, ValueFn
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,12 @@ class MPC:
     def _start(self, problems: int) -> Plan:
         return self.planner.start(torch.empty((), device=self.spec.device), problems, self.cfg.horizon)
 
+    def close(self) -> None:
+        """End the threads of a model that simulates; a learned one is shared with other actors."""
+        close = getattr(self.dynamics, "close", None)
+        if callable(close) and not isinstance(self.dynamics, Learnable):
+            close()
+
     def forget_graph(self) -> None:
         """Call after the model's tensors moved (not after they changed in place): a captured plan holds their addresses."""
         if isinstance(self._search, Graphed):
@@ -122,4 +128,6 @@ class MPC:
                     raise UserError(
                         f"plan in the checkpoint: {name} is {saved.dtype} {[*saved.shape]}, expected {expected.dtype} {[*expected.shape]}"
                     )
+        if not 0 <= state["executed"] <= self.cfg.horizon:
+            raise UserError(f"plan in the checkpoint: {state['executed']} actions are executed, expected 0 to {self.cfg.horizon}")
         self.plan, self._executed, self._due = plan, int(state["executed"]), bool(state["due"])

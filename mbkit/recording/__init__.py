@@ -2,6 +2,7 @@
 
 from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
 from mbkit.recording.choice import named_checkpoint
+from mbkit.recording.lock import run_lock
 from mbkit.recording.recorder import Recorder, read_metrics
 from mbkit.recording.rundir import Summary, create_run_dir, versions, write_summary
 from mbkit.recording.video import record_video
@@ -15,6 +16,7 @@ __all__ = [
     "named_checkpoint",
     "read_metrics",
     "record_video",
+    "run_lock",
     "save_checkpoint",
     "versions",
     "write_json",

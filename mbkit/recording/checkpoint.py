@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, so that a kill at any moment leaves one to resume from, and read without pickle."""
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,7 @@ def save_checkpoint(directory: str | Path, step: int, state: State, keep: Keep =
     An old checkpoint is deleted only after the new one is on the disk.
 
     Args:
-        directory: where checkpoints lie; created if absent.
+        directory: where checkpoints lie; created if absent, in a directory that exists.
         step: environment step N.
         state: tensors, numbers, strings and containers of them.
         keep: which checkpoints remain: the last, the last and the one with the highest score, or all.
@@ -59,7 +60,7 @@ def save_checkpoint(directory: str | Path, step: int, state: State, keep: Keep =
     path = directory / f"step-{step:010d}.pt"
     content = {"step": step, "state": storable(state)}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(exist_ok=True)  # without its parents: a run directory that was deleted stays deleted
     except OSError as error:
         raise UserError(f"checkpoint directory {directory} cannot be created ({error.strerror})") from error
     write_json(path.with_suffix(".json"), {"step": step, "score": score, "versions": versions()})
@@ -86,10 +87,23 @@ def best_checkpoint(directory: str | Path) -> Path | None:
     """The checkpoint with the highest score, the newer one of equals; None if no checkpoint has a score."""
     scored = []
     for path in checkpoints(directory):
-        score = read_json(path.with_suffix(".json"))["score"] if path.with_suffix(".json").exists() else None
+        score = read_score(path.with_suffix(".json"))
         if score is not None:
             scored.append((score, path))
     return max(scored)[1] if scored else None
+
+
+def read_score(sidecar: Path) -> float | None:
+    """The score in a step-N.json; None where it has none, or is missing."""
+    if not sidecar.exists():
+        return None
+    content = read_json(sidecar)
+    score = content.get("score", content) if isinstance(content, dict) else content
+    if score is None and isinstance(content, dict):
+        return None
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+        raise UserError(f"{sidecar} must hold the score of its checkpoint, a number or null; came {str(score)[:60]}")
+    return score
 
 
 def read_checkpoint(path: str | Path) -> tuple[int, State]:

@@ -2,9 +2,9 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mbkit.errors import UserError
+from mbkit.recording.lines import Lines
 from mbkit.recording.progress import Progress, say
 from mbkit.storage import plain
 from mbkit.types import State
@@ -76,9 +77,13 @@ class Recorder:
         self.every, self.step = every, 0
         self.path = Path(run_dir) / FILE
         self.means = Means()
-        self._events = _tensorboard(self.path.parent) if tensorboard else None
-        self._file = open(self.path, "ab")  # noqa: SIM115 - lives as long as the recorder
-        self.truncate(_last_line_end(self.path))
+        self.notes: list[str] = []  # what the user should know of the file
+        self._lines = Lines(self.path)
+        try:
+            self._events = _tensorboard(self.path.parent) if tensorboard else None
+        except BaseException:
+            self._lines.close()
+            raise
         self._started = time.perf_counter()
         self.progress = Progress(total, silent=not progress)
 
@@ -118,27 +123,30 @@ class Recorder:
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "seconds": round(self.seconds, 3), **plain(values)}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._lines.write(line)
         if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
-
-    def position(self) -> int:
-        """Length of `metrics.jsonl` in bytes, after synchronising it with the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+            try:
+                for name, value in values.items():
+                    self._events.add_scalar(name, value, step)
+            except OSError as error:
+                raise UserError(f"{self.path.parent / 'tensorboard'} cannot be written ({error.strerror})") from error
 
     def truncate(self, position: int) -> None:
-        """Cut the file to at most `position` bytes: a resumed run writes the lines behind them again."""
-        self._file.flush()
-        self._file.truncate(min(position, os.fstat(self._file.fileno()).st_size))
+        """Cut the file to at most `position` bytes: a resumed run writes the lines behind them again. Notes how many are missing."""
+        missing = self._lines.truncate(position)
+        if missing:
+            self.notes.append(f"{self.path} is {missing} bytes shorter than at the checkpoint: earlier metrics are missing from it.")
 
     def state_dict(self) -> State:
         """File position, elapsed seconds, and the sums of the current interval."""
         sums = {name: value.clone() if isinstance(value, Tensor) else value for name, value in self.means.sums.items()}
-        return {"position": self.position(), "seconds": self.seconds, "step": self.step, "sums": sums, "count": dict(self.means.count)}
+        return {
+            "position": self._lines.position(),
+            "seconds": self.seconds,
+            "step": self.step,
+            "sums": sums,
+            "count": dict(self.means.count),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a checkpoint: lines written after it are deleted, and the clock continues."""
@@ -151,18 +159,23 @@ class Recorder:
         self.progress.advance(self.step)
 
     def close(self) -> None:
-        """Write the remaining means and close the files."""
-        self.flush()
-        self._file.close()
-        self.progress.close()
-        if self._events is not None:
-            self._events.close()
+        """Write the remaining means and close the files, also where the disk refuses."""
+        with ExitStack() as opened:
+            if self._events is not None:
+                opened.callback(self._events.close)
+            opened.callback(self.progress.close)
+            opened.callback(self._lines.close)
+            self.flush()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        try:
+            self.close()
+        except UserError:
+            if error is None:  # what ended the run says more than that its last means could not be written
+                raise
 
 
 def _tensorboard(run_dir: Path, purge_step: int | None = None) -> Any:
@@ -172,11 +185,6 @@ def _tensorboard(run_dir: Path, purge_step: int | None = None) -> Any:
     except ImportError as error:
         raise UserError('TensorBoard is not installed; `pip install "mbkit[tensorboard]"` brings it') from error
     return SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge_step)
-
-
-def _last_line_end(path: Path) -> int:
-    """Length of the file in bytes, without an incomplete last line."""
-    return path.read_bytes().rfind(b"\n") + 1
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:

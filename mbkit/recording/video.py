@@ -25,7 +25,7 @@ FASTEST = 60.0  # frames per second; of a simulation with shorter steps every se
 
 
 class Video(NamedTuple):
-    """The files of a video, or the reason why there are none."""
+    """The files of a video, or the reason why there are none, or why it ends before its episode."""
 
     path: Path | None  # mp4
     poster: Path | None  # png of the frame in the middle
@@ -51,7 +51,8 @@ def record_video(
         fps: environment steps shown per second; None: in simulated real time, or 30 if the environment has no `dt`.
 
     Returns:
-        The paths, or the reason why there is no video: no renderer, no encoder, a full disk. No incomplete file is left.
+        The paths, or the reason why there is no video: no renderer, no encoder, a full disk. No incomplete file is left. Where the
+        episode was cut there are both.
     """
     with quiet_destructors():
         return _record(environment_factory, actor, Path(path), seed, max_steps, fps)
@@ -79,7 +80,8 @@ def _record(
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing_path(path) as temporary, torch.random.fork_rng():
                 torch.manual_seed(seed)
-                poster = _encode(_frames(environment, actor, seed, max_steps, stride), temporary, rate / stride)
+                episode = Episode(environment, actor, seed, max_steps, stride)
+                poster = _encode(episode.frames(), temporary, rate / stride)
         finally:
             environment.close()
         with replacing(path.with_suffix(".png")) as file:
@@ -90,22 +92,31 @@ def _record(
         return Video(None, None, f"no video: {error.name or error} is not installed")
     except OSError as error:
         return Video(None, None, f"no video: {path} cannot be written ({str(error).splitlines()[0]})")
-    return Video(path, path.with_suffix(".png"))
+    cut = None if episode.ended else f"The video shows the first {max_steps} steps of its episode, which had not ended by then."
+    return Video(path, path.with_suffix(".png"), cut)
 
 
-def _frames(environment: "Environment", actor: Actor, seed: int, max_steps: int, stride: int) -> Iterator[Frame]:
-    """Every stride-th frame of one episode; none after its last step, where the environment shows the next episode."""
-    obs = environment.reset(seed)
-    actor.reset(torch.ones(environment.num_envs, dtype=torch.bool))
-    yield environment.render()
-    for step in range(1, max_steps + 1):
-        with torch.no_grad():
-            result = environment.step(actor.act(obs, explore=False))
-        if bool(result.terminated[0] | result.truncated[0]):
-            return
-        obs = result.obs
-        if step % stride == 0:
-            yield environment.render()
+class Episode:
+    """One episode of at most `max_steps` steps; `ended` tells whether its frames reached the end."""
+
+    def __init__(self, environment: "Environment", actor: Actor, seed: int, max_steps: int, stride: int) -> None:
+        self.environment, self.actor, self.seed, self.max_steps, self.stride = environment, actor, seed, max_steps, stride
+        self.ended = False
+
+    def frames(self) -> Iterator[Frame]:
+        """Every stride-th frame; none after the last step, where the environment shows the next episode."""
+        obs = self.environment.reset(self.seed)
+        self.actor.reset(torch.ones(self.environment.num_envs, dtype=torch.bool))
+        yield self.environment.render()
+        for step in range(1, self.max_steps + 1):
+            with torch.no_grad():
+                result = self.environment.step(self.actor.act(obs, explore=False))
+            self.ended = bool(result.terminated[0] | result.truncated[0])
+            if self.ended:
+                return
+            obs = result.obs
+            if step % self.stride == 0:
+                yield self.environment.render()
 
 
 def _encode(frames: Iterator[Frame], path: Path, fps: float) -> Frame:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mbkit.errors import UserError, lacks_memory
+from mbkit.replay.checks import check_rows
 from mbkit.replay.in_place import NONE, written_in_place
 from mbkit.storage import read_tensors, write_tensors
 from mbkit.types import EnvSpec, State, Transition
@@ -187,6 +188,7 @@ class ReplayBuffer:
             saved = state.get(name, ()) if name == "parts" else state.get(name)  # buffers of earlier versions have no `parts`
             if name != "device" and saved != expected:
                 raise UserError(f"the saved replay buffer has {name} {saved}, but this run expects {expected}")
+        check_rows(state, self.capacity, self.data.shape[1])
         size = len(state["data"])
         self.data[:size], self.origin[:size] = state["data"].to(self.data.device), state["origin"].to(self.data.device)
         self.link.fill_(self.capacity)[:size] = state["link"].to(self.link.device)

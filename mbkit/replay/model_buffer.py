@@ -98,6 +98,9 @@ class ModelBuffer:
         if state["limit"] > self.capacity or width != self.data.shape[1]:
             saved = f"{state['limit']} rows of {width} numbers"
             raise UserError(f"the saved model buffer has {saved}, but this run holds {self.capacity} of {self.data.shape[1]}")
+        size, cursor = int(state["size"]), int(state["cursor"])
+        if not (state["limit"] >= 1 and size == rows <= state["limit"] and 0 <= cursor < state["limit"]):
+            raise UserError(f"the saved model buffer has {rows} rows, size {size} and cursor {cursor} of at most {state['limit']}")
         self.limit = int(state["limit"])
         self.data[:rows] = state["data"].to(self.data.device)
         self.cursor.copy_(state["cursor"])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience
+from mbkit.replay.checks import check_steps
 from mbkit.types import EnvSpec, State, Trajectory
 
 
@@ -77,7 +78,8 @@ class TrajectoryBuffer:
         return {"rows": rows, "valid": torch.stack(self.valid) if self.valid else None, "counts": self.counts.clone(), "past": past}
 
     def load_state_dict(self, state: State) -> None:
-        """Continue where `state_dict` was called."""
+        """Continue where `state_dict` was called; UserError where the steps are not those of M environments."""
+        check_steps(state, self.num_envs, self.spec)
         self.rows = [Experience(*fields) for fields in zip(*state["rows"], strict=True)]
         self.valid = [] if state["valid"] is None else list(state["valid"])
         self.counts.copy_(state["counts"])

@@ -73,7 +73,7 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         """Whether there is a summary of all planned steps; after an extension the old one counts no more."""
-        return bool(self.summary) and (self.planned is None or int(self.summary.get("steps") or 0) >= self.planned)
+        return bool(self.summary) and (self.planned is None or (count(self.summary.get("steps")) or 0) >= self.planned)
 
     @property
     def wall_seconds(self) -> float:
@@ -107,11 +107,10 @@ class RunRecord:
         mean, std = self.series("eval/return"), self.series("eval/return_std")
         fallback = mean.values[-1] if len(mean) else math.nan, std.values[-1] if len(std) else math.nan
         scores = self.summary if self.finished else {}
-        episodes = scores.get("eval_episodes")
         return (
             number(scores.get("eval_return_mean"), fallback[0]),
             number(scores.get("eval_return_std"), fallback[1]),
-            int(episodes) if episodes is not None else None,
+            count(scores.get("eval_episodes")),
         )
 
     @property
@@ -135,7 +134,15 @@ class Group:
 
 def number(value: Any, default: float = math.nan) -> float:
     """`value` as a float; `default` where it is not a number."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    except OverflowError:  # a whole number of hundreds of digits
+        return default
+
+
+def count(value: Any) -> int | None:
+    """`value` as a whole number; None where it is not one."""
+    return int(value) if math.isfinite(number(value)) else None
 
 
 def read_run(path: Path) -> RunRecord:
@@ -175,10 +182,10 @@ def _config(file: Path, text: str) -> dict[str, Any]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`; empty where the file is missing or incomplete."""
+    """The JSON object in `file`; empty where the file is missing, incomplete or something else."""
     try:
         value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -190,7 +197,7 @@ def _rows(file: Path) -> tuple[list[dict[str, Any]], int]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             unreadable += 1
             continue
         if isinstance(row, dict) and math.isfinite(number(row.get("step"))):

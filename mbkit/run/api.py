@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from mbkit import config, recording
 from mbkit.config import Experiment, imports
 from mbkit.dynamics import files
 from mbkit.errors import UserError
+from mbkit.loops.interrupt import interrupted
 from mbkit.recording.notes import noted
 from mbkit.run.evaluation import whole_number
 from mbkit.run.placement import placed
 from mbkit.run.run import Run
-from mbkit.storage import write_text
+from mbkit.storage import read_json, write_text
 
 
 def as_arguments(arguments: tuple[str, ...], options: Mapping[str, Any]) -> list[str]:
@@ -31,14 +33,18 @@ def as_arguments(arguments: tuple[str, ...], options: Mapping[str, Any]) -> list
 def train(algo: str, *arguments: str, **options: Any) -> Run:
     """Train an algorithm: `train("pets", env="InvertedPendulum-v5", steps=2000, planner={"iterations": 5})`.
 
-    Options are those of `mbkit config ALGO`, as keywords or as "key=value" arguments. Returns the finished run; `run.agent` acts.
+    Options are those of `mbkit config ALGO`, as keywords or as "key=value" arguments. Returns the finished run, its environments closed;
+    `run.agent` acts.
     """
-    experiment = config.compose(algo, as_arguments(arguments, options))
-    imports.import_typed(experiment)
-    run = Run(resolved(experiment))
-    run.loop.start()
-    run.open()
-    run.train()
+    with ExitStack() as opened:
+        opened.enter_context(interrupted(lambda: "nothing was written yet; the same command starts again"))
+        experiment = config.compose(algo, as_arguments(arguments, options))
+        imports.import_typed(experiment)
+        run = opened.enter_context(Run(resolved(experiment)))
+        opened.enter_context(interrupted(run.how_to_go_on))
+        run.loop.start()
+        run.open()
+        run.train()
     return run
 
 
@@ -73,7 +79,8 @@ def read_config(directory: str | Path) -> Experiment:
 def load(directory: str | Path, checkpoint: str | int = "last", device: str | None = None) -> Run:
     """A run as it stood at a checkpoint ("last", "best" or a stored step), ready to act and to be evaluated.
 
-    `device` is the one it was trained on unless given; a run of a GPU is loaded on the CPU, with a note, where there is no GPU.
+    `close` it, or use it as a context. `device` is the one it was trained on unless given; a run of a GPU is loaded on the CPU,
+    with a note, where there is no GPU.
 
     Raises:
         UserError: no run, no such checkpoint, or one that is damaged or of another experiment.
@@ -81,9 +88,13 @@ def load(directory: str | Path, checkpoint: str | int = "last", device: str | No
     experiment, notes = placed(read_config(directory), device)
     imports.announce(experiment, directory)
     run = Run(without_load(experiment), restored=True)
-    run.directory = Path(directory)
-    _, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
-    run.restore(state)
+    try:
+        run.directory = Path(directory)
+        step, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
+        run.restore(state, step)
+    except BaseException:
+        run.close()
+        raise
     run.notes += notes
     return run
 
@@ -95,21 +106,31 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     """
     before = read_config(directory)
     changes = config.parse_resumption(as_arguments(arguments, options), before)
-    step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
     experiment = config.from_dict({**before.to_dict(), **changes})
     experiment, _ = placed(experiment, experiment.device)
     imports.announce(experiment, directory)
-    if step > experiment.steps or (step == experiment.steps and (Path(directory) / "summary.json").is_file()):
-        raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
-    run = Run(without_load(experiment), restored=True)
-    run.directory = Path(directory)
-    run.restore(state)
-    if experiment.threads != before.threads:
-        told = f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ."
-        run.notes = noted(run.notes, told)
-    write_text(run.path / "config.yaml", config.to_yaml(experiment, run.actions))
-    run.train(state)
+    with interrupted(lambda: f"`mbkit resume {directory}` goes on"), recording.run_lock(directory):
+        step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
+        if step > experiment.steps or (step == experiment.steps and summarised(Path(directory), step)):
+            raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
+        with Run(without_load(experiment), restored=True) as run:
+            run.directory = Path(directory)
+            run.restore(state, step)
+            if experiment.threads != before.threads:
+                told = f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ."
+                run.notes = noted(run.notes, told)
+            write_text(run.path / "config.yaml", config.to_yaml(experiment, run.actions))
+            run.train(state)
     return run
+
+
+def summarised(directory: Path, step: int) -> bool:
+    """Whether the run was finished at this step: the summary of an earlier end counts no more once it was extended."""
+    path = directory / "summary.json"
+    if not path.is_file():
+        return False
+    summary = read_json(path)
+    return isinstance(summary, dict) and summary.get("steps") == step
 
 
 def evaluate(
@@ -123,6 +144,8 @@ def evaluate(
     device: str | None = None,
 ) -> dict[str, Any]:
     """Deterministic returns on fresh seeds: mean, std over episodes, each return, mean length, and the video's path if asked.
+
+    An episode that does not end is cut, which `note` then says: after `eval.max_steps` steps, by default the time limit of the task.
 
     Args:
         run: a run, or the directory of one.
@@ -138,12 +161,13 @@ def evaluate(
     """
     episodes = whole_number("episodes", episodes, low=1)
     seed = None if seed is None else whole_number("seed", seed, low=0, high=2**32 - 1)
-    if isinstance(run, Run):
-        for name, value in (("checkpoint", checkpoint), ("device", device)):
-            if value is not None:
-                raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
-    else:
-        run = load(run, "last" if checkpoint is None else checkpoint, device)
+    if not isinstance(run, Run):
+        chosen = "last" if checkpoint is None else checkpoint
+        with interrupted(lambda: f"{run} is as it was; the same command scores it again"), load(run, chosen, device) as loaded:
+            return evaluate(loaded, episodes, video, seed=seed, env_kwargs=env_kwargs)
+    for name, value in (("checkpoint", checkpoint), ("device", device)):
+        if value is not None:
+            raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
     result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs)
     answer = {
         "return_mean": float(result.returns.mean()),
@@ -153,6 +177,8 @@ def evaluate(
         "episodes": episodes,
         "step": run.loop.step,
     }
+    if note := result.note():
+        answer["note"] = note
     if video:
         path = run.film(seed, env_kwargs)
         answer["video"] = run.notes[-1] if path is None else str(path)

@@ -10,6 +10,7 @@ from mbkit.diagnostics.values import Critic, q_gap
 from mbkit.envs import Environment
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation, evaluate_policy
+from mbkit.run.closing import acting
 from mbkit.types import Actor, EnvSpec
 
 FIRST_SEED = 1_000_000_000  # far from training's seeds, which are seed + environment
@@ -44,17 +45,24 @@ def check_same_task(trained: EnvSpec, env: Environment, env_kwargs: Mapping[str,
 
 
 def score(
-    make_env: Callable[[int, int], Environment], actor_for: Callable[[Environment], Actor], seed: int, episodes: int, keep_rows: bool
+    make_env: Callable[[int, int], Environment],
+    actor_for: Callable[[Environment], Actor],
+    seed: int,
+    episodes: int,
+    keep_rows: bool,
+    max_steps: int = 0,
 ) -> Evaluation:
-    """Deterministic returns of whole episodes; `make_env(num_envs, seed)` makes environments, `keep_rows` keeps their transitions."""
+    """Deterministic returns of episodes; `make_env(num_envs, seed)` makes environments, `keep_rows` keeps their transitions.
+
+    An episode is cut after `max_steps` steps; 0: the task's time limit, or `MAX_STEPS` of `mbkit.loops.evaluate` where it has none.
+    """
     parts = []
     with same_random_numbers():
         seed_everything(seed)  # a score depends on the policy alone, not on when it is taken
         for begin in range(0, episodes, SIDE_BY_SIDE):
             first = evaluation_seed(seed, begin)
-            env = make_env(min(SIDE_BY_SIDE, episodes - begin), first)
-            parts.append(evaluate_policy(env, actor_for(env), first, keep_rows))
-            env.close()
+            with acting(make_env(min(SIDE_BY_SIDE, episodes - begin), first), actor_for) as (env, actor):
+                parts.append(evaluate_policy(env, actor, first, keep_rows, max_steps))
     return Evaluation.join(parts)
 
 

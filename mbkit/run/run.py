@@ -1,10 +1,11 @@
 """A run: one experiment, wired, with the directory it writes to."""
 
-import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
@@ -21,10 +22,12 @@ from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
 from mbkit.run.acting import CheckedActor, TaskPolicy
+from mbkit.run.closing import close
 from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
+from mbkit.run.restoring import check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import checked_environments
-from mbkit.storage import write_json, write_text
+from mbkit.storage import read_json, write_json, write_text
 
 
 class Run:
@@ -37,17 +40,41 @@ class Run:
         self.scored_at = -1  # its step
         self.diagnosed: dict[str, Any] = {}  # the model's diagnostics on its episodes; empty before the first fit
         self.best: float | None = None
+        self.saved_at: int | None = None  # step of the last checkpoint
+        self.notes: list[str] = []  # told when the run ends
+        self.opened = ExitStack()  # environments, simulators and the directory's lock
         if experiment.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
+        try:
+            self._assemble(restored)
+        except BaseException:
+            self.close()
+            raise
+
+    def _assemble(self, restored: bool) -> None:
+        """The environment, the parts round it, and their loop."""
+        experiment = self.config
         self.env = checked_environments(experiment, self.make_env)
+        self.opened.callback(self.env.close)
         self.actions = self.env.spec.actions
         config.check_actions(experiment, self.actions)
         self.parts = recipes.build(experiment, self.env, restored)
+        self.opened.callback(close, self.parts.actor)
         check_buffer(experiment)
         self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
-        self.notes = noted(self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
+        self.notes = noted(self.notes, *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
+
+    def close(self) -> None:
+        """Close the environments and simulators, and let others train in the directory; the agent still acts, and can be evaluated."""
+        self.opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     @cached_property
     def agent(self) -> CheckedActor:
@@ -86,7 +113,9 @@ class Run:
     def open(self) -> None:
         """Make the run directory and write down what is going to run; nothing is written before all parts could be built."""
         c = self.config
-        self.directory = recording.create_run_dir(c.algo, c.env, c.seed, c.run_dir)
+        directory = recording.create_run_dir(c.algo, c.env, c.seed, c.run_dir)
+        self.opened.enter_context(recording.run_lock(directory))
+        self.directory = directory
         write_text(self.path / "config.yaml", config.to_yaml(c, self.actions))
 
     def __repr__(self) -> str:
@@ -109,12 +138,12 @@ class Run:
                     self.checkpoint()  # from here on the run can be resumed, whatever happens to it
                 else:
                     recorder.load_state_dict(checkpoint["recorder"])
+                    self.notes += recorder.notes
                 self.loop.stop = lambda: bool(caught)
                 self.loop.run(c.steps, hooks)
             self.checkpoint()
             if caught:
-                here = f"a checkpoint was written at step {self.loop.step}, `mbkit resume {self.path}` goes on from it"
-                raise Interrupted(f"stopped by {caught[0]}: {here}")
+                raise Interrupted(f"stopped by {caught[0]}: {self.how_to_go_on()}")
             self._finish(recorder)
 
     def score(self) -> None:
@@ -125,9 +154,10 @@ class Run:
         self.scores = {name: float(value) for name, value in result.metrics().items()}
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
-        self.diagnosed = self._diagnose(result) | diagnose_values(
-            self.parts.actor, result, self.parts.spec, self.config.seed, self.config.gamma
-        )
+        if note := result.note():
+            self.notes = noted(self.notes, note)
+        values = diagnose_values(self.parts.actor, result, self.parts.spec, self.config.seed, self.config.gamma)
+        self.diagnosed = self._diagnose(result) | values
         self.loop.recorder.event(self.loop.step, self.scores | headline(self.diagnosed))
 
     def _diagnose(self, result: Evaluation) -> dict[str, Any]:
@@ -151,18 +181,19 @@ class Run:
         }
         last = self.scores["eval/return"] if self.scored_at == self.loop.step else None
         recording.save_checkpoint(self.path / "checkpoint", self.loop.step, state, self.config.checkpoint.keep, last)
+        self.saved_at = self.loop.step
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up where `checkpoint` was called; UserError where that was another experiment."""
+    def restore(self, state: Mapping[str, Any], step: int) -> None:
+        """Take up where `checkpoint` was called, at `step`; UserError where that was another experiment, or the state is none."""
         try:
             check_same(run_identity(self.config.to_dict()), state["config"], self.path)
-            for name, part in self.parts.stateful.items():
-                part.load_state_dict(state["parts"][name])
-            self.loop.load_state_dict(state["loop"])
-            self.best = state["best"]
+            check_recorder(state["recorder"])
+            restore_parts(self.parts.stateful, state["parts"])
+            restore_loop(self.loop, state["loop"], step)
+            self.best = checked_score(state["best"])
             accelerate.set_rng_state(state["random"])
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"the checkpoint in {self.path} does not fit this version of mbkit: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # whatever a crafted or foreign state makes a part raise
+            raise refusal(self.path, error) from error
         if self.env.restart_reason:
             self.notes = noted(self.notes, self.env.restart_reason)
 
@@ -197,9 +228,19 @@ class Run:
         )
         recording.write_summary(self.path, summary, threads=self.threads, episodes=self.loop.episodes, notes=self.notes)
 
+    def how_to_go_on(self) -> str:
+        """What a user who stopped the run can do."""
+        if self.directory is None:
+            return "nothing was written yet; the same command starts again"
+        if self.saved_at is None:
+            return f"there is no checkpoint yet; remove {self.path} and start again"
+        return f"a checkpoint was written at step {self.saved_at}, `mbkit resume {self.path}` goes on from it"
+
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
-        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        summary = read_json(self.path / "summary.json")
+        if not isinstance(summary, dict):
+            raise UserError(f"{self.path / 'summary.json'} must hold an object; came a {type(summary).__name__}")
         return summary
 
     # --- scoring ------------------------------------------------------------------------------------------------------------------
@@ -212,7 +253,8 @@ class Run:
         `seed` replaces the run's, `env_kwargs` change the arguments of its environment.
         """
         make_env = self.variant(env_kwargs)
-        return score(make_env, self.parts.actor_for, self.config.seed if seed is None else seed, episodes, keep_rows)
+        first = self.config.seed if seed is None else seed
+        return score(make_env, self.parts.actor_for, first, episodes, keep_rows, self.config.eval.max_steps)
 
     def film(self, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None) -> Path | None:
         """One episode as a video in `videos/`; None, and a note, where there is no renderer. Arguments as in `evaluate`."""

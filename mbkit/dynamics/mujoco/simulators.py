@@ -41,7 +41,7 @@ class Vectorised:
     def __init__(self, env: Any, readout: Readout, threads: int) -> None:
         self.env, self.readout, self.model, self.threads = env, readout, env.model, threads
         self.data = [mujoco.MjData(env.model) for _ in range(threads)]
-        self.pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self.pool: Any = None  # threads begin with the first rollout
         self.batch: Any = None
         self.recorded: dict[tuple[int, int], Array] = {}  # rows and physics steps -> output buffer, so that a plan allocates once
 
@@ -69,15 +69,18 @@ class Vectorised:
         return after, self._read(rows, states, fields, action[:, None])
 
     def close(self) -> None:
-        """End the threads."""
-        self.pool.close()
-        self.batch = None
+        """End the threads; a later rollout begins new ones."""
+        if self.pool is not None:
+            self.pool.close()
+        self.pool = self.batch = None
 
     def _states(self, rows: PhysicsState, control: Array) -> tuple[Array, Frames]:
         shape = control.shape[:2]
         if shape not in self.recorded:
             self.recorded[shape] = np.empty((*shape, rows.physics.shape[1]))
         out = self.recorded[shape]
+        if self.pool is None:
+            self.pool = mujoco.rollout.Rollout(nthread=self.threads if self.threads > 1 else 0)
         self.pool.rollout(self.model, self.data, rows.physics, control, initial_warmstart=rows.warm, state=out)
         return out[:, self.env.frame_skip - 1 :: self.env.frame_skip], {}
 
@@ -112,7 +115,7 @@ class Stepped:
 
     def __init__(self, env: Any, threads: int) -> None:
         self.copies = [self._copy(env) for _ in range(threads)]
-        self.pool = ThreadPoolExecutor(threads)
+        self.pool: ThreadPoolExecutor | None = None  # threads begin with the first rollout
 
     def start(self, envs: Sequence[Any]) -> Array:
         """Copies of the environments as they stand now, an array of objects [M]; rows may share one until they move."""
@@ -121,6 +124,7 @@ class Stepped:
     def rollout(self, rows: Array, action: Array) -> Simulated:
         """Native actions [B, H, A]."""
         parts = np.array_split(np.arange(len(rows)), len(self.copies))
+        self.pool = self.pool or ThreadPoolExecutor(len(self.copies))
         results = list(self.pool.map(lambda copied, part: [self._run(copied, rows[b], action[b]) for b in part], self.copies, parts))
         obs, reward, terminated = zip(*(row for part in results for row in part), strict=True)
         return Simulated(np.stack(obs), np.array(reward, np.float64), np.array(terminated, np.bool_))
@@ -133,8 +137,10 @@ class Stepped:
         return object_array(after), Simulated(*(column[:, None] for column in columns))
 
     def close(self) -> None:
-        """End the threads."""
-        self.pool.shutdown()
+        """End the threads; a later rollout begins new ones."""
+        if self.pool is not None:
+            self.pool.shutdown()
+        self.pool = None
 
     def _copy(self, env: Any) -> Any:
         twin = object.__new__(type(env))  # copy.copy would make a whole new environment: Gymnasium's pickle as their arguments

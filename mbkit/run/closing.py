@@ -1,0 +1,23 @@
+"""What a run opens is closed when it ends, also after a failure."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from mbkit.envs import Environment
+from mbkit.types import Actor
+
+
+def close(part: object) -> None:
+    """Close a part that has something to close, such as an actor whose model simulates in threads."""
+    if callable(end := getattr(part, "close", None)):
+        end()
+
+
+@contextmanager
+def acting(env: Environment, actor_for: Callable[[Environment], Actor]) -> Iterator[tuple[Environment, Actor]]:
+    """An environment and the actor that `actor_for` makes for it; both are closed afterwards."""
+    with ExitStack() as opened:
+        opened.callback(env.close)
+        actor = actor_for(env)
+        opened.callback(close, actor)
+        yield env, actor
