@@ -177,7 +177,7 @@ def check_rows(raw: TrainingRows) -> None:
 
 @torch.no_grad()
 def resolution(network: EnsembleNetwork, data: Transition) -> Tensor:
-    """What float32 resolves of each predicted number, float64 [D]: the least scale of its target; the least of all where it is always 0."""
+    """What float32 resolves of each predicted number, the least scale of its target, float64 [D]."""
     size = data.next_obs.abs().amax(0)
     if network.task.reward is None:
         size = torch.cat((size, data.reward.abs().amax(0, keepdim=True)))

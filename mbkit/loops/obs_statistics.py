@@ -20,7 +20,8 @@ class ObsStatistics:
     def __init__(self, agent: Any, data: ReplayBuffer, warmup_steps: int) -> None:
         if warmup_steps < 2:
             raise UserError(
-                f"agent.normalize_obs=true takes its statistics from the warm-up; expected loop.warmup_steps >= 2, got {warmup_steps}"
+                "agent.normalize_obs=true takes its statistics from the warm-up; "
+                f"expected loop.warmup_steps of at least 2, came {warmup_steps}"
             )
         self.agent, self.data, self.warmup_steps = agent, data, warmup_steps
 

@@ -6,16 +6,16 @@ Letters: N rows, I columns.
 import torch
 from torch import Tensor, nn
 
-RESOLUTION = 4 * torch.finfo(torch.float32).eps  # a column that varies by less, beside its size, counts as constant
+RESOLUTION = 4 * torch.finfo(torch.float32).eps  # a column that varies by less, beside its size, is rounding and counts as constant
 
 
 def scale(std: Tensor, size: Tensor) -> Tensor:
-    """Standard deviation of each column, or where float32 cannot resolve it beside the column's `size`, that size (1 where it is 0)."""
+    """The standard deviation of each column; where float32 cannot resolve it beside the column's `size`, that size, or 1 if it is 0."""
     return torch.where(std > RESOLUTION * size, std, torch.where(size > 0, size, 1.0))
 
 
 class Normalizer(nn.Module):
-    """Per-column mean and standard deviation of a data set [N, I]; the identity until fitted. A constant column: see `scale`."""
+    """Per-column mean and standard deviation of a data set [N, I]; the identity until fitted. A constant column is divided by its size."""
 
     mean: Tensor
     std: Tensor
@@ -27,7 +27,7 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor, floor: Tensor | None = None) -> None:
-        """Statistics in float64. Columns of a single row count as constant; `floor` [I]: least standard deviations, instead of `scale`."""
+        """Statistics in float64. The columns of a single row count as constant; `floor` [I]: least deviations, in place of `scale`."""
         x = x.double()
         std = x.std(0) if len(x) > 1 else torch.zeros_like(x[0])
         self.mean.copy_(x.mean(0))
