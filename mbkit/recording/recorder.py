@@ -61,7 +61,7 @@ class Means:
 
 
 class Recorder:
-    """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and to whoever watches.
+    """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and in short to the user, on stderr.
 
     Args:
         run_dir: an existing directory.

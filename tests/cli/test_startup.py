@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 
@@ -78,3 +79,7 @@ def test_import_mbkit_imports_no_torch():
 
 def test_experiments_are_those_that_are_registered():
     assert [(listed.name, listed.summary) for listed in experiments()] == [(e.name, e.summary) for e in theory.registered()]
+
+
+def test_package_is_typed():
+    assert (files("mbkit") / "py.typed").is_file()
