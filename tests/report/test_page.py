@@ -103,7 +103,15 @@ def test_draw_sections_shows_what_was_logged(run: Path) -> None:
     assert not titles(run) & (DIAGNOSED | LEARNED | ROLLED_OUT)
     assert titles(add_learner(add_diagnostics(run))) >= DIAGNOSED | LEARNED | ROLLED_OUT
     names = {plot.name for figures in draw_sections(groups_of(run)).values() for plot in figures.plots}
-    assert names >= {"diagnose_error_1", "diagnose_coverage_90", "diagnose_return_gap", "diagnose_epistemic_1", "critic_loss", "alpha"}
+    assert names >= {
+        "diagnose_error_1",
+        "diagnose_coverage_90",
+        "diagnose_return_gap",
+        "diagnose_epistemic_1",
+        "diagnose_q_gap",
+        "critic_loss",
+        "alpha",
+    }
 
 
 def test_draw_sections_policy_searches_have_figures(tmp_path: Path) -> None:

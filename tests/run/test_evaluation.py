@@ -8,7 +8,7 @@ from episodes import COUNTING, Still
 
 from mbkit import envs
 from mbkit.run import evaluation
-from mbkit.run.evaluation import diagnose, evaluation_seed, score
+from mbkit.run.evaluation import diagnose, diagnose_values, evaluation_seed, score
 
 
 def make_env(num_envs: int, seed: int) -> envs.Environment:
@@ -63,3 +63,27 @@ def test_diagnose_leaves_random_numbers_as_they_were(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
     assert asked[0] == asked[1] == ("model", int(result.lengths.sum()), None, 0.9, pytest.approx(asked[0][-1]))
     assert asked[2][-1] != asked[0][-1]
+
+
+def test_diagnose_values_of_an_actor_without_action_values_is_empty():
+    result = score(make_env, lambda env: Still(), seed=2, episodes=2, keep_rows=True)
+    assert diagnose_values(Still(), result, make_env(1, 0).spec, seed=2, gamma=0.9) == {}
+
+
+def test_diagnose_values_compares_q_with_the_return_and_leaves_random_numbers_as_they_were():
+    class Zero(Still):
+        def value(self, obs):
+            return torch.rand(len(obs))
+
+        def backup_q(self, obs, action):
+            return torch.zeros(2, len(obs))
+
+    result = score(make_env, lambda env: Still(), seed=2, episodes=3, keep_rows=True)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    gap = diagnose_values(Zero(), result, make_env(1, 0).spec, seed=2, gamma=0.9)["q_gap"]
+    assert torch.rand(1) == expected
+    assert gap["q"] == 0
+    assert gap["mean"] == pytest.approx(-gap["real"])
+    assert gap["real"] > 0
