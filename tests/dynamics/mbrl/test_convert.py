@@ -301,3 +301,14 @@ def test_write_replay_round_trips_through_mbrl_lib(tmp_path):
 def test_read_replay_refuses_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"replay_buffer.npz is missing"):
         read_replay(tmp_path)
+
+
+def test_export_ensemble_that_knows_a_part_of_the_reward_is_refused(tmp_path):
+    with pytest.raises(UserError, match="learn whole rewards; came: an ensemble that learned a part and knows the rest"):
+        export_ensemble(ensemble(reward=None, reward_part=reward), tmp_path)
+
+
+def test_import_ensemble_learned_the_whole_reward(tmp_path):
+    export_ensemble(ensemble(reward=None), tmp_path)
+    again = import_ensemble(tmp_path, SPEC, TaskKnowledge(reward_part=reward))
+    assert again.reward_part is None
