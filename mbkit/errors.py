@@ -19,6 +19,19 @@ class Interrupted(Exception):
     """The user stopped the run; its directory is complete up to the step that the message names."""
 
 
+class UserCodeError(UserError):
+    """The user's own code (a task, a module) raised its `__cause__`, whose traceback the command line shows behind the sentence."""
+
+
+def crashed(what: str, error: BaseException) -> UserCodeError:
+    """The sentence "WHAT raised TYPE: first line of the message", to be raised from `error`."""
+    try:
+        message = str(error).strip().partition("\n")[0]
+    except Exception:  # the exception's own text fails
+        message = ""
+    return UserCodeError(f"{what} raised {type(error).__name__}{': ' * bool(message)}{message}")
+
+
 def lacks_memory(error: Exception) -> bool:
     """Whether torch or NumPy failed for lack of memory, on any device, or because a size is beyond all numbers.
 

@@ -1,6 +1,7 @@
 """The app, and how it ends: a user's mistake with status 2 and one line on stderr, an interrupted run with 130, a crash with 1.
 
-Commands import what they need when they are called, so that help and mistakes are answered at once.
+Behind the line stands the traceback where the user's own code raised an exception. Commands import what they need when they are called, so
+that help and mistakes are answered at once.
 """
 
 import sys
@@ -12,8 +13,9 @@ from typer.exceptions import TyperException
 
 import mbkit
 from mbkit.cli.stopping import ending_on_sigterm
+from mbkit.cli.traces import user_traceback
 from mbkit.config.threads import wait_passively
-from mbkit.errors import Interrupted, UserError
+from mbkit.errors import Interrupted, UserCodeError, UserError
 
 INTERRUPTED = 130  # exit status; typer's too, where Ctrl-C reaches it
 app = typer.Typer(
@@ -53,6 +55,8 @@ def main() -> None:
         sys.exit(2)
     except UserError as error:
         typer.echo(f"mbkit: {error}", err=True)
+        if isinstance(error, UserCodeError) and error.__cause__:
+            typer.echo(user_traceback(error.__cause__), err=True)
         sys.exit(2)
     except Interrupted as interrupted:
         typer.echo(f"mbkit: {interrupted}", err=True)

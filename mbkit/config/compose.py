@@ -7,13 +7,14 @@ mistake is a `UserError` that names the option; an option without a meaning in t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbkit import registry
+from mbkit.config import dialect
 from mbkit.config.conditions import UNKNOWN, counting, default_of, meaningless
 from mbkit.config.identity import flatten
 from mbkit.config.reading import is_own_file, parse_overrides, read_preset
@@ -35,6 +36,7 @@ from mbkit.config.threads import default_threads
 from mbkit.errors import UserError
 from mbkit.registry import Entry, experience, nearest
 
+TEXT = (str, str | None)  # types of options that are names or paths
 REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
 # the loop of an agent alone, by the first kind of experience that it learns from
 LOOP_OF = {"old_trajectories": OldTrajectoryLoop, "trajectories": TrajectoryLoop, "replay": ReplayLoop, "fresh": FreshLoop}
@@ -62,20 +64,27 @@ def own_group(entry: Entry) -> str:
     return "imagination" if "agent" in entry.defaults else "agent"
 
 
-def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of an algorithm, its preset and `key=value` options.
+def is_text(key: str) -> bool:
+    """Whether the option "group.key" is a name or a path, so that its text is not interpreted."""
+    group, _, name = key.rpartition(".")
+    classes = [entry.config for entry in REGISTRIES[group]] if group in REGISTRIES else [] if group else [Options]
+    return any(get_type_hints(cls).get(name) in TEXT for cls in classes)
+
+
+def compose(algo: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment of an algorithm, its preset, `key=value` options and options as Python values, {"planner": {"elites": 5}}.
 
     Raises:
         UserError: an option that is unknown, mistyped, out of range, or without a meaning here.
     """
-    entry, options = algorithm(algo), parse_overrides(overrides)
+    entry, options = algorithm(algo), parse_overrides(overrides, options=values, verbatim=is_text)
     agent = options.get("agent")
     for key, typed in (("algo", "algo" in options), ("agent", isinstance(agent, Mapping) and "name" in agent)):
         if typed and (key == "algo" or "agent" not in entry.defaults):
             raise UserError(f"{key}= is not an option: the algorithm is the word after `train`, here {algo!r}")
     env = options.get("env", entry.defaults.get("env"))
     if not isinstance(env, str):
-        raise UserError(f"env must be the name of an environment, e.g. env=cartpole or env=HalfCheetah-v5; came {env!r}")
+        raise UserError(f"env must be the name of an environment, for example env=cartpole or env=HalfCheetah-v5; came {env!r}")
     preset = read_preset(algo, env, options.get("preset"))
     typed_tree = merge(preset, options) if is_own_file(options.get("preset")) else options
     tree = {**merge(merge(entry.defaults, preset), options), "algo": algo, "env": env}
@@ -86,16 +95,16 @@ def compose(algo: str, overrides: Sequence[str] = ()) -> Experiment:
     return experiment if counted == tree else from_dict(counted, experiment.typed)
 
 
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def merge(low: Mapping[str, Any], high: Mapping[str, Any], parts: Mapping[str, Any] = REGISTRIES) -> dict[str, Any]:
     """`high` wins; a group whose part is exchanged forgets the options of the old part."""
     out = dict(low)
     for key, value in high.items():
-        if key in REGISTRIES and isinstance(value, str):
+        if key in parts and isinstance(value, str):
             value = {"name": value}
         old = out.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            swapped = key in REGISTRIES and value.get("name", old.get("name")) != old.get("name")
-            value = dict(value) if swapped else merge(old, value)
+            swapped = key in parts and value.get("name", old.get("name")) != old.get("name")
+            value = dict(value) if swapped else merge(old, value, {})
         out[key] = value
     return out
 
@@ -191,21 +200,44 @@ def filled(cls: type, options: Any, prefix: str) -> Any:
     """`cls` with these options set, one at a time so that the culprit can be named."""
     if not isinstance(options, Mapping):
         raise UserError(f"{prefix.rstrip('.')} is a group of options ({', '.join(f.name for f in fields(cls))}); came {options!r}")
-    known = {f.name: f for f in fields(cls)}
-    plain = OmegaConf.structured(cls)
+    known, hints = {f.name: f for f in fields(cls)}, get_type_hints(cls)
+    plain, exact = OmegaConf.structured(cls), {}
     for key, value in options.items():
         if key not in known:
             raise UserError(f"unknown option {prefix}{key!s}; {nearest(f'{prefix}{key}', [prefix + name for name in known])}")
-        if isinstance(value, float) and value.is_integer() and get_type_hints(cls)[key] is int:
+        if hints[key] in (*TEXT, dict[str, Any]):
+            exact[key] = _exact(hints[key], value, f"{prefix}{key}")
+            value = "" if hints[key] is str else plain[key]
+        elif isinstance(value, float) and value.is_integer() and hints[key] is int:
             value = int(value)  # steps=1e5
         try:
+            if _refers(value):
+                raise OmegaConfBaseException
             plain = OmegaConf.merge(plain, {key: value})
         except OmegaConfBaseException:
             raise UserError(f"{prefix}{key}={value!r} does not fit: expected {type_text(cls, key)}") from None
-    config = OmegaConf.to_object(plain)
+    config = replace(OmegaConf.to_object(plain), **exact)  # type: ignore[type-var]
     for name, f in known.items():
         check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
     return config
+
+
+def _exact(hint: Any, value: Any, name: str) -> Any:
+    """A name, a path, or the arguments of a task, which OmegaConf would convert or resolve; UserError where it is none."""
+    if hint == dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise UserError(f"{name}={value!r} does not fit: expected a mapping of names to values")
+        return dialect.argument_value(value, name)
+    if isinstance(value, str | Path) or type(value) is int or (value is None and hint is not str):
+        return value if value is None else str(value)
+    raise UserError(f"{name}={value!r} does not fit: expected text")
+
+
+def _refers(value: Any) -> bool:
+    """Whether text in the value would be resolved by OmegaConf (`${...}`) or stand for a missing value (`???`)."""
+    if isinstance(value, str):
+        return "${" in value or value == "???"
+    return isinstance(value, list | tuple) and any(map(_refers, value))
 
 
 def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
@@ -247,7 +279,7 @@ def to_yaml(experiment: Experiment, actions: str | None = None) -> str:
     """
     without = meaningless(experiment, algorithm(experiment.algo), actions)
     at_default = {key: None for key in without if _is_default(experiment, key)}
-    return yaml.safe_dump(without_keys(experiment.to_dict(), at_default), sort_keys=False, default_flow_style=None)
+    return dialect.dump(without_keys(experiment.to_dict(), at_default))
 
 
 def _is_default(experiment: Experiment, key: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mbkit.config.identity import flatten
 from mbkit.config.schema import GROUPS, Experiment
-from mbkit.errors import UserError
+from mbkit.errors import UserError, crashed
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # pkg.mod:fn
 TASK = re.compile(r"[A-Za-z_][\w.]*:.+")  # pkg.mod:Name-v0
@@ -38,8 +38,12 @@ def import_module_of(path: str, here: bool = False) -> ModuleType:
         sys.path.insert(0, directory)
     try:
         return import_module(name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise UserError(f"module {name!r} of {path!r} can't be imported: {type(error).__name__}: {error}{_advice(name, here)}") from error
+    except ModuleNotFoundError as error:
+        if not (error.name and f"{name}.".startswith(f"{error.name}.")):
+            raise crashed(f"module {name!r} of {path!r} can't be imported: it", error) from error
+        raise UserError(f"module {name!r} of {path!r} can't be imported: {error}{_advice(name, here)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        raise crashed(f"module {name!r} of {path!r} can't be imported: it", error) from error
     finally:
         if here:
             sys.path.remove(directory)

@@ -1,22 +1,21 @@
 """YAML text and `key=value` options, read the same way; a mistake names its source."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from mbkit.config import dialect
+from mbkit.config.dialect import ODD
 from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
 from mbkit.registry import nearest
 
-ODD = {
-    r"[+-]?0[0-9_]+(\.[0-9_]*)?([eE][+-]?[0-9]+)?": "has a leading zero, which YAML may read as octal; write the number without it",
-    r"[+-]?[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?": "is a number to the base of sixty in YAML; write it in seconds, or in quotes",
-}
+TASK = "env_kwargs"  # the group whose values are the task's, and reach it as they are
 
 
 def config_root() -> Path:
@@ -28,52 +27,111 @@ def config_root() -> Path:
 
 def refuse_odd_numbers(text: str, where: str) -> None:
     """YAML reads `lr: 00143` as octal 99 and `steps: 1:30` as 90; nobody means that."""
-    numbers = (token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken) and token.plain)
+    numbers = (token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken) and token.plain)  # type: ignore[no-untyped-call]
     for number in numbers:
-        for pattern, why in ODD.items():
-            if re.fullmatch(pattern, number):
-                raise UserError(f"{where}: {number} {why}")
+        refuse_odd_number(number, where)
+
+
+def refuse_odd_number(number: str, where: str) -> None:
+    """UserError for one such number."""
+    for pattern, why in ODD.items():
+        if re.fullmatch(pattern, number):
+            raise UserError(f"{where}: {number} {why}")
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML the way OmegaConf does (1e-3 is a number); a syntax error names its source."""
+    """Parse YAML (1e-3 is a number, `no` is text); a syntax error names its source."""
     try:
         refuse_odd_numbers(text, where)
-        return OmegaConf.to_container(OmegaConf.create({"value": OmegaConf.create(text)}))["value"]  # type: ignore[index,call-overload]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        return dialect.load(text)
+    except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
-def read_value(text: str, where: str) -> Any:
-    """The value of `key=value`, as YAML reads it."""
+def read_value(text: str, where: str, verbatim: bool = False, of_task: bool = False) -> Any:
+    """The value of `key=value`: a list, a mapping or quoted text as YAML reads it, else a number, true, false, null or text.
+
+    Args:
+        text: what stands behind `key=`.
+        where: the whole option, for messages.
+        verbatim: the option is a name or a path: all text but `null` and text in quotes stands for itself.
+        of_task: the option is an argument of a task, where 007 is text.
+    """
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if verbatim and not quoted:
+        return None if text == "null" else text
     try:
-        refuse_odd_numbers(text, where)
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text else "value: ''"))["value"]  # type: ignore[call-overload,index]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        if quoted and text[0] == '"':
+            return json.loads(text)
+    except ValueError:
+        pass  # YAML has more escapes
+    try:
+        if dialect.STRUCTURE.match(text):
+            if not of_task:
+                refuse_odd_numbers(text, where)
+            return dialect.load(text)
+        if not of_task:
+            refuse_odd_number(text, where)
+        return dialect.scalar(text)
+    except yaml.YAMLError as error:
         raise UserError(f"cannot read the value of {where!r}: {str(error).splitlines()[0]}") from error
 
 
-def parse_overrides(arguments: Sequence[str], named: Sequence[str] = ("agent", "dynamics", "planner")) -> dict[str, Any]:
+def parse_overrides(
+    arguments: Sequence[str],
+    named: Sequence[str] = ("agent", "dynamics", "planner"),
+    options: Mapping[str, Any] | None = None,
+    verbatim: Callable[[str], bool] = lambda key: key == "run_dir",
+) -> dict[str, Any]:
     """["agent.lr=1e-3", "planner=cem"] -> {"agent": {"lr": 0.001}, "planner": {"name": "cem"}}; later ones win.
 
-    `named` are the groups whose part is chosen by its bare name.
+    Args:
+        arguments: `key=value` texts.
+        named: the groups whose part is chosen by its bare name.
+        options: the same as Python values, which win: {"planner": {"elites": 5}, "env_kwargs": {"mass": 1.5}}.
+        verbatim: whether the option "group.key" is a name or a path, whose text is not interpreted.
     """
     tree: dict[str, Any] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        if not equals or not re.fullmatch(r"[^\W\d][\w.]*", key):
             raise UserError(f"cannot read {argument!r}: options are written key=value, for example steps=3000 or planner.iterations=5")
-        value = read_value(text, argument)
-        *path, last = key.split(".")
-        if not path and last in named and not isinstance(value, Mapping):
-            path, last = [last], "name"
-        node = tree
-        for name in path:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise UserError(f"{argument!r} sets a part of {name!r}, which an earlier option set to {node!r}")
-        node[last] = value
+        _set(tree, key.split("."), read_value(text, argument, verbatim(key), key.startswith(TASK)), argument, named)
+    for path, value in _leaves(options or {}):
+        _set(tree, path, value, f"{'.'.join(map(str, path))}={value!r}", named)
     return tree
+
+
+def _leaves(options: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Any]]:
+    """Python options with the paths to them; a task's arguments are left as they are."""
+    for key, value in options.items():
+        path = (*prefix, *key.split(".")) if isinstance(key, str) and prefix != (TASK,) else (*prefix, key)
+        if isinstance(value, Mapping) and (len(path) == 1 or path[0] != TASK):
+            yield from _leaves(value, path)
+        else:
+            yield list(path), value if path[0] == TASK else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, a path as text."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _set(tree: dict[str, Any], path: list[str], value: Any, text: str, named: Sequence[str]) -> None:
+    """Set a leaf of the tree; `text` is the option as the user wrote it."""
+    *groups, last = path
+    if not groups and last in named and not isinstance(value, Mapping):
+        groups, last = [last], "name"
+    node = tree
+    for name in groups:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{text!r} sets a part of {name!r}, which an earlier option set to {node!r}")
+    node[last] = value
 
 
 def is_own_file(preset: Any) -> bool:

@@ -11,12 +11,14 @@ from mbkit.errors import UserError
 TAKEN = ("steps", "threads", "device")
 
 
-def parse_resumption(arguments: Sequence[str], experiment: Experiment | None = None) -> dict[str, Any]:
+def parse_resumption(
+    arguments: Sequence[str], experiment: Experiment | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """["steps=5000"] -> {"steps": 5000}; UserError for an option that would make it another experiment.
 
     Import paths of the `experiment` may be repeated, by which they are typed. Without one, options of groups pass, since they may do so.
     """
-    changes = parse_overrides(arguments)
+    changes = parse_overrides(arguments, options=options)
     if experiment is not None:
         changes = without_repeated(experiment, changes)
     unknown = [key for key, value in changes.items() if key not in TAKEN and (experiment is not None or not isinstance(value, Mapping))]

@@ -157,7 +157,7 @@ class Experiment(Options):
             part = getattr(self, name)
             if part is not None:
                 plain[name] = {"name": part.name, **asdict(part.config)}
-        return _plain(plain)  # type: ignore[no-any-return]
+        return {key: value if key == "env_kwargs" else _plain(value) for key, value in plain.items()}
 
 
 def _plain(value: Any) -> Any:

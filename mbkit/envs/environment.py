@@ -3,9 +3,12 @@
 Letters: M environments, O observation, A action.
 """
 
+import logging
 import math
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from numbers import Real
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn, Self
 
 import gymnasium
 import numpy as np
@@ -15,10 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbkit.envs import snapshot, statistics
+from mbkit.envs.checking import CRASHES, FLOAT32_MAX, Fault
 from mbkit.envs.rows import RawStep, SingleEnvs, VectorRows
+from mbkit.envs.seeds import task_seed
 from mbkit.envs.spaces import ActionMap, Array, ObservationMap
-from mbkit.errors import UserError
+from mbkit.errors import UserError, crashed
 from mbkit.types import EnvSpec, State
+
+log = logging.getLogger("mbkit")
 
 
 class NoRenderer(UserError):
@@ -56,7 +63,10 @@ class Environment:
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Begin new episodes everywhere -> obs [M, O]. Without an argument the first call uses `self.seed`, and later calls no seed."""
-        rows = self._source.reset(self.seed if seed is None and not self._seeded else seed)
+        try:
+            rows = self._source.reset(self.seed if seed is None and not self._seeded else seed)
+        except Fault as fault:
+            raise fault.named(self.name, "on reset") from fault.__cause__
         self._seeded = True
         if not np.isfinite(rows).all():
             self._not_finite("observation", rows, "on reset")
@@ -68,7 +78,11 @@ class Environment:
         """Act with [M, A] in [-1, 1], or int64 [M]; ended episodes are reset. Numbers that are not finite raise UserError."""
         if action.shape != self._action_shape:
             raise UserError(f"action for {self.name}: expected shape {self._action_shape}, got {tuple(action.shape)}")
-        rows = self._source.step(self._action(action))
+        native = self._action(action)
+        try:
+            rows = self._source.step(native)
+        except Fault as fault:
+            raise fault.named(self.name, f"at step {self.steps + 1}") from fault.__cause__
         self.steps += 1
         self._check(rows)
         next_obs = torch.from_numpy(rows.next_obs)
@@ -94,15 +108,33 @@ class Environment:
             frame = self._source.render()
         except _rendering_errors() as error:
             raise NoRenderer(f"{self.name} cannot be rendered on this machine: {type(error).__name__}: {error}") from error
+        except CRASHES as error:
+            raise crashed(f"render of {self.name}", error) from error
         if not isinstance(frame, np.ndarray):
             raise NoRenderer(f"{self.name} renders no image: expected render_mode='rgb_array', got {self._source.render_mode!r}")
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise NoRenderer(f"{self.name} renders no image: expected uint8 [height, width, 3], got {frame.dtype} {list(frame.shape)}")
         return frame
 
     def close(self) -> None:
-        """Close the environments; a second call does nothing."""
-        if not self._closed:
-            self._closed = True
+        """Close the environments; a second call does nothing. UserCodeError where the task's own `close` raises an exception."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
             self._source.close()
+        except Fault as fault:
+            raise fault.named(self.name) from fault.__cause__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the environments; an exception of the task's own `close` is logged, so that no result is lost to it."""
+        try:
+            self.close()
+        except UserError as failed:
+            log.warning("%s", failed, exc_info=failed.__cause__)
 
     @property
     def restart_reason(self) -> str | None:
@@ -159,15 +191,17 @@ class Environment:
         statistics.assign(self._source, state, frozen, self.name)
 
     def _check(self, rows: RawStep) -> None:
-        for what, values in (("reward", rows.reward), ("observation", rows.next_obs)):
-            if not np.isfinite(values).all():
-                self._not_finite(what, values, f"at step {self.steps}")
+        if not (np.abs(rows.reward) <= FLOAT32_MAX).all():  # False for NaN
+            self._not_finite("reward", rows.reward, f"at step {self.steps}")
+        if not np.isfinite(rows.next_obs).all():
+            self._not_finite("observation", rows.next_obs, f"at step {self.steps}")
         if rows.obs is not rows.next_obs and not np.isfinite(rows.obs).all():
             self._not_finite("observation", rows.obs, f"on the reset at step {self.steps}")
 
     def _not_finite(self, what: str, values: Array, when: str) -> NoReturn:
-        culprit = int(np.flatnonzero(~np.isfinite(values).reshape(self.num_envs, -1).all(1))[0])
-        raise UserError(f"{what} of {self.name} (environment {culprit}) {when}: expected finite numbers, got {values[culprit].tolist()}")
+        culprit = int(np.flatnonzero(~(np.abs(values) <= FLOAT32_MAX).reshape(self.num_envs, -1).all(1))[0])
+        expected = "expected finite numbers" if not np.isfinite(values[culprit]).all() else "expected numbers within float32"
+        raise UserError(f"{what} of {self.name} (environment {culprit}) {when}: {expected}, got {values[culprit].tolist()}")
 
 
 def _rendering_errors() -> tuple[type[Exception], ...]:
@@ -181,11 +215,12 @@ def _rendering_errors() -> tuple[type[Exception], ...]:
 def single(name: str, envs: list[gymnasium.Env[Any, Any]], seed: int) -> Environment:
     """An Environment of M single environments of the same task."""
     first = envs[0]
-    observation = ObservationMap(first.observation_space, name)
+    observation = ObservationMap(getattr(first, "observation_space", None), name)
+    action = ActionMap(getattr(first, "action_space", None), name)
     for i, env in enumerate(envs):
-        env.action_space.seed(seed + i)
-        env.observation_space.seed(seed + i)
-    environment = Environment(name, SingleEnvs(envs, observation), ActionMap(first.action_space, name), observation.dim, seed)
+        env.action_space.seed(task_seed(seed + i))
+        env.observation_space.seed(task_seed(seed + i))
+    environment = Environment(name, SingleEnvs(envs, observation), action, observation.dim, seed)
     environment.max_episode_steps = _limit(first)
     environment.dt = _seconds(first)
     return environment
@@ -218,6 +253,12 @@ def _limit(env: Any) -> int | None:
 
 
 def _seconds(env: Any) -> float | None:
-    """Simulated seconds per step: MujocoEnv, Pendulum and Acrobot call it dt, CartPole tau."""
-    dt = getattr(env.unwrapped, "dt", None) or getattr(env.unwrapped, "tau", None)
-    return None if dt is None else float(dt)
+    """Simulated seconds per step: MujocoEnv, Pendulum and Acrobot call it dt, CartPole tau; None where that is no positive number."""
+    for name in ("dt", "tau"):
+        try:
+            seconds = getattr(env.unwrapped, name, None)
+        except Exception:  # a property of the task's, which means something else by the name
+            continue
+        if isinstance(seconds, Real) and 0 < float(seconds) < math.inf:
+            return float(seconds)
+    return None

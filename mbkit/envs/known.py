@@ -7,16 +7,19 @@ Functions take obs [..., O], action [..., A] in [-1, 1], which they scale to the
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import gymnasium
 import torch
 from torch import Tensor
 
 from mbkit.config.imports import import_module_of
-from mbkit.envs.rewards import GYMNASIUM, never
+from mbkit.envs.rewards import GYMNASIUM, TaskFunctions, never
 from mbkit.errors import UserError
 from mbkit.registry import nearest
 from mbkit.types import EnvSpec, ObsProcess, RewardFn, TaskKnowledge, TerminationFn
 
 if TYPE_CHECKING:  # importing mbkit.envs must not import MuJoCo: `make` does, and reports a wrong MUJOCO_GL
+    from gymnasium.envs.registration import EnvSpec as Registration
+
     from mbkit.envs.benchmarks import Task
 
 Kwargs = Mapping[str, Any] | None
@@ -70,7 +73,21 @@ def benchmark(name: str) -> "Task | None":
     """The PETS benchmark task with this short name (`cartpole`) or registered name (`mbkit/cartpole-v0`), or None."""
     from mbkit.envs.benchmarks import TASKS
 
-    return TASKS.get(name.removeprefix("mbkit/").removesuffix("-v0"))
+    short = name.removeprefix("mbkit/").removesuffix("-v0")
+    task, entry = TASKS.get(short), gymnasium.registry.get(f"mbkit/{short}-v0")
+    return task if task and entry and entry.entry_point is task.env and unchanged(entry) else None
+
+
+def unchanged(registration: "Registration") -> bool:
+    """Whether a task is registered without wrappers and arguments, which could change its reward."""
+    return not registration.additional_wrappers and not registration.kwargs
+
+
+def gymnasium_task(name: str) -> TaskFunctions | None:
+    """What is known of Gymnasium's own task of this name; None if there is nothing, or if another task is registered under the name."""
+    entry = gymnasium.registry.get(name)
+    own = entry is not None and isinstance(entry.entry_point, str) and entry.entry_point.startswith("gymnasium.envs.") and unchanged(entry)
+    return GYMNASIUM.get(name) if own else None
 
 
 def reward_fn(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
@@ -79,16 +96,20 @@ def reward_fn(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
     if task is not None:
         high, formula = task.action_high, task.env.reward
         return lambda obs, action, next_obs: formula(high * action, next_obs)
-    if name not in GYMNASIUM:
+    functions = gymnasium_task(name)
+    if functions is None or "xml_file" in (env_kwargs or {}):
         return None
-    reward = GYMNASIUM[name].reward(env_kwargs or {})
-    return None if isinstance(reward, str) else _scaled(reward, GYMNASIUM[name].action_scale)
+    reward = functions.reward(env_kwargs or {})
+    return None if isinstance(reward, str) else _scaled(reward, functions.action_scale)
 
 
 def reward_part(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:
     """The part of the reward of `name` that is known also where the whole is not: a locomotion task's control cost and healthy bonus."""
-    part = GYMNASIUM[name].reward_part(env_kwargs or {}) if name in GYMNASIUM else None
-    return None if part is None else _scaled(part, GYMNASIUM[name].action_scale)
+    functions = gymnasium_task(name)
+    if functions is None or "xml_file" in (env_kwargs or {}):
+        return None
+    part = functions.reward_part(env_kwargs or {})
+    return None if part is None else _scaled(part, functions.action_scale)
 
 
 def _scaled(reward: RewardFn, scale: float) -> RewardFn:
@@ -100,17 +121,27 @@ def termination_fn(name: str, env_kwargs: Kwargs = None) -> TerminationFn | None
     """The termination of environment `name` made with `env_kwargs`, or None where it must be learned."""
     if benchmark(name) is not None:
         return never
-    return GYMNASIUM[name].termination(env_kwargs or {}) if name in GYMNASIUM else None
+    functions = gymnasium_task(name)
+    return None if functions is None or "xml_file" in (env_kwargs or {}) else functions.termination(env_kwargs or {})
 
 
 def why_learned(name: str, env_kwargs: Kwargs = None) -> str:
     """Why `reward_fn` has no function for this environment, in one sentence; empty where it has one."""
     if reward_fn(name, env_kwargs) is not None:
         return ""
-    task = GYMNASIUM.get(name)
-    reason = task.reward(env_kwargs or {}) if task else "mbkit has no formula for it (dynamics.reward=pkg.mod:fn sets a function of yours)"
     rest = "; what is known of it, control cost and healthy bonus, is not learned" * (reward_part(name, env_kwargs) is not None)
-    return f"The reward of {name} is learned: {reason}{rest}."
+    return f"The reward of {name} is learned: {_why(name, env_kwargs or {})}{rest}."
+
+
+def _why(name: str, env_kwargs: Mapping[str, Any]) -> str:
+    task = gymnasium_task(name)
+    if task is not None and "xml_file" in env_kwargs:
+        return "env_kwargs.xml_file replaces the body, for which mbkit's formula was not written"
+    if task is not None:
+        return str(task.reward(env_kwargs))
+    if name in GYMNASIUM or name.startswith("mbkit/"):
+        return "what is registered under this name is not the task that mbkit's formula was written for"
+    return "mbkit has no formula for it (dynamics.reward=pkg.mod:fn sets a function of yours)"
 
 
 def preprocess(name: str) -> ObsProcess | None:

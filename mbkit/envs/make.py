@@ -1,22 +1,23 @@
 """Environments by name: Gymnasium, dm_control and the PETS benchmark tasks, with their arguments checked first."""
 
-import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
-from numbers import Integral, Real
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registration
-from gymnasium.envs.registration import load_env_creator
 
+from mbkit.config.imports import import_module_of
+from mbkit.envs.arguments import check_kwargs, creator_of, of_library
+from mbkit.envs.checking import CRASHES
 from mbkit.envs.environment import Environment, single
 from mbkit.envs.rows import close_all
-from mbkit.errors import UserError
+from mbkit.errors import UserError, crashed
 from mbkit.registry import nearest
 
 BENCHMARKS = {"cartpole": "swing-up", "halfcheetah": "run", "pusher": "push to a goal", "reacher": "reach a goal"}  # mbkit/NAME-v0
@@ -52,22 +53,23 @@ def make(
     _import_mujoco()
     if render_mode is not None or name.startswith("dm_control/"):
         _render_without_display()
-    registration = _find(name)
-    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in (env_kwargs or {}).items()}
+    registration, kwargs = _find(name), dict(env_kwargs or {})
+    arguments = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
     try:
         check_kwargs(name, registration, kwargs)
         with quiet(registration):
             envs = _several(registration, kwargs, render_mode, num_envs)
-    except (gymnasium.error.Error, ImportError) as error:  # Gymnasium's ImportError names the package to install
-        raise UserError(f"environment {name!r} cannot be made: {error}") from error
-    except (TypeError, ValueError, AssertionError, OSError) as error:  # OSError: a file named in an argument
-        arguments = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
-        raise UserError(f"environment {name!r} cannot be made{arguments}: {error}") from error
-    try:
-        return single(name, envs, seed)
-    except BaseException:
-        close_all(envs)
-        raise
+        try:
+            return single(name, envs, seed)
+        except BaseException:
+            close_all(envs)
+            raise
+    except (UserError, gymnasium.error.Error, ImportError) as error:  # Gymnasium's errors name the argument, or the package to install
+        raise error if isinstance(error, UserError) else UserError(f"environment {name!r} cannot be made: {error}") from error
+    except CRASHES as error:
+        if of_library(registration) and isinstance(error, TypeError | ValueError | AssertionError | OSError):  # OSError: a file named there
+            raise UserError(f"environment {name!r} cannot be made{arguments}: {error}") from error
+        raise crashed(f"environment {name!r} cannot be made{arguments}: it", error) from error
 
 
 def _several(registration: Registration, kwargs: dict[str, Any], render_mode: str | None, count: int) -> list[gymnasium.Env[Any, Any]]:
@@ -83,9 +85,12 @@ def _several(registration: Registration, kwargs: dict[str, Any], render_mode: st
 
 def _single(registration: Registration, kwargs: dict[str, Any], render_mode: str | None) -> gymnasium.Env[Any, Any]:
     """One environment, without Gymnasium's passive checker, which only warns and costs time: `Environment` refuses the same mistakes."""
+    limit = {key: value for key, value in kwargs.items() if key == "max_episode_steps"}
+    task = {key: value for key, value in kwargs.items() if key not in limit}  # Gymnasium copies them: a task may change its own
+    registration = replace(registration, kwargs={**registration.kwargs, **task})
     if render_mode is None:  # not passed: the constructor of a plain gymnasium.Env may not have it
-        return gymnasium.make(registration, disable_env_checker=True, **kwargs)
-    env = gymnasium.make(registration, disable_env_checker=True, render_mode=render_mode, **kwargs)
+        return gymnasium.make(registration, disable_env_checker=True, **limit)
+    env = gymnasium.make(registration, disable_env_checker=True, render_mode=render_mode, **limit)
     if not CAMERA & kwargs.keys():
         _follow(env)
     return env
@@ -151,17 +156,12 @@ def available() -> list[tuple[str, str]]:
         if IMAGES & {entry.name, entry.namespace}:
             continue
         try:
-            creator = _creator(entry)
-        except (AttributeError, ImportError, RuntimeError, gymnasium.error.Error):  # raised by the import of absent and broken packages
+            creator = creator_of(entry)
+        except CRASHES:  # raised by the import of absent and broken packages
             continue
         module = getattr(creator, "__module__", "")
         rows.append((name, FAMILIES.get(module.rpartition(".")[0]) or module.partition(".")[0]))
     return sorted(rows)
-
-
-def _creator(registration: Registration) -> Callable[..., Any] | None:
-    entry = registration.entry_point
-    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _find(name: str) -> Registration:
@@ -174,10 +174,7 @@ def _find(name: str) -> Registration:
     if key.startswith("dm_control/"):
         _register_dm_control(name)
     if module:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise UserError(f"environment {name!r}: module {module!r} cannot be imported: {error}") from error
+        import_module_of(name)
     if key not in gymnasium.registry:
         family = name.split("/")[0] + "/"
         same_family = [key for key in gymnasium.registry if key.startswith(family)] if "/" in name else []
@@ -216,45 +213,3 @@ def _render_without_display() -> None:
     except (AttributeError, ImportError, RuntimeError):
         return  # the first rendering raises an error that names what is missing
     os.environ["MUJOCO_GL"] = "egl"
-
-
-def check_kwargs(name: str, registration: Registration, kwargs: Mapping[str, Any]) -> None:
-    """UserError naming an argument that the task does not have, or whose value is not of its default's type."""
-    creator = _creator(registration)
-    parameters, closed = _parameters(creator)
-    for key, value in kwargs.items():
-        if key == "max_episode_steps":
-            if type(value) is not int or value < 1:
-                raise UserError(f"env_kwargs.max_episode_steps of {name}: expected an integer of at least 1, got {value!r}")
-        elif closed and creator and key not in parameters:
-            direct = inspect.signature(creator).parameters  # a base's arguments without default (MujocoEnv: model_path) are the task's
-            free = {k for k, p in parameters.items() if k in direct or p.default is not p.empty}
-            raise UserError(f"environment {name!r} has no argument {key!r}; {nearest(key, {*free, 'max_episode_steps'})}")
-        elif key in parameters:
-            _check_type(f"env_kwargs.{key} of {name}", value, parameters[key].default)
-
-
-def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Parameters of the constructor, with those that it passes to its bases by `**kwargs`; and whether there can be no others."""
-    parameters: dict[str, inspect.Parameter] = {}
-    makers = [vars(c)["__init__"] for c in creator.__mro__ if "__init__" in vars(c)] if isinstance(creator, type) else [creator]
-    for maker in filter(None, makers):
-        direct = inspect.signature(maker).parameters
-        named = {k: p for k, p in direct.items() if k not in ("self", "render_mode") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        parameters = {**named, **parameters}
-        if not any(p.kind is p.VAR_KEYWORD for p in direct.values()):
-            return parameters, True
-    return parameters, False
-
-
-def _check_type(what: str, value: Any, default: Any) -> None:
-    kind = {bool: bool, int: Integral, float: Real, str: str, tuple: tuple, dict: Mapping}.get(type(default))
-    if kind is None:
-        return
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{what}: expected a value like {default!r}, got {value!r}")
-    if isinstance(value, tuple):
-        if len(value) != len(default):
-            raise UserError(f"{what}: expected {len(default)} numbers like {default!r}, got {value!r}")
-        for item, default_item in zip(value, default, strict=True):
-            _check_type(what, item, float(default_item) if isinstance(default_item, int) else default_item)

@@ -4,7 +4,6 @@ Letters: M environments, O observation.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -12,7 +11,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from mbkit.envs.spaces import Array, ObservationMap
+from mbkit.envs.checking import CRASHES, FLAGS, NUMBERS, Fault, column, flag, outline, reset_obs, reward_number, step_parts
+from mbkit.envs.seeds import task_seeds
+from mbkit.envs.spaces import Array, Misfit, ObservationMap
 from mbkit.errors import UserError
 
 Mask = NDArray[np.bool_]
@@ -40,9 +41,23 @@ class SingleEnvs:
     def reset(self, seed: int | None) -> Array:
         """Begin new episodes everywhere -> obs [M, O]; environment i is seeded with seed + i, or not at all if `seed` is None."""
         obs = np.empty((self.num_envs, self.observation.dim), np.float32)
-        for i, env in enumerate(self.envs):
-            obs[i] = self.observation(env.reset(seed=None if seed is None else seed + i)[0])
+        for i, number in enumerate(task_seeds(seed, self.num_envs)):
+            obs[i] = self._reset(i, number)
         return obs
+
+    def _reset(self, i: int, seed: int | None = None) -> Array:
+        try:
+            result = self.envs[i].reset(seed=seed)
+        except CRASHES as error:
+            raise Fault(i, "reset") from error
+        return self._row(i, reset_obs(result, i))
+
+    def _row(self, i: int, raw: Any) -> Array:
+        """The vector [O] of an observation of environment i."""
+        try:
+            return self.observation(raw)
+        except Misfit as error:
+            raise Fault(i, "observation", error.text) from error
 
     def step(self, action: Array) -> RawStep:
         """One step of every environment with its native action, [M, ...]."""
@@ -51,14 +66,27 @@ class SingleEnvs:
         reward, terminated, truncated = np.empty(m), np.empty(m, np.bool_), np.empty(m, np.bool_)
         obs, ended = next_obs, []
         for i, env in enumerate(self.envs):
-            raw, reward[i], over, cut, _ = env.step(action[i])
-            next_obs[i], terminated[i], truncated[i] = self.observation(raw), over, cut
+            try:
+                result: Any = env.step(action[i])
+            except CRASHES as error:
+                raise Fault(i, "step") from error
+            raw, paid, over, cut, _ = result if type(result) is tuple and len(result) == 5 else step_parts(result, i)
+            if type(paid) not in NUMBERS:
+                paid = reward_number(paid, i)
+            if type(over) not in FLAGS or type(cut) not in FLAGS:
+                over, cut = flag(over, "terminated", i), flag(cut, "truncated", i)
+            try:
+                next_obs[i], reward[i], terminated[i], truncated[i] = self.observation(raw), paid, over, cut
+            except Misfit as error:
+                raise Fault(i, "observation", error.text) from error
+            except OverflowError as error:  # an integer of hundreds of digits
+                raise Fault(i, "reward", f"expected a number, got {outline(paid)}") from error
             if over or cut:
                 ended.append(i)
         if ended:
             obs = next_obs.copy()
         for i in ended:
-            obs[i] = self.observation(self.envs[i].reset()[0])
+            obs[i] = self._reset(i)
         return RawStep(obs, reward, next_obs, terminated, truncated, self.valid)
 
     def render(self) -> Any:
@@ -66,15 +94,20 @@ class SingleEnvs:
         return self.envs[0].render()
 
     def close(self) -> None:
-        """Close every environment."""
+        """Close every environment, also behind one whose `close` raises an exception."""
         close_all(self.envs)
 
 
 def close_all(envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
-    """Close every environment, also where one of them fails to."""
-    with ExitStack() as opened:
-        for env in envs:
-            opened.callback(env.close)
+    """Close every environment, also behind one whose `close` raises an exception."""
+    raised: dict[int, BaseException] = {}
+    for i, env in enumerate(envs):
+        try:
+            env.close()
+        except CRASHES as error:
+            raised[i] = error
+    for i, exception in raised.items():
+        raise Fault(i, "close") from exception
 
 
 class VectorRows:
@@ -94,24 +127,39 @@ class VectorRows:
     def reset(self, seed: int | None) -> Array:
         """Begin new episodes everywhere -> obs [M, O]; environment i is seeded with seed + i."""
         self.pending = np.zeros(self.num_envs, np.bool_)
-        return self._stack(self.vector.reset(seed=seed)[0])
+        return self._reset(seed=vector_seed(seed, self.num_envs))
+
+    def _reset(self, **arguments: Any) -> Array:
+        try:
+            result = self.vector.reset(**arguments)
+        except CRASHES as error:
+            raise Fault(None, "reset") from error
+        return self._stack(reset_obs(result))
 
     def step(self, action: Array) -> RawStep:
         """One step of every environment with its native action, [M, ...]."""
-        raw, reward, terminated, truncated, info = self.vector.step(action)
+        try:
+            result = self.vector.step(action)
+        except CRASHES as error:
+            raise Fault(None, "step") from error
+        raw, paid, over, cut, info = step_parts(result)
         obs = next_obs = self._stack(raw)
-        terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        reward = column(paid, "reward", self.num_envs, float)
+        terminated, truncated = column(over, "terminated", self.num_envs, bool), column(cut, "truncated", self.num_envs, bool)
         ended, valid = terminated | truncated, ~self.pending
         if self.mode is AutoresetMode.NEXT_STEP:
             self.pending = ended
         elif ended.any() and self.mode is AutoresetMode.SAME_STEP:
             next_obs = self._final(obs, info, ended)
         elif ended.any():
-            obs = np.where(ended[:, None], self._stack(self.vector.reset(options={"reset_mask": ended.copy()})[0]), next_obs)
-        return RawStep(obs, np.array(reward, np.float64), next_obs, terminated, truncated, valid)
+            obs = np.where(ended[:, None], self._reset(options={"reset_mask": ended.copy()}), next_obs)
+        return RawStep(obs, reward, next_obs, terminated, truncated, valid)
 
     def _stack(self, raw: Any) -> Array:
-        return self.observation.stack(self.vector.observation_space, raw)
+        try:
+            return self.observation.stack(self.vector.observation_space, raw)
+        except Misfit as error:
+            raise Fault(None, "observation", error.text) from error
 
     def _final(self, obs: Array, info: dict[str, Any], ended: Mask) -> Array:
         """The true successors [M, O]; `obs` has reset observations where an episode ended."""
@@ -131,7 +179,16 @@ class VectorRows:
 
     def close(self) -> None:
         """Close the vector environment."""
-        self.vector.close()
+        try:
+            self.vector.close()
+        except CRASHES as error:
+            raise Fault(None, "close") from error
+
+
+def vector_seed(seed: int | None, count: int) -> int | list[int | None] | None:
+    """What a vector environment is seeded with: one number, from which it counts itself, unless one of its seeds is to be folded."""
+    seeds = task_seeds(seed, count)
+    return seeds if seed is not None and seeds[-1] != seed + count - 1 else seeds[0]
 
 
 def _autoreset_mode(vector: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:

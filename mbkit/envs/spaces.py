@@ -17,6 +17,15 @@ from mbkit.errors import UserError
 
 Array = NDArray[Any]
 MOST_ACTIONS = 10_000  # values over all dimensions of a discrete space, each of which is an output of a policy
+NUMERIC = "biuf"  # kinds of NumPy's real numbers
+
+
+class Misfit(UserError):
+    """An observation that is not one of its space; `text` says what was expected and what came."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"observation of {name}: {text}")
+        self.text = text
 
 
 class ActionMap:
@@ -27,8 +36,8 @@ class ActionMap:
     `parts` = their numbers of actions, `dim` = the sum; one of a single dimension is like Discrete. Any other space raises UserError.
     """
 
-    def __init__(self, space: spaces.Space[Any], name: str) -> None:
-        self.name, self.shape, self.dtype = name, space.shape, space.dtype
+    def __init__(self, space: Any, name: str) -> None:
+        self.name, self.shape, self.dtype = name, getattr(space, "shape", None), getattr(space, "dtype", None)
         self.parts: tuple[int, ...] = ()  # numbers of actions where there are several discrete ones
         self.row: tuple[int, ...] = ()  # shape of one action
         bounds = discrete_bounds(space, name)
@@ -98,10 +107,10 @@ class ObservationMap:
     concatenated (Dict by sorted key, as in Gymnasium). Images and spaces of varying size raise UserError.
     """
 
-    def __init__(self, space: spaces.Space[Any], name: str) -> None:
+    def __init__(self, space: Any, name: str) -> None:
         _refuse(space, name, "")
         self.space, self.name = space, name
-        self.plain = isinstance(space, spaces.Box)
+        self.plain, self.discrete = isinstance(space, spaces.Box), _has_discrete(space)
         self.shape, self.dim = space.shape, spaces.flatdim(space)
         if not self.dim:
             raise UserError(f"observation space of {name}: expected at least one number, got {space}")
@@ -110,9 +119,11 @@ class ObservationMap:
         """One observation -> [O], which may share memory with it; UserError if its shape is not that of its space."""
         try:
             row: Array = np.asarray(obs if self.plain else spaces.flatten(self.space, obs))
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+            if self.discrete:
+                _check_discrete(self.space, obs)
+        except (AttributeError, AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
             raise self._misfit(self.space, obs) from error
-        if row.shape != (self.shape if self.plain else (self.dim,)):
+        if row.shape != (self.shape if self.plain else (self.dim,)) or row.dtype.kind not in NUMERIC:
             raise self._misfit(self.space, obs)
         return row.reshape(-1)
 
@@ -121,17 +132,15 @@ class ObservationMap:
         if not self.plain:
             return np.stack([self(one) for one in iterate(batched, obs)]).astype(np.float32)
         try:
-            rows: Array = np.array(obs, np.float32)
+            rows: Array = np.asarray(obs)
         except (TypeError, ValueError) as error:
             raise self._misfit(batched, obs) from error
-        if rows.shape != batched.shape:
+        if rows.shape != batched.shape or rows.dtype.kind not in NUMERIC:
             raise self._misfit(batched, obs)
-        return rows.reshape(len(rows), -1)
+        return rows.reshape(len(rows), -1).astype(np.float32)
 
-    def _misfit(self, space: spaces.Space[Any], obs: Any) -> UserError:
-        return UserError(
-            f"observation of {self.name}: expected {_outline_of_space(space)} as in its observation space, got {_outline(obs)}"
-        )
+    def _misfit(self, space: spaces.Space[Any], obs: Any) -> Misfit:
+        return Misfit(self.name, f"expected {_outline_of_space(space)} as in its observation space, got {_outline(obs)}")
 
 
 def _outline_of_space(space: spaces.Space[Any]) -> str:
@@ -144,7 +153,31 @@ def _outline(obs: Any) -> str:
         return "{" + ", ".join(f"{key}: {_outline(part)}" for key, part in obs.items()) + "}"
     if isinstance(obs, tuple):
         return "(" + ", ".join(map(_outline, obs)) + ")"
-    return f"shape {obs.shape}" if isinstance(obs, np.ndarray) else reprlib.repr(obs)
+    if isinstance(obs, np.ndarray) and obs.ndim:
+        return f"shape {obs.shape}" if obs.dtype.kind in NUMERIC else f"{obs.dtype} of shape {obs.shape}"
+    return reprlib.repr(obs)
+
+
+def _has_discrete(space: spaces.Space[Any]) -> bool:
+    """Whether the space, or a part of it, holds choices."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return any(map(_has_discrete, space.values() if isinstance(space, spaces.Dict) else space))
+    return not isinstance(space, spaces.Box)
+
+
+def _check_discrete(space: spaces.Space[Any], obs: Any) -> None:
+    """ValueError where a choice lies outside its space: as an index, -1 would silently stand for the last one."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.items():
+            _check_discrete(part, obs[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, value in zip(space, obs, strict=True):
+            _check_discrete(part, value)
+    elif not isinstance(space, spaces.Box):
+        start, count = (0, 2) if isinstance(space, spaces.MultiBinary) else (space.start, getattr(space, "n", getattr(space, "nvec", 0)))  # type: ignore[attr-defined]
+        index = np.asarray(obs) - start
+        if index.dtype.kind not in "biu" or not np.all((index >= 0) & (index < count)):
+            raise ValueError(obs)
 
 
 def _refuse(space: spaces.Space[Any], name: str, where: str) -> None:

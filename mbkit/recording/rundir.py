@@ -1,6 +1,7 @@
 """The run directory and its summary."""
 
 import platform
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +35,10 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     """
     if run_dir is not None and not str(run_dir).strip():
         raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
-    path = Path("runs", algo, env.replace("/", "-"), f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else Path(run_dir)
+    started = f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = Path("runs", directory_name(algo), directory_name(env), started) if run_dir is None else Path(run_dir)
+    if "\0" in str(path):
+        raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
     if (path / "config.yaml").exists() and run_dir is not None:
         if any((path / "checkpoint").glob("step-*.pt")):
             advice = f"already contains a run; `mbkit resume {path}` continues it, another run_dir= starts a new one"
@@ -49,6 +53,11 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     except OSError as error:
         raise UserError(f"run directory {path} cannot be written to ({error.strerror}); choose another with run_dir=") from error
     return path
+
+
+def directory_name(name: str) -> str:
+    """The name of a part or a task as one of a directory: `/` and `:`, which stand for other things in paths, become `-`."""
+    return re.sub(r"[^\w.=+,@-]", "-", name).lstrip(".") or "-"
 
 
 def _make_new(path: Path) -> Path:

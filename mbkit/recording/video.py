@@ -1,5 +1,6 @@
 """One episode as an mp4 that browsers play, with a still image; where no video can be made, the reason instead."""
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # importing mbkit.recording must not import a simulator
 
 Frame = NDArray[np.uint8]  # [height, width, 3]
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"  # what browsers decode: even width and height, subsampled colour
+log = logging.getLogger("mbkit")
 FASTEST = 60.0  # frames per second; of a simulation with shorter steps every second, third, ... step is shown
 
 
@@ -83,7 +85,7 @@ def _record(
                 episode = Episode(environment, actor, seed, max_steps, stride)
                 poster = _encode(episode.frames(), temporary, rate / stride)
         finally:
-            environment.close()
+            _close(environment)
         with replacing(path.with_suffix(".png")) as file:
             import_module("matplotlib.image").imsave(file, poster, format="png")
     except UserError as error:
@@ -94,6 +96,14 @@ def _record(
         return Video(None, None, f"no video: {path} cannot be written ({str(error).splitlines()[0]})")
     cut = None if episode.ended else f"The video shows the first {max_steps} steps of its episode, which had not ended by then."
     return Video(path, path.with_suffix(".png"), cut)
+
+
+def _close(environment: "Environment") -> None:
+    """Close the environment; a finished video is not lost to a task whose `close` raises an exception."""
+    try:
+        environment.close()
+    except UserError as error:
+        log.warning("%s", error, exc_info=error.__cause__)
 
 
 class Episode:
@@ -126,6 +136,8 @@ def _encode(frames: Iterator[Frame], path: Path, fps: float) -> Frame:
     with _writer(path, first.shape[1], first.shape[0], fps) as writer:
         writer.write_frame(np.ascontiguousarray(first))
         for number, frame in enumerate(frames, 1):
+            if frame.shape != first.shape:
+                raise UserError(f"frame {number}: expected the size of the first one, {list(first.shape)}, got {list(frame.shape)}")
             writer.write_frame(np.ascontiguousarray(frame))
             if number % every == 0:
                 stored.append(frame.copy())

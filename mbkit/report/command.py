@@ -1,13 +1,13 @@
 """The command that repeats a run."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from mbkit.config import GROUPS, REGISTRIES, compose
-from mbkit.config.identity import flatten
+from mbkit.config.dialect import value_text
+from mbkit.config.identity import comparable, flatten
 from mbkit.errors import UserError
 from mbkit.report.collect import RunRecord
 
@@ -27,7 +27,8 @@ def command(run: RunRecord) -> str:
     except UserError:  # a plug-in that is not installed here, or a configuration of another version
         return full_command(run)
     shown = (*chosen, "seed", "steps")
-    return _line(run.algo, {key: value for key, value in options.items() if key in shown or key not in default or default[key] != value})
+    same = {key for key in options if key in default and comparable(default[key]) == comparable(options[key])}
+    return _line(run.algo, {key: value for key, value in options.items() if key in shown or key not in same})
 
 
 def _composed(algo: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,4 +54,4 @@ def _line(algo: str, leaves: Mapping[str, Any]) -> str:
 
 def override(value: Any) -> str:
     """A value as written on the command line: 0.001, null, [200,200]; text without quotes where YAML reads it as text."""
-    return value if isinstance(value, str) and PLAIN_TEXT.fullmatch(value) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) and PLAIN_TEXT.fullmatch(value) else value_text(value)

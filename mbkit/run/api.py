@@ -1,6 +1,5 @@
 """Train, resume, load, evaluate: what the command line and Python both call."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,17 +18,6 @@ from mbkit.run.run import Run
 from mbkit.storage import read_json, write_text
 
 
-def as_arguments(arguments: tuple[str, ...], options: Mapping[str, Any]) -> list[str]:
-    """train("pets", "planner=cem", env="cartpole", planner={"elites": 5}) as one list of key=value arguments."""
-    listed = list(arguments)
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            listed += [f"{key}.{argument}" for argument in as_arguments((), value)]
-        else:
-            listed.append(f"{key}={json.dumps(value, default=str)}")
-    return listed
-
-
 def train(algo: str, *arguments: str, **options: Any) -> Run:
     """Train an algorithm: `train("pets", env="InvertedPendulum-v5", steps=2000, planner={"iterations": 5})`.
 
@@ -38,7 +26,7 @@ def train(algo: str, *arguments: str, **options: Any) -> Run:
     """
     with ExitStack() as opened:
         opened.enter_context(interrupted(lambda: "nothing was written yet; the same command starts again"))
-        experiment = config.compose(algo, as_arguments(arguments, options))
+        experiment = config.compose(algo, arguments, options)
         imports.import_typed(experiment)
         run = opened.enter_context(Run(resolved(experiment)))
         opened.enter_context(interrupted(run.how_to_go_on))
@@ -105,7 +93,7 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     With `device=cpu|cuda` or `threads=N` it goes on elsewhere than it began, where last digits differ.
     """
     before = read_config(directory)
-    changes = config.parse_resumption(as_arguments(arguments, options), before)
+    changes = config.parse_resumption(arguments, before, options)
     experiment = config.from_dict({**before.to_dict(), **changes})
     experiment, _ = placed(experiment, experiment.device)
     imports.announce(experiment, directory)

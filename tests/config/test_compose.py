@@ -128,7 +128,7 @@ def test_to_yaml_keeps_any_valid_value(lr, seed, widths):
         (["preset=lang"], "no preset 'lang' for toy on cartpole; did you mean 'long'"),
         (["env=octal"], "octal.yaml: 00143 has a leading zero"),
         (["env=broken"], "broken.yaml is not valid YAML"),
-        (["env=3"], "env must be the name of an environment"),
+        (["env=null"], "env must be the name of an environment"),
         (["preset=nowhere.yaml"], "preset=nowhere.yaml: nowhere.yaml cannot be read .No such file"),
     ],
 )

@@ -104,7 +104,7 @@ def test_environment_step_non_finite_number_is_named_with_environment_and_step(w
         environment.step(torch.zeros(2, 1))
 
 
-BOX = r"observation of toy: expected shape \(3,\) as in its observation space, got "
+BOX = r"observation of toy \(environment 1\) (on reset|at step 1): expected shape \(3,\) as in its observation space, got "
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_environment_observation_of_another_shape_than_its_space_is_named(observ
 def test_environment_part_of_an_observation_of_another_shape_is_named(observed: object) -> None:
     toy = ScriptedEnv()
     toy.observation_space, toy.script = spaces.Dict({"a": ScriptedEnv.observation_space, "b": spaces.Discrete(2)}), (observed,)
-    with pytest.raises(UserError, match=r"observation of toy: expected Dict\(.*, got .*"):
+    with pytest.raises(UserError, match=r"observation of toy \(environment 0\) on reset: expected Dict\(.*, got .*"):
         single("toy", [toy], 0).reset()
 
 
@@ -188,7 +188,7 @@ def test_wrap_refuses_other_objects_and_unknown_autoreset_modes() -> None:
 def test_wrap_observation_of_another_shape_than_its_space_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     vector = SyncVectorEnv([ScriptedEnv, ScriptedEnv])
     monkeypatch.setattr(vector, "reset", lambda **_: (np.zeros((2, 4)), {}))
-    with pytest.raises(UserError, match=r"observation of SyncVectorEnv: expected shape \(2, 3\) .*, got shape \(2, 4\)"):
+    with pytest.raises(UserError, match=r"observation of SyncVectorEnv on reset: expected shape \(2, 3\) .*, got shape \(2, 4\)"):
         mbkit.envs.wrap(vector).reset()
 
 

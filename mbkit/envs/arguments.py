@@ -1,0 +1,81 @@
+"""The arguments of a task's constructor: which there are, and of the tasks of Gymnasium and mbkit also whether a value fits."""
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec as Registration
+from gymnasium.envs.registration import load_env_creator
+
+from mbkit.errors import UserError
+from mbkit.registry import nearest
+
+LIBRARIES = ("gymnasium.envs.", "mbkit.envs.")  # whose tasks' arguments are like their defaults
+KINDS: dict[type, Any] = {bool: bool | np.bool_, int: Real, float: Real, str: str, tuple: tuple | list | np.ndarray, dict: Mapping}
+SPOKEN = ("yes", "no", "on", "off", "y", "n")  # text, which some mean as true or false
+
+
+def creator_of(registration: Registration) -> Callable[..., Any] | None:
+    """The class or function that makes a task."""
+    entry = registration.entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def of_library(registration: Registration) -> bool:
+    """Whether the task is one of Gymnasium's or mbkit's own."""
+    entry = registration.entry_point
+    return (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).startswith(LIBRARIES)
+
+
+def check_kwargs(name: str, registration: Registration, kwargs: dict[str, Any]) -> None:
+    """UserError naming an argument that the task does not have, or whose value cannot be meant; makes the time limit an int."""
+    creator = creator_of(registration)
+    parameters, closed = _parameters(creator)
+    for key, value in kwargs.items():
+        if key == "max_episode_steps":
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise UserError(f"env_kwargs.max_episode_steps of {name}: expected an integer of at least 1, got {value!r}")
+            kwargs[key] = operator.index(value)
+        elif closed and creator and key not in parameters:
+            direct = inspect.signature(creator).parameters  # a base's arguments without default (MujocoEnv: model_path) are the task's
+            free = {k for k, p in parameters.items() if k in direct or p.default is not p.empty}
+            raise UserError(f"environment {name!r} has no argument {key!r}; {nearest(key, {*free, 'max_episode_steps'})}")
+        elif key in parameters:
+            default, annotation = parameters[key].default, parameters[key].annotation
+            if isinstance(default, bool) and isinstance(value, str) and value.lower() in SPOKEN:
+                raise UserError(f"env_kwargs.{key} of {name}: expected true or false, got the text {value!r}")
+            if of_library(registration):
+                integer = type(default) is int and annotation in (int, "int") and not isinstance(value, Integral)
+                _check_type(f"env_kwargs.{key} of {name}", value, default, Integral if integer else None)
+
+
+def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Parameters of the constructor, with those that it passes to its bases by `**kwargs`; and whether there can be no others."""
+    parameters: dict[str, inspect.Parameter] = {}
+    makers = [vars(c)["__init__"] for c in creator.__mro__ if "__init__" in vars(c)] if isinstance(creator, type) else [creator]
+    for maker in filter(None, makers):
+        try:
+            direct = inspect.signature(maker).parameters
+        except (TypeError, ValueError):  # it tells nothing
+            return parameters, False
+        named = {k: p for k, p in direct.items() if k not in ("self", "render_mode") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        parameters = {**named, **parameters}
+        if not any(p.kind is p.VAR_KEYWORD for p in direct.values()):
+            return parameters, True
+    return parameters, False
+
+
+def _check_type(what: str, value: Any, default: Any, kind: Any = None) -> None:
+    kind = kind or KINDS.get(type(default))
+    if kind is None:
+        return
+    if not isinstance(value, kind) or (isinstance(value, bool | np.bool_) and not isinstance(default, bool)):
+        raise UserError(f"{what}: expected a value like {default!r}, got {value!r}")
+    if isinstance(default, tuple):
+        if len(value) != len(default):
+            raise UserError(f"{what}: expected {len(default)} numbers like {default!r}, got {value!r}")
+        for item, default_item in zip(value, default, strict=True):
+            _check_type(what, item, default_item)
