@@ -214,9 +214,12 @@ def filled(cls: type, options: Any, prefix: str) -> Any:
             if _refers(value):
                 raise OmegaConfBaseException
             plain = OmegaConf.merge(plain, {key: value})
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, TypeError, ValueError):  # the latter two of a mapping where a list is expected
             raise UserError(f"{prefix}{key}={value!r} does not fit: expected {type_text(cls, key)}") from None
-    config = replace(OmegaConf.to_object(plain), **exact)  # type: ignore[type-var]
+    try:
+        config = replace(OmegaConf.to_object(plain), **exact)  # type: ignore[type-var]
+    except OmegaConfBaseException as error:  # a value that refers to another with ${...}, or an option without a default
+        raise UserError(f"{prefix}{error.full_key} has no value: {str(error).splitlines()[0]}") from None
     for name, f in known.items():
         check_range(f.metadata, getattr(config, name), f"{prefix}{name}")
     return config
