@@ -15,7 +15,7 @@ from mbkit.types import Actor
 def film(
     make_env: Callable[[int, int, str], Environment], actor_for: Callable[[Environment], Actor], path: Path, seed: int
 ) -> tuple[Path | None, str | None]:
-    """The video's path, or None; and why there is none, or it ends early; `make_env(num_envs, seed, render_mode)` makes environments."""
+    """The video's path, or None; and why there is none, or why it ends early. `make_env(num_envs, seed, render_mode)` makes the task."""
     first = evaluation_seed(seed)
     with same_random_numbers():
         try:

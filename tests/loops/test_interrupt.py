@@ -62,7 +62,8 @@ class Hanging(Counting):
 gymnasium.register("tests/Hanging-v0", Hanging)
 
 
-def steps_of_a_hanging_environment():
+def step_a_hanging_environment_and_send(*numbers: int):
+    later(*numbers)
     env = envs.make("tests/Hanging-v0")
     env.reset()
     for _ in range(5):
@@ -81,10 +82,8 @@ def later(*numbers: int) -> None:
 
 
 def test_interruptible_first_ctrl_c_says_that_one_more_stops_an_environment_that_hangs(capsys):
-    with interruptible() as caught:
-        later(signal.SIGINT, signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            steps_of_a_hanging_environment()
+    with interruptible() as caught, pytest.raises(KeyboardInterrupt):
+        step_a_hanging_environment_and_send(signal.SIGINT, signal.SIGINT)
     assert caught == ["SIGINT"]
     assert capsys.readouterr().err == "\nmbkit: SIGINT: stopping after this step; one more Ctrl-C stops at once\n"
 
@@ -92,10 +91,8 @@ def test_interruptible_first_ctrl_c_says_that_one_more_stops_an_environment_that
 def test_interruptible_sigterm_ends_an_environment_that_hangs(monkeypatch):
     monkeypatch.setattr(interrupt, "PATIENCE", 0.2)
     alarm = signal.getsignal(signal.SIGALRM)
-    with interruptible() as caught:
-        later(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-            steps_of_a_hanging_environment()
+    with interruptible() as caught, pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        step_a_hanging_environment_and_send(signal.SIGTERM)
     assert caught == ["SIGTERM"]
     assert signal.getsignal(signal.SIGALRM) is alarm
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -10,6 +10,7 @@ import time
 import gymnasium
 import pytest
 from episodes import Counting
+from odd_values import refusal_of
 
 import mbkit
 from mbkit.errors import UserError
@@ -115,9 +116,10 @@ def test_resume_after_an_interrupted_extension_finishes_it(finished, monkeypatch
     def stop(run, recorder):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="mbkit resume"):
-        patched.setattr("mbkit.run.run.Run._finish", stop)
-        mbkit.resume(finished, steps=60)
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "_finish", stop)
+        with pytest.raises(Interrupted, match="mbkit resume"):
+            mbkit.resume(finished, steps=60)
     assert mbkit.resume(finished).summary()["steps"] == 60
 
 
@@ -161,8 +163,4 @@ def test_command_stopped_while_it_scores_ends_with_130_and_can_go_on(tmp_path, n
 @pytest.mark.parametrize("content", ["[]", "{", '{"steps": "x"}', "null", "[" * 100_000])
 def test_resume_with_an_odd_summary_is_one_sentence_or_goes_on(finished, content):
     (finished / "summary.json").write_text(content)
-    try:
-        mbkit.resume(finished, steps=40)
-    except UserError as error:
-        assert "summary.json" in str(error)
-        assert len(str(error).splitlines()) == 1
+    assert "summary.json" in (refusal_of(lambda: mbkit.resume(finished, steps=40)) or "summary.json")

@@ -1,14 +1,27 @@
 """Nested states with one leaf made odd: for files that somebody else wrote, or edited."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
+from mbkit.errors import UserError
+
 ODD = [None, True, -1, 10**9, 2**70, 1.5, float("nan"), float("inf"), "x", "", "${x}", [], {}, (1, 2), [[[1]]]]
 TENSORS = [torch.zeros(3), torch.tensor(float("nan")), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(-5)]
 CHANGES = ["drop", "odd", "tensor", "double", "longer", "shorter", "nan", "less"]
+
+
+def refusal_of(attempt: Callable[[], object]) -> str | None:
+    """The one sentence with which this is refused; None where it is not."""
+    try:
+        attempt()
+    except UserError as error:
+        sentence = str(error)
+        assert sentence.strip() and len(sentence.splitlines()) == 1, sentence  # noqa: PT018
+        return sentence
+    return None
 
 
 def places(tree: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
