@@ -86,11 +86,13 @@ def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:
         if not (isinstance(tensor, Tensor) and tensor.shape == shape):
             came = tuple(tensor.shape) if isinstance(tensor, Tensor) else "none"
             raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be a tensor of shape {shape}, the file has {came}")
-        if tensor.dtype != expected.dtype:
-            raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be {expected.dtype}, the file has {tensor.dtype}")
         if not tensor.isfinite().all():
             raise UserError(f"dynamics file {str(path)!r} holds a model that diverged: {name} has numbers that are not finite")
     check_elites(stored["elites"], cfg, f"dynamics file {str(path)!r}")
+    for name, expected in state.items():
+        if stored[name].dtype != expected.dtype:
+            came = stored[name].dtype
+            raise UserError(f"dynamics file {str(path)!r} does not fit: {name} must be {expected.dtype}, the file has {came}")
 
 
 def check_elites(stored: Tensor, cfg: EnsembleConfig, where: str) -> None:
@@ -98,7 +100,7 @@ def check_elites(stored: Tensor, cfg: EnsembleConfig, where: str) -> None:
     elites, members = stored.tolist(), range(cfg.members)
     if len(set(elites) & set(members)) < cfg.elites:
         expected = f"{cfg.elites} different members of 0..{members[-1]}"
-        raise UserError(f"{where} does not fit: elites must be {expected}, it has {elites}")
+        raise UserError(f"{where} does not fit: elites must be {expected}, the file has {elites}")
 
 
 def fits(network: EnsembleNetwork) -> State:

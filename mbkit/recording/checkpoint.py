@@ -99,11 +99,9 @@ def read_score(sidecar: Path) -> float | None:
         return None
     content = read_json(sidecar)
     score = content.get("score", content) if isinstance(content, dict) else content
-    if score is None and isinstance(content, dict):
-        return None
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-        raise UserError(f"{sidecar} must hold the score of its checkpoint, a number or null; came {str(score)[:60]}")
-    return score
+    if isinstance(content, dict) and (score is None or (type(score) in (int, float) and -math.inf < score < math.inf)):
+        return score  # type: ignore[no-any-return]
+    raise UserError(f"{sidecar} must hold the score of its checkpoint, a number or null; came {str(score)[:60]}")
 
 
 def read_checkpoint(path: str | Path) -> tuple[int, State]:

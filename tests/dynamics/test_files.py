@@ -10,6 +10,7 @@ from systems import CPU, SMALL, SPEC, linear_gaussian, small_ensemble, zero_rewa
 from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.errors import UserError
+from mbkit.storage import write_tensors
 from mbkit.types import EnvSpec, TaskKnowledge, Transition
 
 
@@ -175,3 +176,13 @@ def test_fingerprint_is_equal_for_equal_rows_only():
     assert files.fingerprint(data) == files.fingerprint(copy)
     copy.reward[2] += 1
     assert files.fingerprint(data) != files.fingerprint(copy)
+
+
+@pytest.mark.parametrize(
+    "odd", [("members", "5"), ("members", 0), ("elites", 2.0), ("hidden", []), ("hidden", [8, -1]), ("hidden", 8), ("delta", 1)]
+)
+def test_config_of_a_file_with_odd_settings_is_refused(tmp_path, odd):
+    path = tmp_path / "dynamics.pt"
+    write_tensors(path, files.FORMAT, {"fits": {}, "cfg": dict([odd]), "state": {}, "fitted": {}, "meta": {}})
+    with pytest.raises(UserError, match=rf"dynamics\.{odd[0]}=.* is no value of this option"):
+        files.config(path, EnsembleConfig())

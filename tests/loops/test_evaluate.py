@@ -1,8 +1,9 @@
 """Evaluation against episodes whose returns are known beforehand."""
 
+import gymnasium
 import pytest
 import torch
-from episodes import COUNTING, Still
+from episodes import COUNTING, Counting, Still
 
 from mbkit import envs
 from mbkit.errors import UserError
@@ -45,3 +46,31 @@ def test_evaluation_join_equals_one_evaluation():
     assert len(joined.buffer(envs.make(COUNTING).spec)) == 8
     metrics = {name: float(value) for name, value in joined.metrics().items()}
     assert metrics == {"eval/return": 5, "eval/return_std": pytest.approx(2**0.5), "eval/length": pytest.approx(8 / 3)}
+
+
+class Forever(Counting):
+    """Never ends."""
+
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
+
+
+gymnasium.register("tests/Forever-v0", Forever)
+
+
+@pytest.mark.parametrize(("max_steps", "limit", "cap"), [(7, None, 7), (0, None, 10_000), (5, 9, 5)])
+def test_evaluate_policy_cuts_episodes_that_do_not_end_and_says_so(max_steps, limit, cap):
+    env = envs.make("tests/Forever-v0", num_envs=2, env_kwargs={} if limit is None else {"max_episode_steps": limit})
+    result = evaluate_policy(env, Still(), 0, keep_rows=True, max_steps=max_steps)
+    assert result.lengths.tolist() == [cap, cap]
+    assert result.cut == 2
+    assert result.note().startswith(f"The score counts {cap} steps of 2 of 2 evaluation episodes")
+    assert result.rows[-1].ended.all()  # no window of the diagnostics goes on into the next episodes
+    assert not result.rows[-2].ended.any()
+
+
+def test_evaluate_policy_within_the_time_limit_cuts_nothing():
+    env = envs.make("tests/Forever-v0", env_kwargs={"max_episode_steps": 9})
+    result = evaluate_policy(env, Still(), 0)
+    assert (result.lengths.tolist(), result.cut, result.note()) == ([9], 0, None)

@@ -203,3 +203,21 @@ def test_save_checkpoint_sigkill_at_random_moments_leaves_the_last_saved_state(t
         step, loaded = load_checkpoint(tmp_path)
         assert step >= acknowledged
         assert torch.equal(loaded["x"], torch.full((500_000,), float(step)))
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"score": "high"}', '{"score": true}', '{"score": NaN}', '{"score": [1]}', "{", '{"step": 1}']
+)
+def test_best_checkpoint_with_an_odd_score_is_one_sentence(tmp_path: Path, content: str) -> None:
+    save_checkpoint(tmp_path, 1, state(), "best", 1.0)
+    sidecar = tmp_path / "step-0000000001.json"
+    sidecar.write_text(content)
+    with pytest.raises(UserError, match=r"step-0000000001\.json") as refused:
+        load_checkpoint(tmp_path, "best")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_save_checkpoint_in_a_run_directory_that_was_deleted_leaves_it_deleted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be created"):
+        save_checkpoint(tmp_path / "run/checkpoint", 1, state())
+    assert list(tmp_path.iterdir()) == []

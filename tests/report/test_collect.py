@@ -112,3 +112,16 @@ def test_finished_extended_run_is_not(tmp_path: Path) -> None:
 def test_natural_sorts_numbers_by_value() -> None:
     names = ["step-1000.mp4", "step-900.mp4", "final.mp4"]
     assert [path.name for path in sorted(map(Path, names), key=natural)] == ["final.mp4", "step-900.mp4", "step-1000.mp4"]
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"steps": "x", "eval_episodes": [1]}', '{"steps": 1' + "0" * 5000 + "}", "null", '{"steps": 1e999}']
+)
+def test_read_run_with_an_odd_summary_is_read_without_it(tmp_path, content):
+    path = make_run(tmp_path / "run")
+    (path / "summary.json").write_text(content)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(content + "\n")
+    run = read_run(path)
+    assert run.finished is False or run.steps
+    assert run.final()[2] is None or run.final()[2] >= 0
