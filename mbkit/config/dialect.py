@@ -7,6 +7,7 @@ tuples, paths, and NumPy's arrays and scalars, which are written with tags: `!tu
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,13 @@ def dump(value: Any) -> str:
 
 def value_text(value: Any) -> str:
     """A value on one line, as it is written behind `key=`: 0.001, null, [200,200], "on"."""
-    try:
-        if tagged(value):
-            raise ValueError(value)
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:  # inf and nan have no JSON
-        text: str = yaml.dump(value, Dumper=Dumper, default_flow_style=True, width=10**9, allow_unicode=True)
-        return text.removesuffix("\n").removesuffix("\n...")
+    if not tagged(value):
+        with suppress(ValueError):  # inf and nan have no JSON
+            text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            if text.isprintable():
+                return text
+    written: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, default_flow_style=True, width=10**9)
+    return written.removesuffix("\n").removesuffix("\n...")
 
 
 def tagged(value: Any) -> bool:

@@ -137,6 +137,11 @@ class Environment:
             log.warning("%s", failed, exc_info=failed.__cause__)
 
     @property
+    def vector(self) -> VectorEnv[Any, Any, Any] | None:
+        """The user's vector environment, where this was made by `wrap`."""
+        return getattr(self._source, "vector", None)
+
+    @property
     def restart_reason(self) -> str | None:
         """Why loading a checkpoint begins new episodes: this environment cannot be saved, or the last state could not be restored; or None."""
         return self._restarted or self._capture()[1]

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from mbkit.envs.checking import CRASHES, FLAGS, NUMBERS, Fault, column, flag, outline, reset_obs, reward_number, step_parts
-from mbkit.envs.seeds import task_seeds
+from mbkit.envs.seeds import LIMIT, task_seed, task_seeds
 from mbkit.envs.spaces import Array, Misfit, ObservationMap
 from mbkit.errors import UserError
 
@@ -185,10 +185,9 @@ class VectorRows:
             raise Fault(None, "close") from error
 
 
-def vector_seed(seed: int | None, count: int) -> int | list[int | None] | None:
-    """What a vector environment is seeded with: one number, from which it counts itself, unless one of its seeds is to be folded."""
-    seeds = task_seeds(seed, count)
-    return seeds if seed is not None and seeds[-1] != seed + count - 1 else seeds[0]
+def vector_seed(seed: int | None, count: int) -> int | None:
+    """What a vector environment is seeded with; it counts from there itself, up to the last seed that tasks take."""
+    return None if seed is None else min(task_seed(seed), LIMIT - count)
 
 
 def _autoreset_mode(vector: VectorEnv[Any, Any, Any], name: str) -> AutoresetMode:

@@ -53,3 +53,17 @@ def test_write_summary_writes_the_documented_keys(tmp_path: Path) -> None:
     assert set(content) == {*keys.split(), "plan_milliseconds"}
     assert content["eval_return_std"] is None
     assert content["versions"]["torch"] == versions()["torch"] is not None
+
+
+@pytest.mark.parametrize("env", ["my_tasks:Mine-v0", "a:b/Name-v0", "..", "dm_control/x-v0", ".hidden", "C:\\x"])
+def test_create_run_dir_default_names_hold_no_signs_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = create_run_dir("random", env, 0)
+    assert len(path.parts) == 4
+    assert not {":", "\\", ".."} & set(path.parts) | set(":\\") & set(str(path))
+    assert not path.parts[2].startswith(".")
+
+
+def test_create_run_dir_null_character_is_refused() -> None:
+    with pytest.raises(UserError, match="run_dir must name a directory"):
+        create_run_dir("random", "cartpole", 0, "a\0b")

@@ -9,12 +9,7 @@ from resumption import check_resumption
 
 import mbkit
 from mbkit.errors import UserError
-from mbkit.run.api import as_arguments, evaluation_options
-
-
-def test_as_arguments_lists_options_and_nested_ones():
-    listed = as_arguments(("planner=cem",), {"env": "cartpole", "planner": {"elites": 5}, "agent": {"hidden": [8]}, "preset": None})
-    assert listed == ["planner=cem", 'env="cartpole"', "planner.elites=5", "agent.hidden=[8]", "preset=null"]
+from mbkit.run.api import evaluation_options
 
 
 @pytest.mark.parametrize("env", ["cartpole", "Hopper-v5", "Ant-v5", "Pendulum-v1"])

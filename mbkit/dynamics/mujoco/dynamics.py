@@ -16,6 +16,7 @@ from torch import Tensor
 from mbkit.dynamics.mujoco.config import MujocoConfig
 from mbkit.dynamics.mujoco.readouts import Simulated, readout_of
 from mbkit.dynamics.mujoco.simulators import Stepped, Vectorised
+from mbkit.dynamics.mujoco.wrappers import changes
 from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
 from mbkit.types import Rollout, Step
@@ -32,7 +33,7 @@ class MujocoDynamics:
     """True dynamics of M live MuJoCo environments of one task."""
 
     def __init__(self, environment: Live, cfg: MujocoConfig | None = None) -> None:
-        """UserError for an environment that isn't one of MuJoCo's; call `close` to end the threads."""
+        """UserError for an environment that isn't one of MuJoCo's, or is wrapped in what may change its steps; `close` ends the threads."""
         self.envs = [env.unwrapped for env in environment.envs]
         name = getattr(environment, "name", "the environment")
         if not self.envs:
@@ -40,6 +41,11 @@ class MujocoDynamics:
         for env in self.envs:
             if not isinstance(env, MujocoEnv):
                 raise UserError(f"dynamics=mujoco simulates MuJoCo environments; {name} is a {type(env).__name__}")
+        if part := next(filter(None, (changes(env, getattr(environment, "vector", None)) for env in environment.envs)), ""):
+            raise UserError(
+                f"dynamics=mujoco simulates tasks as MuJoCo steps them, and would not be true of {name}, in which {part} may change actions, "
+                "observations, rewards or physics; expected a task without it, or a learned model (dynamics=ensemble)"
+            )
         threads = (cfg or MujocoConfig()).threads or torch.get_num_threads()
         first: Any = self.envs[0]
         self.native = ActionMap(first.action_space, name)
