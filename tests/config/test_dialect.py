@@ -12,7 +12,8 @@ from mbkit.config import dialect
 from mbkit.config.reading import read_value, read_yaml
 from mbkit.errors import UserError
 
-TEXT = st.text(max_size=12) | st.sampled_from(["no", "on", "1e-3", "007", "1:30", "null", "~", "=", "2024-01-01", "${oc.env:HOME}", "a #b", "a: b", "\U0001f680", "!tuple [1]"])  # fmt: skip
+ODD = ["no", "on", "1e-3", "007", "1:30", "null", "~", "=", "2024-01-01", "${oc.env:HOME}", "a #b", "a: b", "\U0001f680", "!tuple [1]"]
+TEXT = st.text(max_size=12) | st.sampled_from(ODD)
 DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "uint64", "bool", ">f8", "<U3"])
 NUMBERS = st.integers() | st.floats() | st.booleans() | st.none()
 ARRAYS = st.builds(lambda dtype, shape: np.ones(shape).astype(dtype), DTYPES, st.lists(st.integers(0, 3), max_size=3))

@@ -39,7 +39,9 @@ def test_read_value_null_and_quoted_names():
     assert [read_value(text, "", verbatim=True) for text in ("'null'", '"null"', '"\\"a\\""')] == ["null", "null", '"a"']
 
 
-@pytest.mark.parametrize("text", ["no", "a: b", "a #b", "${oc.env:HOME}", "007", "1:30", "=", "- a", "*a", "!a", "\U0001f680", "a,b]", "???"])
+@pytest.mark.parametrize(
+    "text", ["no", "a: b", "a #b", "${oc.env:HOME}", "007", "1:30", "=", "- a", "*a", "!a", "\U0001f680", "a,b]", "???"]
+)
 def test_compose_text_of_a_task_is_taken_as_it_is_typed(text):
     assert compose("pets", [f"env_kwargs.name={text}"]).env_kwargs == {"name": text}
 

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import gymnasium
 import pytest
 import torch
+from gymnasium.envs.registration import WrapperSpec
 
 from mbkit.envs import knowledge_notes, known, task_knowledge
 from mbkit.envs.rewards import inverted_pendulum_fell, never
@@ -170,3 +173,23 @@ def test_check_fn_correct_function_is_accepted():
     known.check_fn(lambda o, a, n: (o * a)[:, 0].double(), "m:f", spec(3, 1), "reward")
     known.check_fn(lambda o, a, n: (a[:, 0] + a[:, 1]).float(), "m:f", spec(3, 5, discrete=True)._replace(parts=(3, 2)), "reward")
     known.check_fn(lambda o, a, n: a == torch.nn.functional.one_hot(a, 2)[:, 1], "m:f", spec(3, 2, discrete=True), "termination")
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "InvertedPendulum-v5", "mbkit/cartpole-v0"])
+@pytest.mark.parametrize("change", ["kwargs", "wrapper", "entry"])
+def test_known_functions_hold_only_for_the_task_they_were_written_for(monkeypatch, name, change):
+    known.benchmark("cartpole")  # registers
+    entry = gymnasium.registry[name]
+    wrapper = WrapperSpec("TransformReward", "gymnasium.wrappers:TransformReward", None)
+    other = {"kwargs": {"kwargs": {"g": 1}}, "wrapper": {"additional_wrappers": (wrapper,)}, "entry": {"entry_point": "mine:Task"}}[change]
+    assert known.reward_fn(name) is not None
+    monkeypatch.setitem(gymnasium.registry, name, replace(entry, **other))
+    assert task_knowledge(name, spec(4, 1)) == TaskKnowledge()
+    assert "not the task that mbkit's formula was written for" in known.why_learned(name)
+
+
+@pytest.mark.parametrize("name", ["InvertedPendulum-v5", "Reacher-v5", "Hopper-v5", "Humanoid-v5"])
+def test_known_functions_do_not_hold_for_another_body(name):
+    body = {"xml_file": "mine.xml"}
+    assert known.reward_fn(name, body) is known.termination_fn(name, body) is None
+    assert "xml_file" in known.why_learned(name, body)
