@@ -32,9 +32,11 @@ def measure(arguments: list[str], tree: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", nargs="*", type=Path, default=[Path(__file__).parent.parent], help="source trees to compare")
+    parser.add_argument("--only", nargs="*", default=[""], help="commands that contain one of these words")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    times: dict[tuple[str, Path], list[tuple[float, float]]] = {(name, tree): [] for name in COMMANDS for tree in args.trees}
+    chosen = [name for name in COMMANDS if any(word in name for word in args.only)]
+    times: dict[tuple[str, Path], list[tuple[float, float]]] = {(name, tree): [] for name in chosen for tree in args.trees}
     load = os.getloadavg()[0]
     for _ in range(args.rounds):
         for (name, tree), seconds in times.items():
