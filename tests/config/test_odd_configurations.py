@@ -10,7 +10,7 @@ from odd_values import ODD, places, refusal_of, with_leaf
 
 from mbkit import config
 from mbkit.errors import UserError
-from mbkit.run.api import as_arguments, read_config
+from mbkit.run.api import read_config
 
 ALGORITHMS = ["pets", "mbpo", "sac", "ppo", "dqn", "random", "loop", "mve"]
 ENVS = {"dqn": "CartPole-v1"}
@@ -164,8 +164,8 @@ def test_compose_preset_that_is_a_number_is_one_sentence():
 
 @given(st.dictionaries(st.sampled_from(["steps", "env_kwargs", "seed"]), st.sampled_from([*ODD[:-4], [1], {"a": 1}]), max_size=2))
 @QUICK
-def test_as_arguments_of_odd_keywords_are_read_or_refused(options):
-    refusal_of(lambda: config.parse_overrides(as_arguments((), options)))
+def test_parse_overrides_odd_keywords_are_read_or_refused(options):
+    refusal_of(lambda: config.parse_overrides((), options=options))
 
 
 def test_trees_are_kept_as_they_are():

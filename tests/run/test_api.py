@@ -45,7 +45,7 @@ def test_train_with_a_loaded_ensemble_keeps_its_own_copy(tmp_path):
         (["env_kwargs.colour=3"], "colour"),
         (["run_dir=/proc/nowhere/run"], "run directory /proc/nowhere/run"),
         (["loop.buffer_size=2", "loop.num_envs=3"], r"loop\.buffer_size=2 must hold"),
-        (["dynamics.hidden=[1000000,1000000]"], r"^dynamics\.hidden=\[1000000, 1000000\]: the model would take 80,000 GB"),
+        (["dynamics.hidden=[1000000,1000000]"], r"^dynamics\.hidden=\[1000000, 1000000\]: the model would take 80,00\d GB"),
         (["loop.fit=false"], r"pets would use a model that learned nothing; .* or dynamics\.load"),
         (["loop.n_step=2"], r"loop\.n_step has no meaning for pets"),
         (["device=cuda"], "torch finds no CUDA device"),

@@ -43,7 +43,7 @@ class MujocoDynamics:
                 raise UserError(f"dynamics=mujoco simulates MuJoCo environments; {name} is a {type(env).__name__}")
         if part := next(filter(None, (changes(env, getattr(environment, "vector", None)) for env in environment.envs)), ""):
             raise UserError(
-                f"dynamics=mujoco simulates tasks as MuJoCo steps them, and would not be true of {name}, in which {part} may change "
+                f"dynamics=mujoco simulates tasks as MuJoCo steps them, and would not be true of {name}, where {part} may change "
                 "actions, observations, rewards or physics; expected a task without it, or a learned model (dynamics=ensemble)"
             )
         threads = (cfg or MujocoConfig()).threads or torch.get_num_threads()
