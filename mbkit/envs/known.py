@@ -86,8 +86,9 @@ def unchanged(registration: "Registration") -> bool:
 def gymnasium_task(name: str) -> TaskFunctions | None:
     """What is known of Gymnasium's own task of this name; None if there is nothing, or if another task is registered under the name."""
     entry = gymnasium.registry.get(name)
-    own = entry is not None and isinstance(entry.entry_point, str) and entry.entry_point.startswith("gymnasium.envs.") and unchanged(entry)
-    return GYMNASIUM.get(name) if own else None
+    if entry is None or not str(entry.entry_point).startswith("gymnasium.envs.") or not unchanged(entry):
+        return None
+    return GYMNASIUM.get(name)
 
 
 def reward_fn(name: str, env_kwargs: Kwargs = None) -> RewardFn | None:

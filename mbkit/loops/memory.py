@@ -13,7 +13,7 @@ import torch
 
 from mbkit.config import Experiment
 from mbkit.errors import UserError, lacks_memory
-from mbkit.loops.sizes import Part, parts
+from mbkit.loops.sizes import Demand, parts
 from mbkit.types import EnvSpec
 
 FAULTS = ("cuda error", "cublas_status", "cudnn_status", "hip error")  # one of them is in torch's message where the GPU itself failed
@@ -92,7 +92,7 @@ def check_memory(experiment: Experiment, spec: EnvSpec, env_bytes: float = 0.0) 
     _compare([part for part in everything if not part.host], have.device, "the GPU")
 
 
-def _compare(needed: list[Part], have: float, where: str) -> None:
+def _compare(needed: list[Demand], have: float, where: str) -> None:
     """UserError naming the largest part and the option that dominates it, where all that is there at one time is more than `have` bytes."""
     total = sum(part.bytes for part in needed if not part.passing)
     total += max((part.bytes for part in needed if part.passing), default=0)

@@ -17,7 +17,7 @@ TRAINED = 4  # copies of a trained weight: itself, its gradient and Adam's two m
 EVALUATED = 10  # environments of an evaluation that are planned for side by side
 
 
-class Part(NamedTuple):
+class Demand(NamedTuple):
     """Memory that one part of a run needs, and the options that it is a product of."""
 
     name: str
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     passing: bool = False  # only for a while: of such parts there is one at a time
 
 
-def parts(x: Experiment, spec: EnvSpec, env_bytes: float) -> list[Part]:
+def parts(x: Experiment, spec: EnvSpec, env_bytes: float) -> list[Demand]:
     """Every part that the experiment has."""
     return [*stored(x, spec, env_bytes), *learned(x, spec), *modelled(x, spec), *planned(x, spec)]
 
@@ -73,30 +73,30 @@ def hidden_layers(x: Experiment, group: str) -> Hidden:
     return Hidden((widths,), setting(x, group, "layers", 1) - 1) if isinstance(widths, int) else Hidden(tuple(widths))
 
 
-def stored(x: Experiment, spec: EnvSpec, env_bytes: float) -> list[Part]:
+def stored(x: Experiment, spec: EnvSpec, env_bytes: float) -> list[Demand]:
     """Environments, experience, and the episodes of an evaluation."""
     envs, loop = x.loop.num_envs, "loop"
-    found = [Part("the environments", envs * (env_bytes + FLOAT * spec.obs_dim), {"loop.num_envs": envs}, host=True)]
+    sizes = [Demand("the environments", envs * (env_bytes + FLOAT * spec.obs_dim), {"loop.num_envs": envs}, host=True)]
     capacity = setting(x, loop, "buffer_size")
     if capacity:
         filled = capacity if x.device == "cuda" else min(capacity, x.steps + envs)  # a host's memory is used as it is filled
-        found.append(Part("the replay buffer", filled * (row(spec) + 2 * INDEX) + capacity * INDEX, {"loop.buffer_size": capacity}))
+        sizes.append(Demand("the replay buffer", filled * (row(spec) + 2 * INDEX) + capacity * INDEX, {"loop.buffer_size": capacity}))
     steps = setting(x, loop, "rollout_steps")
     if steps:
         past = 1 + setting(x, loop, "stored_rollouts")
         rows = min(steps * envs * past, x.steps)
         factors = {"loop.rollout_steps": steps, "loop.num_envs": envs, "loop.stored_rollouts": past - 1}
-        found.append(Part("the stored trajectories", rows * row(spec), factors))
+        sizes.append(Demand("the stored trajectories", rows * row(spec), factors))
     episodes = x.eval.episodes
     scored = episodes * (2 * INDEX + (row(spec) if x.dynamics is not None else 0))
-    return [*found, Part("an evaluation", scored, {"eval.episodes": episodes}, host=True, passing=True)]
+    return [*sizes, Demand("an evaluation", scored, {"eval.episodes": episodes}, host=True, passing=True)]
 
 
-def learned(x: Experiment, spec: EnvSpec) -> list[Part]:
+def learned(x: Experiment, spec: EnvSpec) -> list[Demand]:
     """The agent's networks, and one update of them."""
     hidden, critics = hidden_layers(x, "agent"), setting(x, "agent", "critics", 1)
     factors = {"agent.hidden": hidden.widths or (0,), "agent.critics": critics}
-    found = [Part("the agent's networks", FLOAT * TRAINED * critics * hidden.weights(spec.obs_dim, 1), factors)]
+    sizes = [Demand("the agent's networks", FLOAT * TRAINED * critics * hidden.weights(spec.obs_dim, 1), factors)]
     rows, more = setting(x, "loop", "batch_size"), {}
     factors = {"loop.batch_size": rows} | factors
     if x.imagination is not None and x.algo == "mve":
@@ -106,37 +106,40 @@ def learned(x: Experiment, spec: EnvSpec) -> list[Part]:
         }
     expanded = rows * (more.get("imagination.horizon", 0) + 1) * more.get("imagination.particles", 1)
     size = expanded * (row(spec) + FLOAT * critics * hidden.units)
-    found.append(Part("an update of the agent", size, factors | more, passing=True))
+    sizes.append(Demand("an update of the agent", size, factors | more, passing=True))
     samples = 0 if spec.discrete else setting(x, "agent", "samples")
     taken = min(setting(x, "loop", "rollout_steps") * x.loop.num_envs, x.steps)
     size = samples * taken * FLOAT * (spec.action_dim + hidden.widest)
-    return [*found, Part("the agent's sampled actions", size, {"agent.samples": samples, "loop.rollout_steps": taken}, passing=True)]
+    return [*sizes, Demand("the agent's sampled actions", size, {"agent.samples": samples, "loop.rollout_steps": taken}, passing=True)]
 
 
-def modelled(x: Experiment, spec: EnvSpec) -> list[Part]:
+def modelled(x: Experiment, spec: EnvSpec) -> list[Demand]:
     """The model's networks, a fit of them, and the start states of model rollouts."""
     hidden, members = hidden_layers(x, "dynamics"), setting(x, "dynamics", "members", 1)
     fits, rows = setting(x, "loop", "fit"), min(setting(x, "loop", "buffer_size"), x.steps)
     inputs, outputs = spec.obs_dim + spec.action_dim, spec.obs_dim
     size = FLOAT * (TRAINED if fits else 1) * members * hidden.weights(inputs, outputs)
     factors = {"dynamics.members": members, "dynamics.hidden": hidden.widths or (0,), "dynamics.layers": setting(x, "dynamics", "layers")}
-    found = [Part("the model", size, factors)]
+    sizes = [Demand("the model", size, factors)]
     centres = setting(x, "dynamics", "centres")
     if centres:
         rows = min(rows, setting(x, "dynamics", "window"))
         size = centres * (FLOAT * inputs * outputs + INDEX * rows)
-        return [*found, Part("the local models", size, {"dynamics.centres": centres})]
+        return [*sizes, Demand("the local models", size, {"dynamics.centres": centres})]
     batch = min(setting(x, "dynamics", "batch"), rows)
     if fits and x.dynamics is not None:
         size = members * (BACKWARD * batch * FLOAT * hidden.units + rows * INDEX)
-        found.append(Part("a fit of the model", size, factors | {"dynamics.batch": batch}, passing=True))
+        sizes.append(Demand("a fit of the model", size, factors | {"dynamics.batch": batch}, passing=True))
         held_out = min(setting(x, "dynamics", "holdout") * rows, setting(x, "dynamics", "holdout_max"))
         size = members * held_out * FLOAT * 2 * hidden.widest
-        found.append(Part("the model's hold-out error", size, factors | {"dynamics.holdout_max": held_out}, passing=True))
+        sizes.append(Demand("the model's hold-out error", size, factors | {"dynamics.holdout_max": held_out}, passing=True))
     per_step, cadence = setting(x, "imagination", "rollouts_per_step"), setting(x, "loop", "fit_every")
     size = per_step * cadence * (row(spec) + FLOAT * at_once(x, hidden))
     factors = {"imagination.rollouts_per_step": per_step, "loop.fit_every": cadence, "dynamics.hidden": hidden.widths or (0,)}
-    return [*found, Part("a round of model rollouts", size if setting(x, "imagination", "real_ratio", 1) < 1 else 0, factors, passing=True)]
+    return [
+        *sizes,
+        Demand("a round of model rollouts", size if setting(x, "imagination", "real_ratio", 1) < 1 else 0, factors, passing=True),
+    ]
 
 
 def at_once(x: Experiment, hidden: Hidden) -> int:
@@ -144,7 +147,7 @@ def at_once(x: Experiment, hidden: Hidden) -> int:
     return hidden.widest if x.device == "cuda" else 0
 
 
-def planned(x: Experiment, spec: EnvSpec) -> list[Part]:
+def planned(x: Experiment, spec: EnvSpec) -> list[Demand]:
     """One plan for every environment, or for those of an evaluation: H model steps of all candidates and particles."""
     if x.planner is None:
         return []
@@ -167,6 +170,6 @@ def planned(x: Experiment, spec: EnvSpec) -> list[Part]:
         "dynamics.hidden": hidden.widths or (0,),
         "dynamics.centres": setting(x, "dynamics", "centres"),
     }
-    found = [Part("a plan", rows * (horizon * step + FLOAT * (at_once(x, hidden) + models)), factors, passing=True)]
+    sizes = [Demand("a plan", rows * (horizon * step + FLOAT * (at_once(x, hidden) + models)), factors, passing=True)]
     noise = 2 * INDEX * horizon**2 if setting(x, "planner", "exponent") else 0
-    return [*found, Part("the coloured noise of plans", noise, {f"{group}.horizon": horizon}, passing=True)]
+    return [*sizes, Demand("the coloured noise of plans", noise, {f"{group}.horizon": horizon}, passing=True)]

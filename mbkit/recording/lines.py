@@ -1,4 +1,4 @@
-"""Appending JSON lines to a file that may fill the disk, be deleted, or be shorter than a checkpoint remembers."""
+"""Appending JSON lines to a file that may fill the disk, be deleted, or be shorter than at the checkpoint."""
 
 import json
 import os

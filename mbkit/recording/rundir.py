@@ -67,6 +67,8 @@ def _make_new(path: Path) -> Path:
             path.mkdir(parents=True)
             break
         except FileExistsError:
+            if not path.is_dir():  # a folder above it is a file, or a link to nowhere
+                raise
             path = path.with_name(f"{path.name.split('_')[0]}_{number}")
     return path
 

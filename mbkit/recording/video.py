@@ -82,7 +82,7 @@ def _record(
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing_path(path) as temporary, torch.random.fork_rng():
                 torch.manual_seed(seed)
-                episode = Episode(environment, actor, seed, max_steps, stride)
+                episode = FilmedEpisode(environment, actor, seed, max_steps, stride)
                 poster = _encode(episode.frames(), temporary, rate / stride)
         finally:
             _close(environment)
@@ -106,7 +106,7 @@ def _close(environment: "Environment") -> None:
         log.warning("%s", error, exc_info=error.__cause__)
 
 
-class Episode:
+class FilmedEpisode:
     """One episode of at most `max_steps` steps; `ended` tells whether its frames reached the end."""
 
     def __init__(self, environment: "Environment", actor: Actor, seed: int, max_steps: int, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""A user's task as the command line meets it: one sentence, the traceback behind it, status 2; and a failed render costs nothing else."""
+"""A user's task under the command line: one sentence, the traceback behind it, status 2; a failing render costs no result."""
 
 import json
 import os

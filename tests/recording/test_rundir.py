@@ -67,3 +67,11 @@ def test_create_run_dir_default_names_hold_no_signs_of_paths(tmp_path: Path, mon
 def test_create_run_dir_null_character_is_refused() -> None:
     with pytest.raises(UserError, match="run_dir must name a directory"):
         create_run_dir("random", "cartpole", 0, "a\0b")
+
+
+def test_create_run_dir_below_a_link_to_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/random").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="cannot be written to"):
+        create_run_dir("random", "Task-v0", 0)
