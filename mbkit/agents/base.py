@@ -53,11 +53,13 @@ class LearningAgent(nn.Module):
             if params:
                 self.optimizers[name] = FusedAdam(params, lr)
 
-    def normalize_inputs(self, obs_dim: int) -> None:
+    def normalize_inputs(self, obs_dim: int, wanted: bool) -> None:
         """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.
 
-        Until it has statistics it is the identity.
+        Until it has statistics it is the identity. Nothing happens unless it is `wanted`.
         """
+        if not wanted:
+            return
         self.normalizer = RunningNormalizer(obs_dim, INPUT_CLIP)
         for network in [module for module in self.modules() if hasattr(module, "inputs")]:
             network.inputs = self.normalizer

@@ -55,8 +55,7 @@ class DDPG(LearningAgent):
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.white = GaussianNoise(cfg.noise_scale)
         self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.ou_theta) if cfg.noise == "ou" else self.white
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 

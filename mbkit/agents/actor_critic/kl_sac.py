@@ -74,8 +74,7 @@ class KLSAC(LearningAgent):
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_kl = default_target_kl(spec) if cfg.target_kl is None else cfg.target_kl
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = make_prior(cfg, spec, prior)

@@ -91,8 +91,7 @@ class QuadraticNet(nn.Module):
 
     def forward(self, obs: Tensor) -> Quadratic:
         """Shapes as in `Quadratic`."""
-        out: Tensor = self.net(self.inputs(obs))[0]
-        value, raw, entries = out.split_with_sizes((1, self.action_dim, len(self.where)), -1)
+        value, raw, entries = self.net(self.inputs(obs))[0].split_with_sizes((1, self.action_dim, len(self.where)), -1)
         return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
 
 
@@ -106,8 +105,7 @@ class NAF(LearningAgent):
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.critic = QuadraticNet(spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, critic=self.critic)
 
@@ -124,8 +122,7 @@ class NAF(LearningAgent):
         noise = torch.randn_like(terms.mode)
         if self.cfg.noise == "precision":
             noise = torch.linalg.solve_triangular(terms.factor.mT, noise[..., None], upper=True)[..., 0]
-        action: Tensor = terms.mode + self.cfg.noise_scale * noise
-        return action.clamp(-1, 1)
+        return (terms.mode + self.cfg.noise_scale * noise).clamp(-1, 1)
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
@@ -148,7 +145,6 @@ class NAF(LearningAgent):
         y = self.target(self, batch, self.gamma)
         terms = self.critic(y.obs)
         q = action_value(terms, y.action)[None]
-        penalty = self.cfg.saturation_penalty * saturation(terms.raw)
-        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + penalty)
+        critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + self.cfg.saturation_penalty * saturation(terms.raw))
         polyak_(self.target_critic, self.critic, self.cfg.tau)
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": -terms.value.detach().mean()}

@@ -77,8 +77,7 @@ class SAC(LearningAgent):
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.register_buffer("last", torch.zeros(2))
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
 

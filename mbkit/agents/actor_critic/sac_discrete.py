@@ -65,8 +65,7 @@ class SACDiscrete(LearningAgent):
         self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = None if cfg.prior == "none" and prior is None else make_prior(cfg, spec, prior)

@@ -56,8 +56,7 @@ class TD3(LearningAgent):
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("actor_loss", torch.zeros(()))
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 

@@ -77,8 +77,7 @@ class EpsilonGreedy(LearningAgent):
         self.q = self.make_network(spec)
         self.target_q = deepcopy(self.q).requires_grad_(False)
         self.explored = 0  # exploratory steps so far, over all environments
-        if cfg.normalize_obs:
-            self.normalize_inputs(spec.obs_dim)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, q=self.q)
 
