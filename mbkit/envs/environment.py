@@ -143,7 +143,7 @@ class Environment:
 
     @property
     def restart_reason(self) -> str | None:
-        """Why loading a checkpoint begins new episodes: this environment cannot be saved, or the last state could not be restored; or None."""
+        """Why loading a checkpoint begins new episodes: this environment cannot be saved, or the last state not be restored; or None."""
         return self._restarted or self._capture()[1]
 
     def state_dict(self) -> State:

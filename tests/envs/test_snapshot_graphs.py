@@ -48,6 +48,7 @@ def check(first: list, later: list | None, other: list | None, before: int, used
         assert torch.equal(expected.next_obs, got.next_obs)
         assert torch.equal(expected.reward, got.reward)
     assert describe(original.envs[0]) == describe(restored.envs[0])
+    assert original.state_dict()["inside"] == restored.state_dict()["inside"]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

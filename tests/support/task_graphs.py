@@ -248,7 +248,7 @@ def describe(root: Any) -> list[Any]:
 
     refer(root)
     for value in order:  # grows
-        lines.append([type(value).__qualname__, *_contents(value, refer)])
+        lines.append([type(value).__qualname__, *_contents(value, refer)])  # noqa: PERF401
     arrays = [each for each in order if isinstance(each, np.ndarray)]
     lines += [[np.shares_memory(a, b) for b in arrays] for a in arrays]
     return lines

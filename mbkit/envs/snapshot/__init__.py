@@ -1,13 +1,16 @@
 """The state that a task's next step depends on, as text that `torch.load(weights_only=True)` accepts.
 
-`capture` walks over everything that the task holds: attributes, containers, arrays, generators, MuJoCo's memory, closures, attributes of the
-user's classes, and the global variables that their code uses. What an object is decides how it is saved, never the name of the attribute; and
-two references to one object lead to one object again. What cannot be saved, and may affect the next step, raises Unsavable with its name; what
-serves rendering only is left out. `restore` writes the state into a newly made task and compares the result with the state.
+`capture` walks over everything that the task holds: attributes, containers, arrays, generators, MuJoCo's memory, closures, attributes of
+the user's classes, and the global variables that their code uses. What an object is decides how it is saved, never the name of the
+attribute, and two references to one object lead to one object again. What cannot be saved, and may affect the next step, raises Unsavable
+with its name; what serves rendering or logging only is left out.
 
-Sets of numbers are restored only if they iterate in the same order again. A state runs no code: see `rebuild` and `code`.
+`restore` writes the state into a newly made task, and compares the result with the state: what is not the same again, such as the order of
+a set, raises Unsavable. A state runs no code: classes and functions must be found in the new task. So must the code of its methods, since
+with other code the run is another one.
 """
 
+import gc
 import json
 import zlib
 from typing import Any
@@ -21,7 +24,18 @@ from mbkit.types import State
 __all__ = ["Unsavable", "capture", "restore"]
 
 FORMAT = "mbkit task 1"
-DAMAGED = (ArithmeticError, AttributeError, BufferError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError, zlib.error)
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
 
 
 def capture(source: Any) -> State:
@@ -46,15 +60,8 @@ def restore(source: Any, state: State) -> None:
         nodes = json.loads(state["nodes"])
         if not all(node["head"][0] in KINDS for node in nodes):
             raise ValueError("a node of an unknown kind")
-        Rebuild(nodes, source, _chain(source)).run()
+        Rebuild(nodes, source).run()
     except DAMAGED as error:
         raise UserError(f"environment state is damaged: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-
-
-def _chain(source: Any) -> list[Any]:
-    """The source, its environments, and what they wrap."""
-    chain, layer = [source], [*getattr(source, "envs", ()), *([source.vector] if hasattr(source, "vector") else [])]
-    while layer:
-        chain += layer
-        layer = [vars(env)["env"] for env in layer if "env" in vars(env)]
-    return chain
+    if '"weak reference"' in state["nodes"]:
+        gc.collect()  # what the new task needs no more may still hold what a weak reference leads to

@@ -30,7 +30,7 @@ def take_array(value: NDArray[Any], walk: Walk) -> Node | None:
         if block is None:
             return unsavable("is an array with gaps in its memory")
         return {"head": ["array", *_layout(value), value.flags.writeable], "bytes": to_text(block.tobytes())}
-    exporter = root.base.obj if type(root.base) is memoryview else root.base
+    exporter: Any = root.base.obj if type(root.base) is memoryview else root.base
     if type(exporter) in (bytes, bytearray, array):
         return _view(value, exporter, np.frombuffer(exporter, np.uint8).ctypes.data, walk)
     if isinstance(exporter, torch.Tensor):
@@ -201,7 +201,7 @@ def make_storage(node: Node, resolve: Resolve) -> torch.UntypedStorage:
     """New memory for tensors."""
     if node["head"][2] != len(to_bytes(node["bytes"])):
         raise ValueError("memory of another size")
-    return torch.UntypedStorage(node["head"][2], device=node["head"][1])
+    return torch.UntypedStorage(node["head"][2], device=node["head"][1])  # type: ignore[no-untyped-call]
 
 
 def fill_storage(value: torch.UntypedStorage, node: Node, resolve: Resolve) -> None:

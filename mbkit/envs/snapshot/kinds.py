@@ -96,8 +96,7 @@ KINDS: dict[str, Kind] = {
     "field": Kind(physics.make_field, None, ("owner",)),
     "named view": Kind(physics.make_view, None, ("owner",)),
 }
-ORDER = ("array", "storage", "MjModel", "MjData")  # filled first
-LATE = containers.HASHING  # filled last
+MEMORY = ("array", "storage", "MjModel", "MjData")  # filled first, in this order
 
 
 def take(value: Any, walk: Walk) -> Node | None:
@@ -129,7 +128,9 @@ def _fill_array(value: "array[Any]", node: Node) -> None:
 
 
 def _take_weak_reference(value: "weakref.ref[Any]", walk: Walk) -> Node:
-    return unsavable("is a weak reference with a callback") if value.__callback__ else {"head": ["weak reference"], "target": walk.refer(value())}
+    if value.__callback__ is not None:  # type: ignore[truthy-function]
+        return unsavable("is a weak reference with a callback")
+    return {"head": ["weak reference"], "target": walk.refer(value())}
 
 
 def _weak_reference(target: Any) -> "weakref.ref[Any]":

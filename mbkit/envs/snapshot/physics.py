@@ -1,9 +1,11 @@
 """MuJoCo models and data, whose arrays lie on memory of the simulator's.
 
-Models are restored field by field, since tasks change masses, sizes and friction. Data are restored as a whole, contacts and constraint
-forces included: tasks read them, and Ant reads xpos and Humanoid xipos, both one substep older than qpos, before they step.
+Models are restored field by field, since tasks change masses, sizes and friction. So are data: Ant reads xpos and Humanoid xipos, both one
+substep older than qpos, before they step. Contacts and constraint forces, which lie elsewhere in memory after every step, are restored
+where the user's code mentions them: it may read those of the step before.
 """
 
+import copy
 import hashlib
 import re
 import struct
@@ -13,12 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbkit.envs.snapshot import variables
 from mbkit.envs.snapshot.containers import Resolve
 from mbkit.envs.snapshot.walk import Node, Unsavable, Walk, to_bytes, to_text, unsavable
 
 LARGE = 1 << 16  # bytes of a model's field, such as a mesh, from which on only its hash is stored: it cannot be restored, but compared
 PIXELS = "tex_data"  # serves rendering only
-FLAGS = re.compile("flg_.*|.*_awake|nidof|solver_niter|solver_nnz")  # fields of data that MuJoCo's own serialisation leaves out
+SCALARS = re.compile("time|nidof|flg_.*|n.*_awake")  # numbers of data that are neither sizes nor counts of contacts
+CONTACTS = re.compile(
+    "contact|ncon|nefc|efc_|island|Constraint|mulJac|[cC]opyData|deepcopy|getstate"
+)  # names in code that may read contacts
 VIEWS = re.compile("_Mj(Data|Model)(.+)Views")  # types of data.body("torso") and the like
 
 
@@ -32,9 +38,12 @@ def take(value: Any, walk: Walk) -> Node | None:
     name = type(value).__name__
     if name not in ("MjModel", "MjData"):
         return _take_view(value, walk)
-    fields = _fields(value)
-    walk.physics[id(value)] = value, fields
-    return _take_model(value, fields) if name == "MjModel" else _take_data(value, walk)
+    if id(value) not in walk.physics:
+        walk.physics[id(value)] = value, _fields(value)
+    fields = walk.physics[id(value)][1]
+    if name == "MjModel":
+        return _take_model(value, fields)
+    return _take_data(value, fields, walk) if walk.complete else None  # then all code is known, too
 
 
 def _take_view(value: Any, walk: Walk) -> Node | None:
@@ -76,10 +85,9 @@ def make_field(node: Node, resolve: Resolve) -> NDArray[Any]:
 
 
 def _fields(owner: Any) -> dict[str, NDArray[Any]]:
-    """The arrays of a model, or those of data whose size depends on the model only: others move in memory with every step."""
-    new = owner if type(owner).__name__ == "MjModel" else type(owner)(owner.model)
-    fields = {name: getattr(new, name) for name in dir(new) if not name.startswith("_")}
-    return {name: getattr(owner, name) for name, field in fields.items() if isinstance(field, np.ndarray) and field.size}
+    """The arrays that stay where they are in memory: for those, MuJoCo gives the same object each time."""
+    fields = {name: getattr(owner, name) for name in dir(owner) if not name.startswith("_")}
+    return {name: each for name, each in fields.items() if isinstance(each, np.ndarray) and each.size and getattr(owner, name) is each}
 
 
 def _take_model(value: Any, fields: dict[str, NDArray[Any]]) -> Node:
@@ -116,16 +124,19 @@ def fill_model(value: Any, node: Node, resolve: Resolve) -> None:
                 setattr(part, name, number)
 
 
-def _take_data(value: Any, walk: Walk) -> Node:
-    for timer in value.timer:  # wall-clock times of MuJoCo's own, which differ between equal runs
-        timer.duration = 0.0
-    model, whole = value.model.__getstate__(), value.__getstate__()
-    if whole[1 : 1 + len(model)] != model or not _is_whole(whole[1 + len(model) :]):
-        return unsavable("is MuJoCo data of a version whose serialisation is not known")
-    flags = {name: getattr(value, name) for name in dir(value) if FLAGS.fullmatch(name)}
-    flags = {name: flag.tolist() if isinstance(flag, np.ndarray) else flag for name, flag in flags.items()}
-    state = to_text(zlib.compress(whole[1 + len(model) :], 1))
-    return {"head": ["MjData"], "model": walk.refer(value.model), "state": state, "flags": flags}
+def _take_data(value: Any, fields: dict[str, NDArray[Any]], walk: Walk) -> Node:
+    numbers = {name: getattr(value, name) for name in dir(value) if SCALARS.fullmatch(name)}
+    warnings = [value.warning.lastinfo.tolist(), value.warning.number.tolist()]
+    node: Node = {"head": ["MjData"], "model": walk.refer(value.model), "numbers": numbers, "warnings": warnings}
+    node["fields"] = {name: to_text(field.tobytes()) for name, field in fields.items()}
+    if any(CONTACTS.search(name) for code, _ in walk.codes.values() for name in variables.names_in(code).attributes):
+        whole = copy.copy(value)
+        whole.timer.duration[:] = 0
+        prefix, state = value.model.__getstate__(), whole.__getstate__()
+        if state[1 : 1 + len(prefix)] != prefix or not _is_whole(state[1 + len(prefix) :]):
+            return unsavable("is MuJoCo data with contacts, of a version whose serialisation is not known")
+        node["contacts"] = to_text(zlib.compress(state[1 + len(prefix) :], 1))
+    return node
 
 
 def _is_whole(state: bytes) -> bool:
@@ -145,22 +156,25 @@ def make_data(node: Node, resolve: Resolve) -> Any:
 
 def fill_data(value: Any, node: Node, resolve: Resolve) -> None:
     """Overwrite data, whose arrays stay where they are in memory."""
+    if "contacts" in node:
+        _fill_contacts(value, zlib.decompressobj().decompress(to_bytes(node["contacts"]), int(value.narena)))
+    fields = _fields(value)
+    for name, text in node["fields"].items():
+        fields[name][...] = np.frombuffer(to_bytes(text), fields[name].dtype).reshape(fields[name].shape)
+    for name, number in node["numbers"].items():
+        if SCALARS.fullmatch(name):
+            setattr(value, name, number)
+    value.warning.lastinfo[:], value.warning.number[:] = node["warnings"]
+
+
+def _fill_contacts(value: Any, state: bytes) -> None:
     import mujoco
 
-    model = value.model
-    memory = int(value.narena)
-    state = zlib.decompressobj().decompress(to_bytes(node["state"]), memory)
-    if len(state) >= memory or not _is_whole(state):  # MuJoCo's reader compares lengths, but trusts that contacts fit into its memory
+    if len(state) >= value.narena or not _is_whole(state):  # MuJoCo's reader compares lengths, but trusts that contacts fit into its memory
         raise ValueError("MuJoCo data of a length that cannot be")
-    copy = mujoco.MjData.__new__(mujoco.MjData)
+    whole = mujoco.MjData.__new__(mujoco.MjData)
     try:
-        copy.__setstate__(value.__getstate__()[:1] + model.__getstate__() + state)
+        whole.__setstate__(value.__getstate__()[:1] + value.model.__getstate__() + state)
     except ValueError as error:
         raise Unsavable("MuJoCo data of another version of MuJoCo") from error
-    mujoco.mj_copyData(value, model, copy)
-    for name, flag in node["flags"].items():
-        if FLAGS.fullmatch(name):
-            if isinstance(flag, list):
-                getattr(value, name)[...] = flag
-            else:
-                setattr(value, name, flag)
+    mujoco.mj_copyData(value, value.model, whole)

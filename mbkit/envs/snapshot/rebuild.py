@@ -1,37 +1,42 @@
 """A saved task written into a newly made one: objects of the new task are used wherever the saved task has one of the same kind there."""
 
 import sys
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mbkit.envs.snapshot import code
-from mbkit.envs.snapshot.kinds import KINDS, LATE, ORDER, take
+from mbkit.envs.snapshot.containers import HASHING
+from mbkit.envs.snapshot.kinds import KINDS, MEMORY, Kind, take
 from mbkit.envs.snapshot.walk import LOOKS, Node, Unsavable, Walk, is_reference, references, where
 from mbkit.errors import UserError
 
 CREATABLE = {"collections", "builtins", "types", "argparse"}  # modules of Python whose objects may be made; those of others may own files
+Pair = tuple[int, int]  # number of a saved node, number of an object of the new task
 
 
 class Rebuild:
     """Saved nodes, the walk over the new task, and for each saved node the object that it becomes."""
 
-    def __init__(self, saved: list[Node], source: Any, chain: list[Any]) -> None:
+    def __init__(self, saved: list[Node], source: Any) -> None:
         self.saved, self.new = saved, Walk(take).run(source)
-        self.chain = {id(each) for each in chain}  # the wrappers and environments themselves
-        self.partners: dict[int, int] = {}  # number of a saved node -> number of the new task's object at its place
-        self.objects: dict[int, Any] = {}
+        self.environments = _environments(source)
+        self.partners: dict[int, int] = {}  # for a saved node the object of the new task that it becomes, or whose contents are alike
+        self.taken = set[int]()  # objects of the new task that have such a partner
+        self.objects: dict[int, Any] = {}  # what each saved node becomes
 
     def run(self) -> None:
         """Restore; Unsavable if something cannot be restored, in most cases before anything was changed."""
         self._match()
         self._refuse()
         for n, partner in self.partners.items():
-            if not self._is_frozen(n):
+            if not _is_frozen(self._kind(n)):
                 self.objects[n] = self.new.objects[partner]
-        for last in (False, True):  # twice: the items of a frozen set are hashed, perhaps by their contents, when it is made
-            self._make(last)
-            self._fill(last)
+        if any(map(self._hashes, range(len(self.saved)))):  # objects in a frozen set may be hashed by their contents when it is made
+            self._make(last=False)
+            self._fill(last=False)
+        self._make(last=True)
+        self._fill(last=True)
         self._verify()
 
     def resolve(self, value: Any) -> Any:
@@ -40,63 +45,77 @@ class Rebuild:
             return self.objects[value["node"]]
         return None if value == LOOKS else value
 
-    def _match(self) -> None:
-        """Pair saved nodes with objects of the new task: classes, functions and global variables by name, all others by their place.
+    def _kind(self, n: int) -> Kind:
+        return KINDS[self.saved[n]["head"][0]]
 
-        Those come first, since an object on which they are keeps its place even if another attribute referred to it, too, in the new task.
+    def _match(self) -> None:
+        """Pair saved nodes with objects of the new task: the environments first, then what is found by name, all others by their place.
+
+        By name come classes, functions and global variables: an object that lies on them remains there, even where an attribute of the new
+        task refers to it as well.
         """
-        static = {repr(node["head"]): n for n, node in enumerate(self.new.nodes) if KINDS[node["head"][0]].static}
-        queue = deque((n, static[head]) for n, node in enumerate(self.saved) if (head := repr(node["head"])) in static)
-        queue.append((0, 0))
-        taken = set[int]()
+        later = self._pair([(0, 0)], self.environments)
+        old, new = ([repr(node["head"]) for node in nodes] for nodes in (self.saved, self.new.nodes))
+        often = {head for heads in (old, new) for head, times in Counter(heads).items() if times > 1}  # such as local classes of one name
+        by_name = {head: n for n, head in enumerate(new) if KINDS[self.new.nodes[n]["head"][0]].static and head not in often}
+        self._pair((n, by_name[head]) for n, head in enumerate(old) if head in by_name)
+        self._pair(later)
+
+    def _pair(self, pairs: Iterable[Pair], only: set[int] | None = None) -> list[Pair]:
+        """Pair these, and what they contain, if they are alike; with `only` objects of these ids, and the others are returned."""
+        queue, later = deque(pairs), list[Pair]()
         while queue:
             n, partner = queue.popleft()
-            if n in self.partners or partner in taken:
+            old, new, mine = self.saved[n], self.new.nodes[partner], self.new.objects[partner]
+            if only is not None and id(mine) not in only:
+                later.append((n, partner))
+            elif n in self.partners or partner in self.taken:
                 continue
-            old, new = self.saved[n], self.new.nodes[partner]
-            if old["head"] == new["head"]:
+            elif old["head"] == new["head"]:
                 self.partners[n] = partner
-                taken.add(partner)
-                queue.extend(_pairs(old, new))
-            elif id(self.new.objects[partner]) in self.chain or new["head"][0] == "MjModel" == old["head"][0]:
-                self._other_task(old, new)
+                self.taken.add(partner)
+                queue.extend(_same_places(old, new))
+            elif id(mine) in self.environments or old["head"][0] == "MjModel" == new["head"][0]:
+                self._refuse_other_task(old, new)
+        return later
 
-    def _other_task(self, old: Node, new: Node) -> None:
-        heads = {repr(node["head"]) for node in self.new.nodes}
-        if old["head"][0] == "MjModel" or repr(["class", *old["head"][1:2]]) not in heads:
-            expected, got = (str(node["head"][1]).partition(":")[2] or "MjModel" for node in (new, old))
+    def _refuse_other_task(self, old: Node, new: Node) -> None:
+        """UserError if an environment or wrapper is of a class that the new task does not know, or a MuJoCo model is another one."""
+        known = any(node["head"] == ["class", *old["head"][1:2]] for node in self.new.nodes)
+        if old["head"][0] == "MjModel" or not known:
+            expected, got = (str(node["head"][1]).partition(":")[2] or "MjModel of the same sizes" for node in (new, old))
             raise UserError(f"environment state does not fit: expected a {expected}, got a {got if got != expected else 'different one'}")
 
     def _refuse(self) -> None:
         """Raise Unsavable if a saved node can neither be found in the new task nor be made."""
         for n, node in enumerate(self.saved):
-            kind = node["head"][0]
-            if n in self.partners:
-                continue
-            if kind == "local function":
-                makeable = tuple(node["head"][1:3]) in self.new.codes
-            elif kind == "class" and node["head"][1] in code.builtin_classes():
-                self.objects[n], makeable = code.builtin_classes()[node["head"][1]], True
-            else:
-                makeable = KINDS[kind].make is not None and ("class" not in node or _is_creatable(self.saved[node["class"]["node"]]))
-            if not makeable:
-                name = node["head"][1] if len(node["head"]) > 1 else kind
-                raise Unsavable(f"{where(self.saved, n)} is a {kind} {name} that a new task does not have")
+            kind, partner = node["head"][0], self.partners.get(n)
+            if partner is not None:
+                added = code.new_methods(node, self.new.nodes[partner], self.new.nodes) if kind == "class" else []
+                if added:
+                    raise Unsavable(f"the class {node['head'][1]} has a new method {added[0]}")
+            elif kind == "class" and node["head"][1] in code.BUILTIN_CLASSES:
+                self.objects[n] = code.BUILTIN_CLASSES[node["head"][1]]
+            elif not self._is_makeable(node):
+                name = f"the {kind} {node['head'][1]}" if len(node["head"]) > 1 else f"a {kind}"
+                raise Unsavable(f"{where(self.saved, n)} is {name}, which a new task does not have")
 
-    def _is_frozen(self, n: int) -> bool:
-        """Whether a node's object has its contents once made, so that an object of the new task is used only if it has the same ones."""
-        kind = KINDS[self.saved[n]["head"][0]]
-        return bool(kind.needs) or (kind.fill is None and kind.make is not None)
+    def _is_makeable(self, node: Node) -> bool:
+        if node["head"][0] == "local function":
+            return tuple(node["head"][1:]) in self.new.codes
+        if "class" in node:
+            module = self.saved[node["class"]["node"]]["head"][1].partition(":")[0]
+            return module in CREATABLE or module.partition(".")[0] not in sys.stdlib_module_names
+        return KINDS[node["head"][0]].make is not None
 
     def _make(self, last: bool) -> None:
-        """Make the objects that the new task does not have, each after those that it needs."""
-        stack = [n for n in range(len(self.saved))][::-1]
-        entered = set[int]()
+        """Make the objects that the new task does not have, each after those that it needs; sets that hash others only at `last`."""
+        stack, entered = list(range(len(self.saved)))[::-1], set[int]()
         while stack:
             n = stack.pop()
             if n in self.objects:
                 continue
-            needed = [m for _, m in self._needs(n) if m not in self.objects]
+            needed = [m for m in self._needs(n) if m not in self.objects]
             if needed and n not in entered:
                 entered.add(n)
                 stack += [n, *needed]
@@ -105,34 +124,31 @@ class Rebuild:
             elif last:
                 raise ValueError("an object that contains itself")
 
-    def _needs(self, n: int) -> Iterator[tuple[str, int]]:
+    def _needs(self, n: int) -> list[int]:
         node = self.saved[n]
-        for part in (*KINDS[node["head"][0]].needs, "class"):
-            if part in node:
-                yield from references(node[part])
+        parts = [node[part] for part in (*self._kind(n).needs, "class") if part in node]
+        return [number for _, number in references(parts)]
 
     def _hashes(self, n: int) -> bool:
-        """Whether making an object hashes others that must be filled before."""
         node = self.saved[n]
         return node["head"][0] == "frozenset" and any(map(is_reference, node["items"]))
 
     def _made(self, n: int) -> Any:
+        """The object of the new task if it has the same contents, or a new one."""
         node, partner = self.saved[n], self.partners.get(n)
-        if partner is not None and self._has_same_contents(node, self.new.nodes[partner]):
-            return self.new.objects[partner]
+        if partner is not None:
+            new = self.new.nodes[partner]
+            if all(self._is_same(node.get(part), new.get(part)) for part in self._kind(n).needs or tuple(node)):
+                return self.new.objects[partner]
         if node["head"][0] == "local function":
             return code.make_function(node, self.resolve, self.new.codes)
-        make = KINDS[node["head"][0]].make
+        make = self._kind(n).make
         if make is None:
-            raise Unsavable(f"{where(self.saved, n)} is not what it is in a new task")
+            raise Unsavable(f"{where(self.saved, n)} is another one in a new task")
         return make(node, self.resolve)
 
-    def _has_same_contents(self, saved: Any, new: Any) -> bool:
-        """Whether an object of the new task has what a saved node needs."""
-        needs = KINDS[saved["head"][0]].needs or tuple(saved)
-        return all(self._is_same(saved.get(part), new.get(part)) for part in needs)
-
     def _is_same(self, saved: Any, new: Any) -> bool:
+        """Whether two parts of nodes stand for the same objects, which are made already."""
         if is_reference(saved) and is_reference(new):
             return self.objects.get(saved["node"], self) is self.new.objects[new["node"]]
         if isinstance(saved, list) and isinstance(new, list):
@@ -142,49 +158,65 @@ class Rebuild:
         return type(saved) is type(new) and bool(saved == new)
 
     def _fill(self, last: bool) -> None:
-        """Write the contents of every object: memory first, what is hashed last."""
-        rank = dict.fromkeys(ORDER, -1) | dict.fromkeys(LATE, 1)
-        for n in sorted(self.objects, key=lambda n: (rank.get(self.saved[n]["head"][0], 0), self._is_keyed_by_objects(n), n)):
-            fill = KINDS[self.saved[n]["head"][0]].fill
+        """Write the contents of every object: memory first, what is hashed last; before `last` only where all is made."""
+        for n in sorted(self.objects, key=self._rank):
+            fill = self._kind(n).fill
             if fill is not None and (last or all(m in self.objects for _, m in references(self.saved[n]))):
                 fill(self.objects[n], self.saved[n], self.resolve)
 
-    def _is_keyed_by_objects(self, n: int) -> bool:
+    def _rank(self, n: int) -> tuple[int, int]:
         node = self.saved[n]
-        return node["head"][0] in LATE and any(is_reference(item[0] if isinstance(item, list) else item) for item in node["items"])
+        if node["head"][0] in MEMORY:
+            return MEMORY.index(node["head"][0]), n
+        keys = [item[0] if isinstance(item, list) else item for item in node["items"]] if node["head"][0] in HASHING else []
+        return len(MEMORY) + (2 if any(map(is_reference, keys)) else node["head"][0] in HASHING), n
 
     def _verify(self) -> None:
         """Raise Unsavable with the name of the first thing that is not what it was: nothing may differ silently."""
         walk = Walk(take)
         walk.objects = [self.objects[n] for n in range(len(self.saved))]
-        walk.nodes, walk.globals = [{} for _ in walk.objects], self.new.globals
-        walk.numbers = {id(each): n for n, each in reversed(list(enumerate(walk.objects)))}
-        walk.physics, walk.complete = self.new.physics, True
-        for n, saved in sorted(enumerate(self.saved), key=lambda pair: pair[1]["head"][0] not in ORDER):
-            node = take(self.objects[n], walk)
-            if node is None or not _equal(saved, node, walk.objects):
-                kind = "set whose order" if saved["head"][0] in ("set", "frozenset") else f"{saved['head'][0]} that"
-                raise Unsavable(f"{where(self.saved, n)} is a {kind} cannot be restored exactly")
+        walk.nodes, walk.numbers = [{} for _ in walk.objects], {id(each): n for n, each in reversed(list(enumerate(walk.objects)))}
+        walk.globals, walk.codes, walk.physics, walk.complete = self.new.globals, self.new.codes, self.new.physics, True
+        for n in sorted(range(len(self.saved)), key=self._rank):
+            node = walk.node_of(self.objects[n])
+            if node is None or not _is_equal(self.saved[n], node, walk.objects):
+                kind = self.saved[n]["head"][0]
+                what = "a set whose order" if kind in ("set", "frozenset") else f"the {kind} that"
+                raise Unsavable(f"{where(self.saved, n)} is {what} cannot be restored")
 
 
-def _is_creatable(kind: Node) -> bool:
-    module = kind["head"][1].partition(":")[0]
-    return module in CREATABLE or module.partition(".")[0] not in sys.stdlib_module_names
+def _environments(source: Any) -> set[int]:
+    """Ids of the source, its environments and what they wrap, with the containers on the way to them."""
+    ids, layer = set[int](), [source]
+    while layer:
+        ids |= {id(each) for env in layer for each in (env, vars(env), vars(env).get("envs"))}
+        layer = [
+            each
+            for env in layer
+            for each in (*vars(env).get("envs", ()), vars(env).get("vector"), vars(env).get("env"))
+            if each is not None
+        ]
+    return ids
 
 
-def _pairs(old: Any, new: Any) -> Iterator[tuple[int, int]]:
+def _is_frozen(kind: Kind) -> bool:
+    """Whether objects of a kind have their contents once they are made, so that one of the new task serves only if it has the same ones."""
+    return bool(kind.needs) or (kind.fill is None and kind.make is not None)
+
+
+def _same_places(old: Any, new: Any) -> Iterator[Pair]:
     """Numbers at the same place in two nodes."""
     if is_reference(old) and is_reference(new):
         yield old["node"], new["node"]
     elif isinstance(old, dict) and isinstance(new, dict):
         for name in [name for name in old if name in new]:
-            yield from _pairs(old[name], new[name])
+            yield from _same_places(old[name], new[name])
     elif isinstance(old, list) and isinstance(new, list):
         for a, b in zip(old, new, strict=False):
-            yield from _pairs(a, b)
+            yield from _same_places(a, b)
 
 
-def _equal(saved: Any, now: Any, objects: list[Any]) -> bool:
+def _is_equal(saved: Any, now: Any, objects: list[Any]) -> bool:
     """Whether two parts of nodes are the same but for what serves rendering."""
     if LOOKS in (saved, now):
         return True
@@ -193,9 +225,9 @@ def _equal(saved: Any, now: Any, objects: list[Any]) -> bool:
     if isinstance(saved, dict) and isinstance(now, dict):
         if "looks" in saved or "looks" in now:
             saved, now = _without_looks(saved, now), _without_looks(now, saved)
-        return saved.keys() == now.keys() and all(_equal(part, now[name], objects) for name, part in saved.items())
+        return saved.keys() == now.keys() and all(_is_equal(part, now[name], objects) for name, part in saved.items())
     if isinstance(saved, list) and isinstance(now, list):
-        return len(saved) == len(now) and all(_equal(a, b, objects) for a, b in zip(saved, now, strict=True))
+        return len(saved) == len(now) and all(_is_equal(a, b, objects) for a, b in zip(saved, now, strict=True))
     return type(saved) is type(now) and bool(saved == now)
 
 

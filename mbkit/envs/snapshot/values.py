@@ -80,7 +80,7 @@ def make(node: Node, resolve: Resolve) -> Any:
 
 def take_type(value: np.dtype[Any], walk: Walk) -> Node:
     """The node of a NumPy type."""
-    return {"head": ["number type", "object" if value == object else arrays.type_text(value)]}
+    return {"head": ["number type", "object" if value.kind == "O" else arrays.type_text(value)]}
 
 
 def make_type(node: Node, resolve: Resolve) -> np.dtype[Any]:

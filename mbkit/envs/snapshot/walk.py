@@ -9,7 +9,7 @@ import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 Node = dict[str, Any]
@@ -48,10 +48,8 @@ class Walk:
         self.numbers: dict[int, int] = {}  # number of an object by its id
         self.globals: dict[tuple[int, str], Global] = {}
         self.codes: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}  # by name and fingerprint: code of local functions, and globals
-        self.physics: dict[
-            int, tuple[Any, dict[str, Any]]
-        ] = {}  # MuJoCo's models and data, and their fields, on whose memory arrays may lie
-        self.complete = False  # all of them are known
+        self.physics: dict[int, tuple[Any, dict[str, Any]]] = {}  # MuJoCo's models and data, and their fields
+        self.complete = False  # all of those are known, so that every array can be told whether it lies on their memory
         self._queue: deque[int] = deque()
 
     def refer(self, value: Any) -> Any:
@@ -60,7 +58,7 @@ class Walk:
         plain = kind is bool or kind is str or (kind is int and value.bit_length() < 10_000) or (kind is float and value == value)
         if value is None or plain:
             return value
-        return LOOKS if serves_looks(kind) else {"node": self._number(value)}
+        return LOOKS if serves_looks(value) else {"node": self._number(value)}
 
     def variable(self, space: dict[str, Any], name: str) -> Node:
         """The reference to a global variable."""
@@ -76,12 +74,19 @@ class Walk:
                 self.complete = True
                 self._queue, postponed = deque(postponed), []
             n = self._queue.popleft()
-            node = self.take(self.objects[n], self)
+            node = self.node_of(self.objects[n])
             if node is None:  # it may lie on memory of MuJoCo data that come later
                 postponed.append(n)
             else:
                 self.nodes[n] = node
         return self
+
+    def node_of(self, value: Any) -> Node | None:
+        """The node of an object; None to come back later."""
+        try:
+            return self.take(value, self)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # a foreign object's
+            return unsavable(f"is of type {type(value).__name__}, which raises {type(error).__name__} when it is read")
 
     def _number(self, value: Any) -> int:
         n = self.numbers.get(id(value))
@@ -132,8 +137,8 @@ def where(nodes: list[Node], target: int) -> str:
 def _labels(nodes: list[Node], n: int) -> Iterator[tuple[str, int]]:
     """The references of a node, with the way to them as it is written in Python; attributes first."""
     node = nodes[n]
-    if is_reference(attributes := node.get("attributes")):
-        for name, value in nodes[attributes["node"]]["items"]:
+    if "attributes" in node:
+        for name, value in nodes[node["attributes"]["node"]].get("items", ()):
             yield from references(value, f".{name}")
     for part, content in node.items():
         if part == "items" and node["head"][0] in MAPPINGS:
@@ -144,10 +149,14 @@ def _labels(nodes: list[Node], n: int) -> Iterator[tuple[str, int]]:
             yield from references(content, f".{part}" if part in ("object", "function", "factory", "defaults") else "")
 
 
+def serves_looks(value: Any) -> bool:
+    """Whether an object, or that of a method, serves rendering or logging only: decided by the module that defines its type."""
+    kind = type(value.__self__) if type(value) is MethodType else type(value)
+    return _serves_looks(str(kind.__module__), kind.__name__)
+
+
 @functools.lru_cache(maxsize=4096)
-def serves_looks(kind: type) -> bool:
-    """Whether objects of this type serve rendering or logging only: decided by the module that defines it."""
-    module, name = str(kind.__module__), kind.__name__
+def _serves_looks(module: str, name: str) -> bool:
     if module.partition(".")[0] == "mujoco" and name.startswith(("Mjv", "Mjr", "GLContext")):
         return True
     return any(module == prefix or module.startswith(f"{prefix}.") for prefix in RENDERING)
