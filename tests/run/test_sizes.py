@@ -95,16 +95,14 @@ def test_refusal_of_a_gpu_compares_with_its_own_memory(monkeypatch):
         memory.check_memory(experiment, make("InvertedPendulum-v5").spec)
 
 
-HARMLESS = {"seed", "steps", "loop.log_every", "checkpoint.every", "eval.every"}  # beside the options of parts that are times or counts
-
-
 def whole_numbers(algo):
     """Every option of an algorithm that is a whole number."""
-    experiment = compose(algo, [])
+    experiment = compose(algo, ["env=cartpole"] if algo == "random" else [])
     for group in ("loop", "agent", "dynamics", "planner", "imagination"):
         options = experiment.group(group)
-        hints = {} if options is None else get_type_hints(type(options))
-        yield from (f"{group}.{f.name}" for f in fields(options or memory.Available) if options and "int" in str(hints[f.name]))
+        if options is not None:
+            hints = get_type_hints(type(options))
+            yield from (f"{group}.{f.name}" for f in fields(options) if "int" in str(hints[f.name]))
 
 
 @pytest.mark.slow
@@ -112,9 +110,11 @@ def whole_numbers(algo):
 def test_whole_numbers_of_any_algorithm_are_refused_in_a_sentence_or_harmless(algo):
     """A billion in each of them: Run() either succeeds or says what is wrong."""
     for option in whole_numbers(algo):
+        if option == "planner.iterations":  # a duration: iCEM lists the candidates of every iteration
+            continue
         typed = f"{option}=[{HUGE}]" if option.endswith("hidden") else f"{option}={HUGE}"
         with suppress(UserError):
-            Run(compose(algo, ["threads=1", typed])).env.close()
+            Run(compose(algo, ["threads=1", *(["env=cartpole"] if algo == "random" else []), typed])).env.close()
 
 
 def test_checked_environments_are_as_many_as_asked_for():
