@@ -32,4 +32,4 @@ def _intervals(diagnostics: dict[str, Any]) -> str:
     measured = f"{100 * LEVEL:.0f} % intervals of the model hold {100 * coverage:.1f} % of the outcomes of evaluation episodes"
     if coverage < FEWEST:
         return f"The {measured}, so that it is overconfident: add members (dynamics.members) or data, or shorten fits (dynamics.patience)"
-    return f"The {measured}, so that it is underconfident: set dynamics.scale_targets=true or raise dynamics.max_epochs"
+    return f"The {measured}, so that it is underconfident: set dynamics.calibrate=true or raise dynamics.max_epochs"

@@ -11,7 +11,7 @@ from mbkit.report.plots import Plot, percent
 
 CALIBRATED = 0.02  # difference between predicted and observed coverage below which a model is called well calibrated
 OVERCONFIDENT = "overconfident; more members (dynamics.members), more data or shorter fits (dynamics.patience) widen the intervals"
-UNDERCONFIDENT = "underconfident; scaled targets (dynamics.scale_targets=true) or longer fits (dynamics.max_epochs) narrow the intervals"
+UNDERCONFIDENT = "underconfident; corrected variances (dynamics.calibrate=true) or longer fits (dynamics.max_epochs) narrow the intervals"
 LABELLED = 8  # dimensions up to which each bar has its name and value
 
 

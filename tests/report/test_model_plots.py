@@ -32,7 +32,7 @@ def test_calibration_of_a_lone_run_has_a_line_for_each_dimension(tmp_path: Path)
     ("power", "sentence"),
     [
         (1.25, "40\u00a0% intervals contain 32\u00a0% of the outcomes: overconfident; more members (dynamics.members)"),
-        (0.8, "30\u00a0% intervals contain 38\u00a0% of the outcomes: underconfident; scaled targets (dynamics.scale_targets=true)"),
+        (0.8, "30\u00a0% intervals contain 38\u00a0% of the outcomes: underconfident; corrected variances (dynamics.calibrate=true)"),
         (1.0, ": well calibrated."),
     ],
 )
