@@ -91,5 +91,4 @@ def test_mujoco_dynamics_refuses_other_simulators():
 
 
 def test_mujoco_dynamics_is_registered():
-    assert dynamics["mujoco"].target is MujocoDynamics
     assert dynamics["mujoco"].config is MujocoConfig

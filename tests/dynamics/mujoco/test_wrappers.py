@@ -49,7 +49,7 @@ CHANGES = {
 @pytest.mark.parametrize("part", CHANGES)
 def test_mujoco_of_a_changed_task_is_refused_by_name(part):
     env = CHANGES[part](gymnasium.make("Reacher-v5", disable_env_checker=True))
-    with pytest.raises(UserError, match=rf"would not be true of the environment, in which .*{part}"):
+    with pytest.raises(UserError, match=rf"would not be true of the environment, where .*{part}"):
         MujocoDynamics(SimpleNamespace(envs=[env]))
 
 
