@@ -6,8 +6,10 @@ They are any mean, variance and count that lie together on a wrapper, or on an o
 from numbers import Number
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from mbkit.errors import UserError
 from mbkit.types import State
@@ -38,9 +40,13 @@ def assign(source: Any, state: State, frozen: bool, name: str) -> None:
 def _statistics(env: Any) -> list[tuple[Any, Any]]:
     """Wrappers that have running statistics, with these, from an environment inwards."""
     pairs = []
-    while env is not None:
+    while isinstance(env, gymnasium.Env | VectorEnv):
         inner = vars(env).get("env")
-        pairs += [(env, each) for each in (*vars(env).values(), *([] if inner is None else [env])) if _is_statistic(each)]
+        pairs += [
+            (env, each)
+            for each in (*vars(env).values(), *([env] if isinstance(inner, gymnasium.Env | VectorEnv) else []))
+            if _is_statistic(each)
+        ]
         env = inner
     return pairs
 

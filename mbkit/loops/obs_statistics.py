@@ -21,7 +21,7 @@ class ObsStatistics:
         if warmup_steps < 2:
             raise UserError(
                 "agent.normalize_obs=true takes its statistics from the warm-up; "
-                f"expected loop.warmup_steps of at least 2, came {warmup_steps}"
+                f"expected loop.warmup_steps >= 2, got {warmup_steps}"
             )
         self.agent, self.data, self.warmup_steps = agent, data, warmup_steps
 

@@ -30,7 +30,7 @@ def check_rows(state: State, capacity: int, width: int) -> None:
 def check_steps(state: State, num_envs: int, spec: EnvSpec) -> None:
     """UserError unless the saved steps since the last update are of this many environments and these dimensions."""
     rows, valid, counts = state["rows"], state["valid"], state["counts"]
-    action = () if spec.discrete else (spec.action_dim,)
+    action = spec.action_shape
     trailing = [(spec.obs_dim,), action, (), (spec.obs_dim,), (), ()]
     steps = len(rows[0]) if rows else 0
     shapes = [tuple(x.shape) for x in rows], None if valid is None else tuple(valid.shape), tuple(counts.shape)

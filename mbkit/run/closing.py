@@ -17,7 +17,7 @@ def close(part: object) -> None:
 def acting(env: Environment, actor_for: Callable[[Environment], Actor]) -> Iterator[tuple[Environment, Actor]]:
     """An environment and the actor that `actor_for` makes for it; both are closed afterwards."""
     with ExitStack() as opened:
-        opened.callback(env.close)
+        opened.enter_context(env)
         actor = actor_for(env)
         opened.callback(close, actor)
         yield env, actor

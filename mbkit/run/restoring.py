@@ -24,7 +24,8 @@ def restore_parts(parts: Mapping[str, Stateful], saved: Mapping[str, Any]) -> No
         before = settings(part.state_dict())
         part.load_state_dict(saved[name])
         restored = part.state_dict()
-        if difference := differing(saved[name], restored, name) or differing(settings(restored), before, name):
+        rates = [undecayed(*pair) for pair in zip(settings(restored), before, strict=True)]
+        if difference := differing(saved[name], restored, name) or differing(rates, before, name):
             raise UserError(difference)
 
 
@@ -41,6 +42,8 @@ def restore_loop(loop: Online, saved: State, step: int) -> None:
             raise UserError(difference)
         if not saved[name].isfinite().all():
             raise UserError(f"loop.{name} has numbers that are not finite")
+    if not isinstance(saved["env"]["reason"], str | None):
+        raise UserError(f"loop.env.reason is {saved['env']['reason']!r}")
     if not whole(saved["env"]["steps"]):
         raise UserError(f"loop.env.steps is {saved['env']['steps']!r}")
     loop.load_state_dict(saved)
@@ -95,6 +98,12 @@ def settings(state: Any) -> list[Any]:
     if not isinstance(state, Mapping):
         return []
     return [value for key, entry in state.items() for value in ([entry] if key == "param_groups" else settings(entry))]
+
+
+def undecayed(groups: list[dict[str, Any]], initial: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An optimizer's groups with their initial learning rates where those are lower by now, as schedules make them."""
+    pairs = zip(groups, initial, strict=True)
+    return [{**group, "lr": first["lr"]} if "lr" in first and 0 <= group["lr"] <= first["lr"] else group for group, first in pairs]
 
 
 def refusal(path: Path, error: Exception) -> UserError:

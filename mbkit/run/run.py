@@ -57,7 +57,7 @@ class Run:
         """The environment, the parts round it, and their loop."""
         experiment = self.config
         self.env = checked_environments(experiment, self.make_env)
-        self.opened.callback(self.env.close)
+        self.opened.enter_context(self.env)
         self.actions = self.env.spec.actions
         config.check_actions(experiment, self.actions)
         self.parts = recipes.build(experiment, self.env, restored)

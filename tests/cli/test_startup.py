@@ -10,7 +10,7 @@ import pytest
 from mbkit import theory
 from mbkit.cli.experiments import experiments
 
-HEAVY = ("torch", "numpy", "scipy.stats", "matplotlib", "gymnasium", "mujoco", "jinja2", "h5py", "moviepy")
+HEAVY = ("torch", "scipy.stats", "matplotlib", "gymnasium", "mujoco", "jinja2", "h5py", "moviepy")
 CODE = f"""
 import atexit, json, os, sys
 names = {HEAVY!r}

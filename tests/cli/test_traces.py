@@ -42,7 +42,7 @@ def train(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     """The command in a folder with the modules my_task and broken_task."""
     (folder / "my_task.py").write_text(TASK)
     (folder / "broken_task.py").write_text("{}['NOT_SET']\n")
-    words = ["random", "steps=30", "threads=1", "eval.episodes=1", *options]
+    words = ["random", "steps=30", "threads=1", "eval.episodes=1", "--quiet", *options]
     root = str(Path(mbkit.__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": root}
     return subprocess.run(
@@ -55,7 +55,7 @@ def train(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     [
         (
             ["env=broken_task:X-v0"],
-            "mbkit: environment 'broken_task:X-v0': module 'broken_task' cannot be imported: it raised KeyError: 'NOT_SET'",
+            "mbkit: module 'broken_task' of 'broken_task:X-v0' can't be imported: it raised KeyError: 'NOT_SET'",
         ),
         (
             ["env=my_task:Mine-v0", "env_kwargs.where=make"],

@@ -379,6 +379,24 @@ def test_snapshot_mujoco_models_contacts_and_views_continue(before: int) -> None
     check_continuation(lambda seed: single("hopper", [Randomised()], seed), before)
 
 
+class Recompiled(Point):
+    """A task that compiles another model in every episode."""
+
+    def setup(self) -> None:
+        bodies = "<body/>" * int(self.np_random.integers(1, 100))
+        self.model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
+
+    def pay(self) -> float:
+        return float(self.model.nbody)
+
+
+def test_load_state_dict_mujoco_model_that_a_new_task_does_not_have_is_named() -> None:
+    original, restored = single("task", [Recompiled()], 0), single("task", [Recompiled()], 1)
+    original.reset()
+    restored.load_state_dict(saved_and_loaded(original.state_dict()))
+    assert "attribute envs[0].model is an MjModel, which a new task does not have" in (restored.restart_reason or "")
+
+
 class Registered(Point):
     """Every instance is listed on the class; two attributes are one array at first."""
 
@@ -500,7 +518,7 @@ class Edited(Point):
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("1.1", "1.2", "class attribute Edited.pay is the function edited_task:Edited.pay, which a new task does not have"),
+        ("1.1", "1.2", "class attribute Edited.pay is the function edited_task:Edited.pay, whose code has changed"),
         ("    def pay", "    def render(self): ...\n    def pay", "the class edited_task:Edited has a new method render"),
         ("class Edited", "class Renamed(Point): ...\nclass Edited", ""),
     ],

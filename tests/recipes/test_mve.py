@@ -139,7 +139,7 @@ class OwnTargets:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("agent", "message"), [(object(), "lends no backup_action"), (OwnTargets(), "ignores the one")])
+@pytest.mark.parametrize(("agent", "message"), [(object(), "lends no backup_action"), (OwnTargets(), "ignores the target function")])
 def test_check_agent_names_agents_that_do_not_fit(agent, message):
     x = wired(*SAC)
     with pytest.raises(UserError, match=f"agent 'sac' .*{message}"):

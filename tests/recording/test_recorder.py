@@ -103,7 +103,7 @@ def test_recorder_incomplete_last_line_is_skipped_and_repaired(tmp_path: Path) -
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 3]
     with Recorder(tmp_path) as recorder:
         recorder.truncate(10**9)  # a position that a crash of the machine lost
-        assert recorder.position() == (tmp_path / FILE).stat().st_size
+        assert recorder.state_dict()["position"] == (tmp_path / FILE).stat().st_size
 
 
 def test_read_metrics_foreign_file_is_named(tmp_path: Path) -> None:

@@ -99,9 +99,10 @@ class Ring(collections.deque):
 
 
 class Clock(Point):
-    """Attributes with names that rendering code uses as well."""
+    """Attributes with names that rendering code or the form of a saved state use as well."""
 
     clock = 0.0
+    node, head, ignored = [0.0], 1, {"node": 1}
 
     def setup(self):
         self.clock, self.window, self.screen, self.viewer, self.surf, self.isopen, self.fullpath = 0.0, [], 0, {}, 1.0, True, "a"
@@ -113,8 +114,17 @@ class Clock(Point):
         self.viewer[self.screen % 7] = self.screen
         self.surf *= 1.01
         self.isopen = not self.isopen
+        self.node[0] += 0.5
+        self.ignored["node"] += 1
+        node = self.node
+
+        def head() -> float:
+            return node[0] + self.head
+
+        self.env, self.envs, self.vector = self.t, [self.t, head], np.full(2, self.t)
         self.fullpath += "b"
-        return self.clock + sum(self.window) + self.screen + len(self.viewer) + self.surf + self.isopen + len(self.fullpath)
+        now = self.envs[1]() + self.ignored["node"] + self.env + self.vector.sum()
+        return now + self.clock + sum(self.window) + self.screen + len(self.viewer) + self.surf + self.isopen + len(self.fullpath)
 
 
 class Containers(Point):
@@ -442,6 +452,26 @@ def bump_more():
     STEPS += 1
 
 
+class Easy(Point):
+    """Another class from step 10 on."""
+
+    def pay(self):
+        if self.t == 10:
+            self.__class__ = Hard
+        return 1.0
+
+
+class Hard(Easy):
+    """What `Easy` becomes."""
+
+    __slots__ = ()
+
+    def pay(self):
+        if self.t == 30:
+            self.__class__ = Easy
+        return 2.0
+
+
 class Attributes(Point):
     """Attributes that come and go."""
 
@@ -456,4 +486,4 @@ class Attributes(Point):
         return len(vars(self)) + hasattr(self, "second") + sum(ord(name[0]) * i for i, name in enumerate(vars(self)))
 
 
-TASKS = (Clock, Containers, Objects, Shared, Numbers, Generators, Torch, Functions, Classes, Globals, Attributes)
+TASKS = (Clock, Containers, Objects, Shared, Numbers, Generators, Torch, Functions, Classes, Globals, Easy, Attributes)

@@ -4,9 +4,9 @@ Nothing is imported or compiled: a class or a function of a saved state must be 
 that is found there.
 """
 
+import builtins
 import functools
 import random
-import sys
 import typing
 from abc import ABC
 from collections import deque
@@ -29,13 +29,13 @@ import numpy as np
 
 from mbkit.envs.snapshot import variables
 from mbkit.envs.snapshot.containers import Resolve
-from mbkit.envs.snapshot.walk import LOOKS, Node, Unsavable, Walk, is_library, key_of, lookup, unsavable
+from mbkit.envs.snapshot.walk import IGNORED, Node, Unsavable, Walk, dotted, is_library, is_reference, key_of, lookup, unsavable
 
 ABC_DATA = type(vars(ABC)["_abc_impl"])
 ALIASES = (GenericAlias, UnionType, typing.TypeVar, typing.ParamSpec)
 WRAPPERS = ("__func__", "__wrapped__", "fget", "fset", "fdel", "func")  # attributes with the functions of properties and the like
 HARMLESS = (list, dict, set, deque, random.Random, np.random.Generator, np.random.RandomState)  # types none of whose methods does harm
-BUILTIN_CLASSES = {key_of(kind): kind for kind in vars(sys.modules["builtins"]).values() if isinstance(kind, type)}
+BUILTIN_CLASSES = {key_of(kind): kind for kind in vars(builtins).values() if isinstance(kind, type)}
 
 
 def take_class(value: type, walk: Walk) -> Node:
@@ -44,7 +44,7 @@ def take_class(value: type, walk: Walk) -> Node:
     if is_library(value.__module__):
         return node
     attributes = {name: each for name, each in vars(value).items() if _is_state(value, name, each)}
-    node["class attributes"] = {name: walk.refer(each) for name, each in attributes.items()}
+    node["class attributes"] = dotted(attributes, walk)
     return node | {"bases": [walk.refer(base) for base in (*value.__bases__, type(value)) if base not in (object, type)]}
 
 
@@ -65,10 +65,10 @@ def fill_class(value: type, node: Node, resolve: Resolve) -> None:
     """Set the attributes of a class that differ; those with special names are Python's."""
     if "class attributes" not in node:
         return
-    attributes = {name: each for name, each in node["class attributes"].items() if not _is_special(name)}
+    attributes = {name[1:]: each for name, each in node["class attributes"].items() if not _is_special(name[1:])}
     present = {name: each for name, each in vars(value).items() if _is_state(value, name, each) and not _is_special(name)}
     for name, each in attributes.items():
-        if each != LOOKS and (name not in present or not variables.is_same(present[name], resolve(each))):
+        if each != IGNORED and (name not in present or not variables.is_same(present[name], resolve(each))):
             type.__setattr__(value, name, resolve(each))
     for name in present.keys() - attributes.keys():
         type.__delattr__(value, name)
@@ -77,8 +77,8 @@ def fill_class(value: type, node: Node, resolve: Resolve) -> None:
 def new_methods(saved: Node, new: Node, nodes: list[Node]) -> list[str]:
     """Methods in the text of a class that it did not have when it was saved."""
     added = {name: each for name, each in new.get("class attributes", {}).items() if name not in saved.get("class attributes", {})}
-    heads = {name: nodes[each["node"]]["head"] for name, each in added.items() if isinstance(each, dict) and "node" in each}
-    return [name for name, head in heads.items() if head[0] == "function" and head[1] == f"{new['head'][1]}.{name}"]
+    heads = {name: nodes[each["node"]]["head"] for name, each in added.items() if is_reference(each)}
+    return [name[1:] for name, head in heads.items() if head[0] == "function" and head[1] == f"{new['head'][1]}{name}"]
 
 
 def take_enum(value: Enum, walk: Walk) -> Node:
@@ -102,7 +102,7 @@ def take_function(value: FunctionType, walk: Walk) -> Node:
     _index(code, module, value.__globals__, walk)
     name = f"{value.__module__ or module}:{value.__qualname__}" if named else f"{module}:{code.co_qualname}"
     node: Node = {"head": ["function" if named else "local function", name, variables.fingerprint(code)]}
-    node["cells"] = {name: walk.refer(cell) for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True)}
+    node["cells"] = dotted(dict(zip(code.co_freevars, value.__closure__ or (), strict=True)), walk)
     node |= {"defaults": walk.refer(value.__defaults__), "keyword defaults": walk.refer(value.__kwdefaults__)}
     if not library:
         node["function attributes"] = walk.refer(vars(value)) if vars(value) else None
@@ -113,7 +113,7 @@ def take_function(value: FunctionType, walk: Walk) -> Node:
 def make_function(node: Node, resolve: Resolve, codes: dict[tuple[str, str], tuple[Any, dict[str, Any]]]) -> FunctionType:
     """A local function, made of code of the new task."""
     code, space = codes[node["head"][1], node["head"][2]]
-    return FunctionType(code, space, closure=tuple(resolve(node["cells"][name]) for name in code.co_freevars))
+    return FunctionType(code, space, closure=tuple(resolve(node["cells"][f".{name}"]) for name in code.co_freevars))
 
 
 def fill_function(value: FunctionType, node: Node, resolve: Resolve) -> None:
@@ -146,7 +146,7 @@ def fill_cell(value: CellType, node: Node, resolve: Resolve) -> None:
     """Set the variable."""
     if "content" not in node:
         del value.cell_contents
-    elif node["content"] != LOOKS:
+    elif node["content"] != IGNORED:
         value.cell_contents = resolve(node["content"])
 
 

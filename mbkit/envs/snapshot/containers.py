@@ -10,7 +10,7 @@ from enum import Enum
 from types import FunctionType, MemberDescriptorType, NoneType, SimpleNamespace
 from typing import Any
 
-from mbkit.envs.snapshot.walk import LOOKS, Node, Walk, key_of, serves_looks, to_bytes, to_text, unsavable
+from mbkit.envs.snapshot.walk import IGNORED, Node, Walk, dotted, is_ignored, key_of, to_bytes, to_text, unsavable
 
 Resolve = Callable[[Any], Any]  # a value inside a node -> the object for which it stands
 HEAP_TYPE, NOT_INSTANTIABLE = 1 << 9, 1 << 7  # CPython's flags of types
@@ -27,13 +27,9 @@ def base_of(kind: type) -> Any:
         if each in BASES.values():
             return each
         constructor = vars(each).get("__new__")
-        own_constructor = constructor is not None and not isinstance(getattr(constructor, "__func__", None), FunctionType)
-        if (
-            not each.__flags__ & HEAP_TYPE
-            or each.__flags__ & NOT_INSTANTIABLE
-            or own_constructor
-            or type(each).__module__ == "pybind11_builtins"
-        ):
+        in_python = constructor is None or isinstance(getattr(constructor, "__func__", None), FunctionType)
+        instantiable = each.__flags__ & HEAP_TYPE and not each.__flags__ & NOT_INSTANTIABLE
+        if not in_python or not instantiable or type(each).__module__ == "pybind11_builtins":
             return None
     return None
 
@@ -53,7 +49,7 @@ def take(value: Any, walk: Walk) -> Node:
     if kind.__dictoffset__ and base is not SimpleNamespace:
         node["attributes"] = walk.refer(object.__getattribute__(value, "__dict__"))
     slots = {name: slot.__get__(value) for name, slot in _slots(kind).items() if _is_set(slot, value)}
-    return node | ({"slots": {name: walk.refer(each) for name, each in slots.items()}} if slots else {})
+    return node | ({"slots": dotted(slots, walk)} if slots else {})
 
 
 def _content(base: Any, value: Any, walk: Walk) -> Node:
@@ -61,9 +57,9 @@ def _content(base: Any, value: Any, walk: Walk) -> Node:
     if issubclass(base, dict | SimpleNamespace):
         entries = vars(value).items() if base is SimpleNamespace else base.items(value)
         pairs = [(walk.refer(key), walk.refer(item)) for key, item in entries]
-        content: Node = {"items": [[key, item] for key, item in pairs if item is not LOOKS]}
-        looks = [key for key, item in pairs if item is LOOKS]
-        content |= {"looks": looks} if looks else {}
+        content: Node = {"items": [[key, item] for key, item in pairs if item is not IGNORED]}
+        ignored = [key for key, item in pairs if item is IGNORED]
+        content |= {"ignored": ignored} if ignored else {}
         return content | ({"factory": walk.refer(value.default_factory)} if base is defaultdict else {})
     if base in (set, frozenset):
         items: list[Any] = list(base.__iter__(value))
@@ -91,8 +87,10 @@ def _table(value: set[Any]) -> str | None:
     The words of a set: places used or left by removed items, items, places - 1, address of the places, hash, place of the next `pop`.
     A place is an item's address, 0 where there is none, and its hash.
     """
+    if sys.implementation.name != "cpython":
+        return None
     used_or_left, items, mask, address, _, finger = (ctypes.c_ssize_t * 6).from_address(id(value) + object.__basicsize__)
-    if sys.implementation.name != "cpython" or items != len(value) or mask < 7 or mask & (mask + 1):
+    if items != len(value) or mask < 7 or mask & (mask + 1):
         return None
     places = (ctypes.c_ssize_t * (2 * mask + 2)).from_address(address)[::2]
     return hashlib.sha256(repr((used_or_left, finger, [place != 0 for place in places])).encode()).hexdigest()[:16]
@@ -160,8 +158,8 @@ def fill(value: Any, node: Node, resolve: Resolve) -> None:
         set.clear(value)
         set.update(value, _in_order(items) if "table" in node else items)
     elif base is list:
-        before = {i: item for i, item in enumerate(list.__iter__(value)) if serves_looks(item)}
-        items = [before.get(i) if item == LOOKS else resolve(item) for i, item in enumerate(node["items"])]
+        before = {i: item for i, item in enumerate(list.__iter__(value)) if is_ignored(item)}
+        items = [before.get(i) if item == IGNORED else resolve(item) for i, item in enumerate(node["items"])]
         list.__setitem__(value, slice(None), items)
     elif base is deque:
         items = [resolve(item) for item in node["items"]]
@@ -172,23 +170,22 @@ def fill(value: Any, node: Node, resolve: Resolve) -> None:
     if "attributes" in node and object.__getattribute__(value, "__dict__") is not (attributes := resolve(node["attributes"])):
         object.__setattr__(value, "__dict__", attributes)
     for name, slot in _slots(type(value)).items() if type(value) is not base else ():
-        if node.get("slots", {}).get(name) == LOOKS:
-            continue
-        if name in node.get("slots", {}):
-            slot.__set__(value, resolve(node["slots"][name]))
-        elif _is_set(slot, value):
+        saved = node.get("slots", {})
+        if f".{name}" not in saved and _is_set(slot, value):
             slot.__delete__(value)
+        elif saved.get(f".{name}", IGNORED) != IGNORED:
+            slot.__set__(value, resolve(saved[f".{name}"]))
 
 
 def _fill_dict(base: Any, value: Any, node: Node, resolve: Resolve) -> None:
     """Items in their order; what serves rendering remains what it is in the new task."""
     before = dict(base.items(value))
     items = [(resolve(key), resolve(item)) for key, item in node["items"]]
-    looks = {key for key, item in before.items() if serves_looks(item)} | {resolve(key) for key in node.get("looks", ())}
+    ignored = {key for key, item in before.items() if is_ignored(item)} | {resolve(key) for key in node.get("ignored", ())}
     base.clear(value)
     for key, item in items:
-        base.__setitem__(value, key, before[key] if key in looks and key in before else item)
-    for key in looks & before.keys():
+        base.__setitem__(value, key, before[key] if key in ignored and key in before else item)
+    for key in ignored & before.keys():
         base.__setitem__(value, key, before[key])
     if base is defaultdict:
         value.default_factory = resolve(node["factory"])

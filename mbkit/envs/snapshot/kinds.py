@@ -38,6 +38,12 @@ TAKE: dict[type, Callable[[Any, Walk], Node | None]] = {
     CellType: code.take_cell,
     Global: variables.take,
 }
+TAKE_SUBCLASSES: dict[type, Callable[[Any, Walk], Node]] = {
+    type: code.take_class,
+    Enum: code.take_enum,
+    np.generic: arrays.take_scalar,
+    np.dtype: values.take_type,
+}
 
 
 class Kind(NamedTuple):
@@ -104,19 +110,14 @@ def take(value: Any, walk: Walk) -> Node | None:
     kind = type(value)
     if kind in TAKE:
         return TAKE[kind](value, walk)
-    if isinstance(value, type):
-        return code.take_class(value, walk)
-    if isinstance(value, Enum):
-        return code.take_enum(value, walk)
-    if isinstance(value, np.generic):
-        return arrays.take_scalar(value, walk)
-    if isinstance(value, np.dtype):
-        return values.take_type(value, walk)
+    for base, take_kind in TAKE_SUBCLASSES.items():
+        if issubclass(kind, base):
+            return take_kind(value, walk)
     if physics.is_physics(kind):
         return physics.take(value, walk)
     if values.is_pygame(kind):
         return values.take_pygame(value, walk)
-    if isinstance(value, Space):
+    if issubclass(kind, Space):
         _ = value.np_random  # seeds the space now, where it would be at its first sample
     if code.is_wrapper(value):
         return code.take_wrapper(value, walk)

@@ -22,9 +22,7 @@ from mbkit.envs.snapshot.walk import Node, Unsavable, Walk, to_bytes, to_text, u
 LARGE = 1 << 16  # bytes of a model's field, such as a mesh, from which on only its hash is stored: it cannot be restored, but compared
 PIXELS = "tex_data"  # serves rendering only
 SCALARS = re.compile("time|nidof|flg_.*|n.*_awake")  # numbers of data that are neither sizes nor counts of contacts
-CONTACTS = re.compile(
-    "contact|ncon|nefc|efc_|island|Constraint|mulJac|[cC]opyData|deepcopy|getstate"
-)  # names in code that may read contacts
+CONTACTS = re.compile("contact|ncon|nefc|efc_|island|Constraint|mulJac|[cC]opyData|deepcopy")  # names in code that may read contacts
 VIEWS = re.compile("_Mj(Data|Model)(.+)Views")  # types of data.body("torso") and the like
 
 

@@ -5,10 +5,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import gymnasium
+from gymnasium.vector import VectorEnv
+
 from mbkit.envs.snapshot import code
 from mbkit.envs.snapshot.containers import HASHING
 from mbkit.envs.snapshot.kinds import KINDS, MEMORY, Kind, take
-from mbkit.envs.snapshot.walk import LOOKS, Node, Unsavable, Walk, is_reference, references, where
+from mbkit.envs.snapshot.walk import IGNORED, Node, Unsavable, Walk, is_reference, references, where
 from mbkit.errors import UserError
 
 CREATABLE = {"collections", "builtins", "types", "argparse"}  # modules of Python whose objects may be made; those of others may own files
@@ -43,7 +46,7 @@ class Rebuild:
         """The object for which a value inside a node stands; KeyError if it is not made yet."""
         if is_reference(value):
             return self.objects[value["node"]]
-        return None if value == LOOKS else value
+        return None if value == IGNORED else value
 
     def _kind(self, n: int) -> Kind:
         return KINDS[self.saved[n]["head"][0]]
@@ -56,8 +59,8 @@ class Rebuild:
         """
         later = self._pair([(0, 0)], self.environments)
         old, new = ([repr(node["head"]) for node in nodes] for nodes in (self.saved, self.new.nodes))
-        often = {head for heads in (old, new) for head, times in Counter(heads).items() if times > 1}  # such as local classes of one name
-        by_name = {head: n for n, head in enumerate(new) if KINDS[self.new.nodes[n]["head"][0]].static and head not in often}
+        ambiguous = {head for heads in (old, new) for head, times in Counter(heads).items() if times > 1}  # local classes of one name
+        by_name = {head: n for n, head in enumerate(new) if KINDS[self.new.nodes[n]["head"][0]].static and head not in ambiguous}
         self._pair((n, by_name[head]) for n, head in enumerate(old) if head in by_name)
         self._pair(later)
 
@@ -66,8 +69,8 @@ class Rebuild:
         queue, later = deque(pairs), list[Pair]()
         while queue:
             n, partner = queue.popleft()
-            old, new, mine = self.saved[n], self.new.nodes[partner], self.new.objects[partner]
-            if only is not None and id(mine) not in only:
+            old, new, candidate = self.saved[n], self.new.nodes[partner], self.new.objects[partner]
+            if only is not None and id(candidate) not in only:
                 later.append((n, partner))
             elif n in self.partners or partner in self.taken:
                 continue
@@ -75,16 +78,15 @@ class Rebuild:
                 self.partners[n] = partner
                 self.taken.add(partner)
                 queue.extend(_same_places(old, new))
-            elif id(mine) in self.environments or old["head"][0] == "MjModel" == new["head"][0]:
+            elif id(candidate) in self.environments:
                 self._refuse_other_task(old, new)
         return later
 
     def _refuse_other_task(self, old: Node, new: Node) -> None:
-        """UserError if an environment or wrapper is of a class that the new task does not know, or a MuJoCo model is another one."""
-        known = any(node["head"] == ["class", *old["head"][1:2]] for node in self.new.nodes)
-        if old["head"][0] == "MjModel" or not known:
-            expected, got = (str(node["head"][1]).partition(":")[2] or "MjModel of the same sizes" for node in (new, old))
-            raise UserError(f"environment state does not fit: expected a {expected}, got a {got if got != expected else 'different one'}")
+        """UserError if an environment or wrapper is of a class that the new task does not know."""
+        if not any(node["head"] == ["class", *old["head"][1:2]] for node in self.new.nodes):
+            expected, got = (str(node["head"][-1]).partition(":")[2] for node in (new, old))
+            raise UserError(f"environment state does not fit: expected a {expected}, got a {got}")
 
     def _refuse(self) -> None:
         """Raise Unsavable if a saved node can neither be found in the new task nor be made."""
@@ -97,8 +99,10 @@ class Rebuild:
             elif kind == "class" and node["head"][1] in code.BUILTIN_CLASSES:
                 self.objects[n] = code.BUILTIN_CLASSES[node["head"][1]]
             elif not self._is_makeable(node):
-                name = f"the {kind} {node['head'][1]}" if len(node["head"]) > 1 else f"a {kind}"
-                raise Unsavable(f"{where(self.saved, n)} is {name}, which a new task does not have")
+                changed = kind == "function" and any(new["head"][:2] == node["head"][:2] for new in self.new.nodes)
+                name = "an MjModel" if kind == "MjModel" else f"the {kind} {node['head'][1]}" if len(node["head"]) > 1 else f"a {kind}"
+                lacks = "whose code has changed" if changed else "which a new task does not have"
+                raise Unsavable(f"{where(self.saved, n)} is {name}, {lacks}")
 
     def _is_makeable(self, node: Node) -> bool:
         if node["head"][0] == "local function":
@@ -176,7 +180,8 @@ class Rebuild:
         walk = Walk(take)
         walk.objects = [self.objects[n] for n in range(len(self.saved))]
         walk.nodes, walk.numbers = [{} for _ in walk.objects], {id(each): n for n, each in reversed(list(enumerate(walk.objects)))}
-        walk.globals, walk.codes, walk.physics, walk.complete = self.new.globals, self.new.codes, self.new.physics, True
+        walk.globals, walk.physics, walk.complete = self.new.globals, self.new.physics, True
+        walk.codes = self.new.codes if any("contacts" in node for node in self.saved) else {}
         for n in sorted(range(len(self.saved)), key=self._rank):
             node = walk.node_of(self.objects[n])
             if node is None or not _is_equal(self.saved[n], node, walk.objects):
@@ -190,12 +195,9 @@ def _environments(source: Any) -> set[int]:
     ids, layer = set[int](), [source]
     while layer:
         ids |= {id(each) for env in layer for each in (env, vars(env), vars(env).get("envs"))}
-        layer = [
-            each
-            for env in layer
-            for each in (*vars(env).get("envs", ()), vars(env).get("vector"), vars(env).get("env"))
-            if each is not None
-        ]
+        inside = [vars(env).get(name) for env in layer for name in ("envs", "vector", "env")]
+        candidates = [each for part in inside for each in (part if isinstance(part, list | tuple) else [part])]
+        layer = [each for each in candidates if isinstance(each, gymnasium.Env | VectorEnv) and id(each) not in ids]
     return ids
 
 
@@ -218,21 +220,21 @@ def _same_places(old: Any, new: Any) -> Iterator[Pair]:
 
 def _is_equal(saved: Any, now: Any, objects: list[Any]) -> bool:
     """Whether two parts of nodes are the same but for what serves rendering."""
-    if LOOKS in (saved, now):
+    if IGNORED in (saved, now):
         return True
     if is_reference(saved) and is_reference(now):
         return objects[saved["node"]] is objects[now["node"]]
     if isinstance(saved, dict) and isinstance(now, dict):
-        if "looks" in saved or "looks" in now:
-            saved, now = _without_looks(saved, now), _without_looks(now, saved)
+        if "ignored" in saved or "ignored" in now:
+            saved, now = _without_ignored(saved, now), _without_ignored(now, saved)
         return saved.keys() == now.keys() and all(_is_equal(part, now[name], objects) for name, part in saved.items())
     if isinstance(saved, list) and isinstance(now, list):
         return len(saved) == len(now) and all(_is_equal(a, b, objects) for a, b in zip(saved, now, strict=True))
     return type(saved) is type(now) and bool(saved == now)
 
 
-def _without_looks(node: Node, other: Node) -> Node:
+def _without_ignored(node: Node, other: Node) -> Node:
     """The node of a dictionary without the keys of what serves rendering in either."""
-    looks = [*node.get("looks", ()), *other.get("looks", ())]
-    items = [item for item in node.get("items", ()) if item[0] not in looks]
-    return {name: part for name, part in node.items() if name != "looks"} | {"items": items}
+    ignored = [*node.get("ignored", ()), *other.get("ignored", ())]
+    items = [item for item in node.get("items", ()) if item[0] not in ignored]
+    return {name: part for name, part in node.items() if name != "ignored"} | {"items": items}

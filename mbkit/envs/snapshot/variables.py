@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mbkit.envs.snapshot.containers import Resolve
-from mbkit.envs.snapshot.walk import LOOKS, Global, Node, Walk, is_library
+from mbkit.envs.snapshot.walk import IGNORED, Global, Node, Walk, is_library
 
 ARITHMETIC = ("math", "cmath")  # modules whose functions may be put where the new task has another
 
@@ -40,7 +40,7 @@ def names_in(code: CodeType) -> Names:
     names = [set[str]().union(*(by_operation.get(operation, ()) for operation in group)) for group in groups]
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            names = [own | more for own, more in zip(names, names_in(inner), strict=True)]
+            names = [outside | inside for outside, inside in zip(names, names_in(inner), strict=True)]
     return Names(*map(frozenset, names))
 
 
@@ -99,7 +99,7 @@ def fill(value: Global, node: Node, resolve: Resolve) -> None:
     """Set a global variable if it differs."""
     if "value" not in node:
         value.space.pop(value.name, None)
-    elif node["value"] != LOOKS and (value.name not in value.space or not is_same(value.space[value.name], resolve(node["value"]))):
+    elif node["value"] != IGNORED and (value.name not in value.space or not is_same(value.space[value.name], resolve(node["value"]))):
         value.space[value.name] = resolve(node["value"])
 
 

@@ -1,25 +1,26 @@
 """One walk over everything that a task holds: every object becomes one numbered node, however many references lead to it.
 
 A node is a dictionary of JSON values: its `head` says what the object is (kind, class, layout), the other entries are its contents. None,
-booleans, integers, floats and strings stand for themselves, any other object is a reference {"node": number}. Node 0 is the task.
+booleans, integers, floats and strings stand for themselves, any other object is a reference {"node": number}. Where names of the user's are
+keys, they begin with a dot. Node 0 is the task.
 """
 
 import base64
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MethodType, ModuleType
 from typing import Any
 
 Node = dict[str, Any]
-LOOKS: Node = {"looks": True}  # stands for an object that serves rendering or logging only: it is neither saved nor restored
-RENDERING = (
+IGNORED: Node = {"ignored": True}  # stands for an object that serves rendering or logging only: it is neither saved nor restored
+RENDERING_MODULES = (
     *("pygame.surface", "pygame.time", "pygame.font", "pygame.display", "pygame.window", "pygame.mixer", "pygame.event", "pyglet"),
     *("gymnasium.envs.mujoco.mujoco_rendering", "mujoco.viewer", "mujoco.renderer", "mujoco.rendering", "mujoco.gl_context", "mujoco.egl"),
     *("mujoco.osmesa", "mujoco.glfw", "glfw", "OpenGL", "matplotlib", "PIL", "cv2", "imageio", "moviepy", "tkinter", "logging"),
     *("rich", "tqdm", "torch.utils.tensorboard", "tensorboardX", "wandb"),
-)  # modules of such types
+)  # and logging; modules that define such types
 MAPPINGS = ("dict", "OrderedDict", "defaultdict", "SimpleNamespace")
 LIBRARIES = {
     *("mbkit", "gymnasium", "numpy", "torch", "mujoco", "scipy", "pygame", "matplotlib", "PIL", "dm_control", "dm_env", "shimmy", "Box2D"),
@@ -58,7 +59,7 @@ class Walk:
         plain = kind is bool or kind is str or (kind is int and value.bit_length() < 10_000) or (kind is float and value == value)
         if value is None or plain:
             return value
-        return LOOKS if serves_looks(value) else {"node": self._number(value)}
+        return IGNORED if is_ignored(value) else {"node": self._number(value)}
 
     def variable(self, space: dict[str, Any], name: str) -> Node:
         """The reference to a global variable."""
@@ -98,6 +99,11 @@ class Walk:
         return n
 
 
+def dotted(values: Mapping[str, Any], walk: Walk) -> Node:
+    """A part of a node for values that have names."""
+    return {f".{name}": walk.refer(value) for name, value in values.items()}
+
+
 def unsavable(what: str) -> Node:
     """The node of an object that cannot be saved."""
     return {"head": ["unsavable", what]}
@@ -114,7 +120,7 @@ def references(value: Any, label: str = "") -> Iterator[tuple[str, int]]:
         yield label, value["node"]
     elif isinstance(value, dict):
         for name, part in value.items():
-            yield from references(part, f"{label}.{name}")
+            yield from references(part, f"{label}{name}")
     elif isinstance(value, list):
         for i, part in enumerate(value):
             yield from references(part, f"{label}[{i}]")
@@ -149,24 +155,24 @@ def _labels(nodes: list[Node], n: int) -> Iterator[tuple[str, int]]:
             yield from references(content, f".{part}" if part in ("object", "function", "factory", "defaults") else "")
 
 
-def serves_looks(value: Any) -> bool:
+def is_ignored(value: Any) -> bool:
     """Whether an object, or that of a method, serves rendering or logging only: decided by the module that defines its type."""
     kind = type(value.__self__) if type(value) is MethodType else type(value)
-    return _serves_looks(str(kind.__module__), kind.__name__)
+    return _is_ignored(str(kind.__module__), kind.__name__)
 
 
 @functools.lru_cache(maxsize=4096)
-def _serves_looks(module: str, name: str) -> bool:
+def _is_ignored(module: str, name: str) -> bool:
     if module.partition(".")[0] == "mujoco" and name.startswith(("Mjv", "Mjr", "GLContext")):
         return True
-    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in RENDERING)
+    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in RENDERING_MODULES)
 
 
 @functools.lru_cache(maxsize=4096)
 def is_library(module: str) -> bool:
     """Whether a module belongs to Python or to a library, so that only modules of the user's remain."""
     top = module.partition(".")[0]
-    return top in LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
+    return top in LIBRARIES or top in sys.stdlib_module_names
 
 
 def key_of(kind: type) -> str:
