@@ -20,8 +20,7 @@ class ObsStatistics:
     def __init__(self, agent: Any, data: ReplayBuffer, warmup_steps: int) -> None:
         if warmup_steps < 2:
             raise UserError(
-                "agent.normalize_obs=true takes its statistics from the warm-up; "
-                f"expected loop.warmup_steps >= 2, got {warmup_steps}"
+                f"agent.normalize_obs=true takes its statistics from the warm-up; expected loop.warmup_steps >= 2, got {warmup_steps}"
             )
         self.agent, self.data, self.warmup_steps = agent, data, warmup_steps
 
