@@ -211,7 +211,7 @@ def filled(cls: type, options: Any, prefix: str) -> Any:
         elif isinstance(value, float) and value.is_integer() and hints[key] is int:
             value = int(value)  # steps=1e5
         try:
-            if _refers(value):
+            if _refers(value) or _nested(value):
                 raise OmegaConfBaseException
             plain = OmegaConf.merge(plain, {key: value})
         except (OmegaConfBaseException, TypeError, ValueError):  # the latter two of a mapping where a list is expected
@@ -241,6 +241,11 @@ def _refers(value: Any) -> bool:
     if isinstance(value, str):
         return "${" in value or value == "???"
     return isinstance(value, list | tuple) and any(map(_refers, value))
+
+
+def _nested(value: Any) -> bool:
+    """Whether a list holds lists or mappings, which no option does."""
+    return isinstance(value, list | tuple) and any(isinstance(item, list | tuple | Mapping) for item in value)
 
 
 def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
