@@ -14,6 +14,16 @@ def close(part: object) -> None:
 
 
 @contextmanager
+def closed_on_failure(env: Environment) -> Iterator[None]:
+    """Close the environment where what follows fails."""
+    try:
+        yield
+    except BaseException:
+        env.close()
+        raise
+
+
+@contextmanager
 def acting(env: Environment, actor_for: Callable[[Environment], Actor]) -> Iterator[tuple[Environment, Actor]]:
     """An environment and the actor that `actor_for` makes for it; both are closed afterwards."""
     with ExitStack() as opened:

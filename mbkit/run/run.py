@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,12 +22,13 @@ from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
 from mbkit.run.acting import CheckedActor, TaskPolicy
-from mbkit.run.closing import close
+from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
 from mbkit.run.restoring import check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import checked_environments
 from mbkit.storage import read_json, write_json, write_text
+from mbkit.types import State
 
 
 class Run:
@@ -169,11 +170,11 @@ class Run:
         policy = self.parts.actor_for(self.env) if c.planner is None else None
         return diagnose(model, result, self.parts.spec, policy, c.seed, c.gamma)
 
-    def checkpoint(self) -> None:
-        """Everything the rest of the run depends on, on disk in one piece."""
+    def checkpoint(self, loop: State | None = None) -> None:
+        """Everything the rest of the run depends on, on disk in one piece; `loop`: the state of the loop, the present one by default."""
         state = {
             "config": run_identity(self.config.to_dict()),
-            "loop": self.loop.state_dict(),
+            "loop": self.loop.state_dict() if loop is None else loop,
             "parts": {name: part.state_dict() for name, part in self.parts.stateful.items()},
             "random": accelerate.rng_state(),
             "recorder": self.loop.recorder.state_dict(),
@@ -202,9 +203,10 @@ class Run:
         recorder.progress.advance(self.loop.step)
         c, model = self.config, self.parts.dynamics
         self.notes += self.loop.watch.warnings.values()
+        loop = self.loop.state_dict()  # of before the score, whose copies of a task share its class attributes and global variables
         if self.scored_at != self.loop.step:
             self.score()
-        self.checkpoint()  # once more: now it knows its score
+        self.checkpoint(loop)  # once more: now it knows its score
         if model is not None:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
@@ -266,11 +268,21 @@ class Run:
         return video
 
     def variant(self, env_kwargs: Mapping[str, Any] | None) -> Callable[..., Environment]:
-        """`make_env` with changed arguments; UserError where they change the dimensions of observations or actions."""
-        if not env_kwargs:
-            return self.make_env
-        check_same_task(self.env.spec, self.make_env(1, self.config.seed, env_kwargs=env_kwargs), env_kwargs)
-        return partial(self.make_env, env_kwargs=env_kwargs)
+        """`make_env` with changed arguments, and with the running statistics of the wrappers in training, which are updated no more.
+
+        Raises:
+            UserError: the arguments change the dimensions of observations or actions, or the wrappers.
+        """
+        if env_kwargs:
+            check_same_task(self.env.spec, self.make_env(1, self.config.seed, env_kwargs=env_kwargs), env_kwargs)
+
+        def copies(num_envs: int, seed: int, render_mode: str | None = None) -> Environment:
+            env = self.make_env(num_envs, seed, render_mode, env_kwargs=env_kwargs)
+            with closed_on_failure(env):
+                env.set_statistics(self.env.statistics())
+            return env
+
+        return copies
 
 
 def check_buffer(experiment: Experiment) -> None:

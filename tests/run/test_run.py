@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 import yaml
+from gymnasium.wrappers import NormalizeObservation
 from pets_runs import MODEL, PLAN, SCORE, TINY, train_pets
 from resumption import check_same_end, final_state, same
 
@@ -103,3 +106,48 @@ def test_check_buffer_names_a_replay_smaller_than_a_step():
 def test_run_trains_on_a_gpu(tmp_path):
     finished = train_pets(tmp_path / "run", 60, "device=cuda", "agent.mode=cudagraph")
     assert finished.summary()["device"] != "cpu"
+
+
+class Counter(gymnasium.Env):
+    """Pays how often any copy of it was stepped."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        Counter.steps += 1
+        return np.zeros(1, np.float32), float(Counter.steps), False, False, {}
+
+
+gymnasium.register("tests/Counter-v0", Counter, max_episode_steps=5)
+gymnasium.register("tests/Normalized-v0", lambda: NormalizeObservation(gymnasium.make("Pendulum-v1")), max_episode_steps=20)
+UNSCORED = ("threads=1", "eval.episodes=1", "eval.video=false", "loop.log_every=10")
+
+
+def test_resume_of_a_task_that_counts_on_its_class_goes_on_as_if_it_had_not_been_scored(tmp_path):
+    options = [*UNSCORED, "env=tests/Counter-v0", f"run_dir={tmp_path / 'run'}"]
+    Counter.steps = 0
+    mbkit.train("random", *options, "steps=20")
+    assert Counter.steps == 25  # the score's episode too
+    resumed = mbkit.resume(tmp_path / "run", steps=30)
+    returns = [row["episode/return"] for row in read_metrics(tmp_path / "run") if "episode/return" in row]
+    assert returns[-2:] == [21 + 22 + 23 + 24 + 25, 26 + 27 + 28 + 29 + 30]
+    assert resumed.loop.step == 30
+
+
+def test_evaluate_and_load_normalise_observations_as_training_did(tmp_path):
+    run = mbkit.train("random", *UNSCORED, "env=tests/Normalized-v0", "steps=60", f"run_dir={tmp_path / 'run'}")
+    trained = run.env.statistics()
+    assert trained["envs"][0][0]["count"] > 60
+    for one in (run, mbkit.load(tmp_path / "run")):
+        copy = one.variant(None)(2, 7)
+        copy.reset()
+        copy.step(torch.zeros(2, 1))
+        for statistics in (one.env.statistics()["envs"], copy.statistics()["envs"][:1], copy.statistics()["envs"][1:]):
+            assert same(statistics, trained["envs"])
+    assert mbkit.evaluate(run, episodes=2)["returns"] == mbkit.evaluate(tmp_path / "run", episodes=2)["returns"]
+    assert same(run.env.statistics(), trained)

@@ -32,9 +32,9 @@ def names_in(code: CodeType) -> Names:
         if isinstance(instruction.argval, str):
             by_operation.setdefault(instruction.opname, set()).add(instruction.argval)
     groups = (
-        ("LOAD_GLOBAL", "LOAD_NAME"),
+        ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"),
         ("STORE_GLOBAL", "DELETE_GLOBAL"),
-        ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"),
+        ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR"),
         ("STORE_ATTR", "DELETE_ATTR"),
     )
     names = [set[str]().union(*(by_operation.get(operation, ()) for operation in group)) for group in groups]
