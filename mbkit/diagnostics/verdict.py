@@ -3,6 +3,8 @@
 from typing import Any
 
 LEVEL = 0.9  # probability of the intervals that are judged
+OVERCONFIDENT = "overconfident; more members (dynamics.members), more data or shorter fits (dynamics.patience) widen the intervals"
+UNDERCONFIDENT = "underconfident; corrected variances (dynamics.calibrate=true) or longer fits (dynamics.max_epochs) narrow the intervals"
 FEWEST, MOST = 0.6, 0.995  # shares of outcomes inside them between which a model passes
 
 
@@ -30,6 +32,4 @@ def _intervals(diagnostics: dict[str, Any]) -> str:
     if coverage is None or FEWEST <= coverage <= MOST:
         return ""
     measured = f"{100 * LEVEL:.0f} % intervals of the model hold {100 * coverage:.1f} % of the outcomes of evaluation episodes"
-    if coverage < FEWEST:
-        return f"The {measured}, so that it is overconfident: add members (dynamics.members) or data, or shorten fits (dynamics.patience)"
-    return f"The {measured}, so that it is underconfident: set dynamics.calibrate=true or raise dynamics.max_epochs"
+    return f"The {measured}, so that it is {OVERCONFIDENT if coverage < FEWEST else UNDERCONFIDENT}"

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mbkit.diagnostics.verdict import OVERCONFIDENT, UNDERCONFIDENT
 from mbkit.report.collect import Floats, Group
 from mbkit.report.curves import Curve, as_floats, diagnostic
 from mbkit.report.figure import MUTED, axes, band, color, legend
 from mbkit.report.plots import Plot, percent
 
 CALIBRATED = 0.02  # difference between predicted and observed coverage below which a model is called well calibrated
-OVERCONFIDENT = "overconfident; more members (dynamics.members), more data or shorter fits (dynamics.patience) widen the intervals"
-UNDERCONFIDENT = "underconfident; corrected variances (dynamics.calibrate=true) or longer fits (dynamics.max_epochs) narrow the intervals"
 LABELLED = 8  # dimensions up to which each bar has its name and value
 
 

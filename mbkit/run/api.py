@@ -10,8 +10,10 @@ from mbkit import config, recording
 from mbkit.config import Experiment, imports
 from mbkit.dynamics import files
 from mbkit.errors import UserError
+from mbkit.loops import Evaluation
 from mbkit.loops.interrupt import interrupted
 from mbkit.recording.notes import noted
+from mbkit.run.closing import closed_on_failure
 from mbkit.run.evaluation import whole_number
 from mbkit.run.placement import placed
 from mbkit.run.run import Run
@@ -76,13 +78,10 @@ def load(directory: str | Path, checkpoint: str | int = "last", device: str | No
     experiment, notes = placed(read_config(directory), device)
     imports.announce(experiment, directory)
     run = Run(without_load(experiment), restored=True)
-    try:
+    with closed_on_failure(run):
         run.directory = Path(directory)
         step, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
         run.restore(state, step)
-    except BaseException:
-        run.close()
-        raise
     run.notes += notes
     return run
 
@@ -157,20 +156,23 @@ def evaluate(
         if value is not None:
             raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
     result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs)
-    answer = {
-        "return_mean": float(result.returns.mean()),
-        "return_std": float(result.returns.std(correction=0)),
-        "returns": result.returns.tolist(),
-        "length_mean": float(result.lengths.double().mean()),
-        "episodes": episodes,
-        "step": run.loop.step,
-    }
-    if note := result.note():
-        answer["note"] = note
+    answer = figures(result) | {"episodes": episodes, "step": run.loop.step}
     if video:
         path = run.film(seed, env_kwargs)
         answer["video"] = run.notes[-1] if path is None else str(path)
     return answer
+
+
+def figures(result: Evaluation) -> dict[str, Any]:
+    """Returns and lengths of an evaluation as plain numbers, and its note where episodes were cut."""
+    numbers: dict[str, Any] = {
+        "return_mean": float(result.returns.mean()),
+        "return_std": float(result.returns.std(correction=0)),
+        "returns": result.returns.tolist(),
+        "length_mean": float(result.lengths.double().mean()),
+    }
+    note = result.note()
+    return numbers | {"note": note} if note else numbers
 
 
 def evaluation_options(directory: str | Path, arguments: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 from mbkit.envs import Environment
 from mbkit.types import Actor
@@ -13,13 +14,20 @@ def close(part: object) -> None:
         end()
 
 
+class Closable(Protocol):
+    """An environment, a run."""
+
+    def close(self) -> None:
+        """Release what it has opened."""
+
+
 @contextmanager
-def closed_on_failure(env: Environment) -> Iterator[None]:
-    """Close the environment where what follows fails."""
+def closed_on_failure(part: Closable) -> Iterator[None]:
+    """Close the part where what follows fails."""
     try:
         yield
     except BaseException:
-        env.close()
+        part.close()
         raise
 
 

@@ -48,11 +48,8 @@ class Run:
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
-        try:
+        with closed_on_failure(self):
             self._assemble(restored)
-        except BaseException:
-            self.close()
-            raise
 
     def _assemble(self, restored: bool) -> None:
         """The environment, the parts round it, and their loop."""

@@ -53,12 +53,12 @@ def conditional():
     alone = set()
     for algo in ALGORITHMS:
         entry = algorithm(algo)
-        own = Part(algo, entry.config)
+        imagination = Part(algo, entry.config)
         for group in ("", "loop", *GROUPS):
             parts = [e for e in REGISTRIES[group] if suits(entry, group, e)] if group in REGISTRIES and group in entry.defaults else []
             classes = [([f"{group}={e.name}"], e.config) for e in parts]
             if not classes and group == own_group(entry):
-                classes = [([], own.config)]
+                classes = [([], imagination.config)]
             if group == "loop":
                 classes = [([], loop_class(entry))]
             for choice, cls in classes:

@@ -23,8 +23,8 @@ def test_verdicts_useful_model_is_silent() -> None:
     ("diagnostics", "sentence"),
     [
         (measured(error=1.0), "no better than no change .error 1, no change 1"),
-        (measured(coverage=0.5), "hold 50.0 % of .* overconfident: add members"),
-        (measured(coverage=0.999), "hold 99.9 % of .* underconfident: set dynamics.calibrate"),
+        (measured(coverage=0.5), "hold 50.0 % of .* overconfident; more members"),
+        (measured(coverage=0.999), "hold 99.9 % of .* underconfident; corrected variances .dynamics.calibrate"),
     ],
 )
 def test_verdicts_useless_model_is_named_with_an_option(diagnostics: dict[str, object], sentence: str) -> None:

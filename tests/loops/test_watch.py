@@ -34,7 +34,7 @@ def test_watch_warns_of_values_beyond_twice_the_largest_return(metric, value, wa
         assert warnings[0].startswith(f"The values of sac diverge: at step 4000 they are {value:g} on average, beyond 60")
 
 
-def test_watch_bonus_widens_the_limit_and_is_remembered():
+def test_watch_bonus_widens_the_limit_and_is_stored():
     """alpha |log pi| = 2 at its largest: (3 + 2) * 2 / (1 - 0.9) = 100."""
     one = watch()
     assert not one.check("sac", AGENT, {"critic/q": 0.0, "alpha": 1.0, "actor/entropy": -2.0}, 1)
