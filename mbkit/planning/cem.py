@@ -22,7 +22,7 @@ class CEMConfig:
 
     candidates: int = at_least(400, 1)  # number of candidates per iteration, N
     elites: int = at_least(40, 1)  # number of elites: the best candidates, to which mean and variance are refitted
-    iterations: int = at_least(5, 1)  # number of iterations: sampling, scoring, refitting
+    iterations: int = between(5, 1, 100_000)  # number of iterations: sampling, scoring, refitting
     momentum: float = between(0.1, 0, 1)  # weight of the old mean and variance in a refit, alpha
     initial_std: float = positive(0.5)  # standard deviation at the start of a search, sigma. Paper: a quarter of the action range
     returns: Literal["mean", "best", "sample"] = "mean"  # executed sequence: final mean (Paper), best candidate, draw around the mean

@@ -25,7 +25,7 @@ class DiscreteCEMConfig:
 
     candidates: int = at_least(200, 1)  # number of candidates per iteration, N
     elites: int = at_least(20, 1)  # number of elites, K: the best candidates, to which the probabilities are refitted
-    iterations: int = at_least(5, 1)  # number of iterations: sampling, scoring, refitting
+    iterations: int = between(5, 1, 100_000)  # number of iterations: sampling, scoring, refitting
     momentum: float = between(0.1, 0, 1)  # weight of the old probabilities in a refit, alpha (smoothed updating)
     floor: float = between(0.05, 0, 1)  # weight of the uniform distribution in a refit, epsilon: no action is ruled out
     returns: Literal["best", "mode"] = "best"  # executed sequence: best candidate, or most probable action of each step

@@ -22,7 +22,7 @@ class ICEMConfig:
 
     candidates: int = at_least(40, 1)  # number of candidates of the first iteration, N, reused elites included
     elites: int = at_least(10, 1)  # number of elites: the best candidates, to which mean and variance are refitted
-    iterations: int = at_least(3, 1)  # number of iterations: sampling, scoring, refitting
+    iterations: int = between(3, 1, 100_000)  # number of iterations: sampling, scoring, refitting
     decay: float = at_least(1.25, 1, when="iterations>1")  # factor by which candidates shrink per iteration, gamma; never below 2 elites
     exponent: float = at_least(2.0, 0)  # exponent of the noise power 1/f^beta along the horizon, 0: white. Paper: 0.25 to 3.5
     keep: float = between(0.3, 0, 1)  # share of the elites reused in the next iteration and, shifted, in the next plan, xi

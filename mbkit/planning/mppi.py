@@ -23,7 +23,7 @@ class MPPIConfig:
     """MPPI with time-correlated noise; mbrl-lib on halfcheetah: 350 candidates, 5 iterations, beta 0.9, temperature 1/0.9."""
 
     candidates: int = at_least(350, 1)  # number of candidates per iteration, N
-    iterations: int = at_least(5, 1)  # number of iterations of sampling and reweighting. Williams et al.: 1
+    iterations: int = between(5, 1, 100_000)  # number of iterations of sampling and reweighting. Williams et al.: 1
     sigma: float = positive(0.5)  # standard deviation of the noise before smoothing, in half action ranges
     temperature: float = positive(1.0)  # temperature of the weights softmax(return / lambda), in units of the return; PDDM: 1 / gamma
     beta: float = between(0.9, 0.01, 1)  # weight of the new noise against that of the step before; 1: independent steps

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.fields import at_least, positive
+from mbkit.fields import at_least, between, positive
 from mbkit.planning.base import BoxPlanner
 from mbkit.planning.sampling import better, join, rounds, top
 from mbkit.registry import planners
@@ -20,7 +20,7 @@ class ShootingConfig:
     """Random shooting; PETS spends as many candidates on it as on CEM: 2000 on cartpole, 2500 on halfcheetah."""
 
     candidates: int = at_least(400, 1)  # number of candidates per iteration, N
-    iterations: int = at_least(5, 1)  # number of iterations; memory grows with the candidates of one
+    iterations: int = between(5, 1, 100_000)  # number of iterations; memory grows with the candidates of one
     budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 

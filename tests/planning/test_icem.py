@@ -2,9 +2,12 @@
 
 import itertools
 
+import pytest
 import torch
 from searches import LIKE, SPEC, plan_for, quadratic
 
+from mbkit.config import compose
+from mbkit.errors import UserError
 from mbkit.planning.icem import ICEM, ICEMConfig, populations
 
 
@@ -60,3 +63,8 @@ def test_icem_candidates_without_finite_score_are_not_reused():
     planner = ICEM(SPEC, ICEMConfig())
     plan = planner(lambda a: torch.full(a.shape[:2], torch.nan), planner.start(LIKE, 1, 4))
     assert plan.elites.isnan().all()
+
+
+def test_iterations_nobody_has_are_refused_before_they_are_listed():
+    with pytest.raises(UserError, match=r"planner.iterations=1000000000 is out of range: expected in \[1, 100000\]"):
+        compose("pets", ["planner=icem", "planner.iterations=1000000000"])

@@ -110,8 +110,6 @@ def whole_numbers(algo):
 def test_whole_numbers_of_any_algorithm_are_refused_in_a_sentence_or_harmless(algo):
     """A billion in each of them: Run() either succeeds or says what is wrong."""
     for option in whole_numbers(algo):
-        if option == "planner.iterations":  # a duration: iCEM lists the candidates of every iteration
-            continue
         typed = f"{option}=[{HUGE}]" if option.endswith("hidden") else f"{option}={HUGE}"
         with suppress(UserError):
             Run(compose(algo, ["threads=1", *(["env=cartpole"] if algo == "random" else []), typed])).env.close()
