@@ -43,6 +43,22 @@ class Transition(NamedTuple):
     reward: Tensor  # [B], n-step: discounted sum
     next_obs: Tensor  # [B, O] the true successor
     discount: Tensor  # [B] gamma^(n-1) (1 - terminated)
+    real: Tensor | None = None  # [B] 1 recorded, 0 from a model; None: all recorded
+
+
+class Recorded(NamedTuple):
+    """A batch of a data set: a Transition, and what is known of the rows around it. What takes a Transition takes it too."""
+
+    obs: Tensor  # [B, O]
+    action: Tensor  # [B, A] in [-1, 1], or int64 [B]
+    reward: Tensor  # [B]
+    next_obs: Tensor  # [B, O] the true successor
+    discount: Tensor  # [B] 1 - terminated
+    real: Tensor | None  # as a Transition's
+    next_action: Tensor  # [B, A], or int64 [B]: of the following row; meaningless where there is none
+    next_known: Tensor  # [B] 1 where the episode has a following row, 0 at its end
+    return_to_go: Tensor  # [B] undiscounted sum of the rewards from here to the end of the episode
+    row: Tensor  # int64 [B] number of the row in the data set
 
 
 class Trajectory(NamedTuple):

@@ -44,7 +44,7 @@ def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = No
     if not len(transitions.reward):
         return {}
     rows = evenly(len(transitions.reward), ROWS).to(transitions.reward.device)
-    data = to_predict(model, Transition(*(column[rows] for column in transitions)))
+    data = to_predict(model, Transition(*(column[rows] for column in transitions[:5])))
     diagnostics = one_step(model, data) if isinstance(model, Predictive) else {}
     if isinstance(model, Dynamics):
         stretches = next(w for n in LENGTHS if len((w := windows(held_out, n, WINDOWS)).reward))

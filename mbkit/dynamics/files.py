@@ -128,6 +128,6 @@ def probe(network: EnsembleNetwork) -> list[float]:
 def fingerprint(data: Transition) -> str:
     """sha256 of the rows, by which two ensembles can be compared for the same data."""
     digest = hashlib.sha256()
-    for value in data:
+    for value in data[:5]:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

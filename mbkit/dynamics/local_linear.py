@@ -253,7 +253,7 @@ class LocalLinear(nn.Module):
 
     def _rows(self, data: Transition) -> tuple[Tensor, Tensor]:
         """Raw inputs [N, I] and raw targets [N, D] of the window, in float64."""
-        recent = Transition(*(column[-self.cfg.window :] for column in data))
+        recent = Transition(*(column[-self.cfg.window :] for column in data[:5]))
         if len(recent.obs) < 2:
             raise UserError(f"fitting the dynamics needs at least 2 transitions, got {len(recent.obs)}")
         x, y = self.encode(recent.obs, recent.action).double(), recent.next_obs.double() - recent.obs.double() * self.relative

@@ -60,6 +60,6 @@ def build(x: Assembly[ModelLoop], cfg: MBAConfig) -> None:
     model, schedule = x.model(), cfg.schedule(x.loop)
     buffer = x.model_buffer(schedule.capacity(), cfg.memory_gb, "imagination.retain_fits")
     starts = x.replay if cfg.recent is None else Recent(x.replay, cfg.recent)
-    mixed = x.updates(agent, Mixture([x.real_data(agent), buffer], [cfg.real_ratio, 1 - cfg.real_ratio]))
+    mixed = x.updates(agent, Mixture([x.real_data(agent), buffer], [cfg.real_ratio, 1 - cfg.real_ratio], real=[True, False]))
     x.at_each_fit(model, then=[ModelRollouts(model, agent.sample, starts, buffer, schedule)], until=cfg.until)
     x.every_step(mixed if cfg.until is None else Until(cfg.until, [mixed], [real]))

@@ -65,7 +65,7 @@ def build(x: Assembly[ModelLoop], cfg: MBPOConfig) -> None:
         model, schedule, gate = x.model(), cfg.schedule(x.loop), make_gate(cfg, x.part("dynamics"), x.spec.device)
         buffer = x.model_buffer(schedule.capacity(), cfg.memory_gb, "imagination.retain_epochs")
         x.at_each_fit(model, then=[ModelRollouts(model, agent.sample, x.replay, buffer, schedule, gate)])
-        data = Mixture([data, buffer], [cfg.real_ratio, 1 - cfg.real_ratio])
+        data = Mixture([data, buffer], [cfg.real_ratio, 1 - cfg.real_ratio], real=[True, False])
         if gate is not None:
             x.keep(gate=gate)
     updates = x.updates(agent, data)

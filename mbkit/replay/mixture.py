@@ -19,15 +19,22 @@ def counts(n: int, fractions: Sequence[float]) -> list[int]:
 
 
 class Mixture:
-    """Batches drawn from several sources, every batch with the same number of rows from each."""
+    """Batches drawn from several sources, every batch with the same number of rows from each.
 
-    def __init__(self, sources: Sequence[Source], fractions: Sequence[float]) -> None:
+    `real` says of every source whether its rows are recorded or come from a model; without it a batch says nothing of that.
+    """
+
+    def __init__(self, sources: Sequence[Source], fractions: Sequence[float], real: Sequence[bool] | None = None) -> None:
         if len(sources) != len(fractions) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
             raise UserError(f"{len(sources)} sources need as many fractions, none negative, with sum 1, not {list(fractions)}")
         self.sources, self.fractions = tuple(sources), tuple(fractions)
+        self.real = None if real is None else tuple(real)
 
     def sample(self, n: int) -> Transition:
         """n rows, source by source; a source whose share is 0 is not sampled, so that it may be empty."""
-        shares = zip(self.sources, counts(n, self.fractions), strict=True)
-        parts = [source.sample(share) for source, share in shares if share]
-        return Transition(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        shares = counts(n, self.fractions)
+        parts = [source.sample(share)[:5] for source, share in zip(self.sources, shares, strict=True) if share]
+        rows = Transition(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        if self.real is None:
+            return rows
+        return rows._replace(real=torch.cat([rows.reward.new_full((share,), real) for share, real in zip(shares, self.real, strict=True)]))

@@ -47,3 +47,13 @@ def test_mixture_sample_does_not_synchronise_with_the_host() -> None:
     buffer = ReplayBuffer(8, SPEC._replace(device=torch.device("meta")))  # meta tensors have no content: reading any would raise
     buffer.extend(Experience(*(x.to("meta") for x in rows([1, 2], [0, 2]))))
     assert Mixture([buffer, NStep(buffer, 3, 0.9)], [0.5, 0.5]).sample(6).obs.shape == (6, 2)
+
+
+def test_a_mixture_says_which_rows_are_recorded() -> None:
+    """Source by source, in every batch alike; without being told it says nothing, and a source without a share has no rows."""
+    sources, shares = [Constant(1), Constant(2), ReplayBuffer(3, SPEC)], [0.25, 0.75, 0]
+    batch = Mixture(sources, shares, real=[True, False, True]).sample(8)
+    assert batch.real is not None
+    assert batch.real.tolist() == [1.0] * 2 + [0.0] * 6
+    assert batch.reward.tolist() == [1.0] * 2 + [2.0] * 6
+    assert Mixture(sources, shares).sample(8).real is None

@@ -163,7 +163,7 @@ class MbrlDynamics:
 
     def batch(self, data: Transition) -> Any:
         """One-step transitions as mbrl-lib's TransitionBatch of float64 arrays, actions in the model's own units."""
-        obs, action, reward, next_obs, discount = (column.detach().cpu() for column in data)
+        obs, action, reward, next_obs, discount = (column.detach().cpu() for column in data[:5])
         columns = (obs, self.native(action), next_obs, reward)
         arrays = [column.double().numpy() for column in columns]
         if not all(np.isfinite(array).all() for array in arrays):
