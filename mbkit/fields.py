@@ -2,7 +2,7 @@
 
 A condition is one or several comparisons with other options, all of which must hold: `when="gate=m2ac"` with an option of the same group,
 `when="loop.fit=true, holdout!=0"` with one of another. `dynamics=mujoco` compares the name of a part, `actions=continuous` the kind of
-actions of the environment, `algo=pets` the algorithm. The right side may be another option of the same group.
+actions of the environment, `algo=pets` the algorithm, `env!=none` the environment. The right side may be another option of the same group.
 """
 
 from dataclasses import field

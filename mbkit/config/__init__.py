@@ -2,7 +2,6 @@
 
 from mbkit.config.compose import (
     REGISTRIES,
-    algorithm,
     check_actions,
     check_range,
     compose,
@@ -12,6 +11,7 @@ from mbkit.config.compose import (
     type_text,
 )
 from mbkit.config.reading import parse_overrides, read_yaml
+from mbkit.config.regimes import algorithm
 from mbkit.config.resumption import parse_resumption
 from mbkit.config.schema import (
     GROUPS,
@@ -20,6 +20,7 @@ from mbkit.config.schema import (
     Experiment,
     FreshLoop,
     ModelLoop,
+    OfflineLoop,
     OldTrajectoryLoop,
     OnlineLoop,
     Part,
@@ -37,6 +38,7 @@ __all__ = [
     "Experiment",
     "FreshLoop",
     "ModelLoop",
+    "OfflineLoop",
     "OldTrajectoryLoop",
     "OnlineLoop",
     "Part",

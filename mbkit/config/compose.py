@@ -18,50 +18,32 @@ from mbkit.config import dialect
 from mbkit.config.conditions import UNKNOWN, counting, default_of, meaningless
 from mbkit.config.identity import flatten
 from mbkit.config.reading import is_own_file, parse_overrides, read_preset
+from mbkit.config.regimes import (
+    OFFLINE_DEFAULTS,
+    ONLINE,
+    algorithm,
+    check_agent,
+    check_offline,
+    have,
+    loop_class,
+    only_offline,
+    own_group,
+    refuse_foreign,
+)
 from mbkit.config.schema import (
     GROUPS,
-    LOOPS,
     CheckpointConfig,
     EvalConfig,
     Experiment,
-    FreshLoop,
-    OldTrajectoryLoop,
-    OnlineLoop,
     Options,
     Part,
-    ReplayLoop,
-    TrajectoryLoop,
 )
 from mbkit.config.threads import default_threads
 from mbkit.errors import UserError
-from mbkit.registry import Entry, experience, nearest
+from mbkit.registry import Entry, nearest
 
 TEXT = (str, str | None)  # types of options that are names or paths
 REGISTRIES = {"agent": registry.agents, "dynamics": registry.dynamics, "planner": registry.planners}
-# the loop of an agent alone, by the first kind of experience that it learns from
-LOOP_OF = {"old_trajectories": OldTrajectoryLoop, "trajectories": TrajectoryLoop, "replay": ReplayLoop, "fresh": FreshLoop}
-
-
-def algorithm(algo: str) -> Entry:
-    """The entry of a recipe or of an agent alone, which share one namespace."""
-    if algo in registry.recipes:
-        return registry.recipes[algo]
-    if algo in registry.agents:
-        return registry.agents[algo]
-    known = [entry.name for kind in (registry.recipes, registry.agents) for entry in kind]
-    raise UserError(f"unknown algorithm {algo!r}; {nearest(algo, known)}")
-
-
-def loop_class(entry: Entry) -> type:
-    """The class of an algorithm's loop options: the recipe's, or by what an agent alone learns from."""
-    if entry.loop is not None:
-        return entry.loop
-    return next((LOOP_OF[kind] for kind in LOOP_OF if kind in entry.learns_from), OnlineLoop)
-
-
-def own_group(entry: Entry) -> str:
-    """The group that an algorithm's own configuration fills: of a recipe round an exchangeable agent it is `imagination`."""
-    return "imagination" if "agent" in entry.defaults else "agent"
 
 
 def is_text(key: str) -> bool:
@@ -82,12 +64,19 @@ def compose(algo: str, overrides: Sequence[str] = (), values: Mapping[str, Any] 
     for key, typed in (("algo", "algo" in options), ("agent", isinstance(agent, Mapping) and "name" in agent)):
         if typed and (key == "algo" or "agent" not in entry.defaults):
             raise UserError(f"{key}= is not an option: the algorithm is the word after `train`, here {algo!r}")
-    env = options.get("env", entry.defaults.get("env"))
+    offline, defaults = options.get("data") is not None or only_offline(entry), entry.defaults
+    if offline and not only_offline(entry):
+        check_offline(entry, str(options["data"]))
+        defaults = {k: v for k, v in defaults.items() if k not in ONLINE}
+    env = options.get("env", "none" if offline else defaults.get("env"))
     if not isinstance(env, str):
         raise UserError(f"env must be the name of an environment, for example env=cartpole or env=HalfCheetah-v5; came {env!r}")
     preset = read_preset(algo, env, options.get("preset"))
+    if offline and not only_offline(entry) and not is_own_file(options.get("preset")):
+        preset = {k: v for k, v in preset.items() if k not in ONLINE}
+    defaults = merge(OFFLINE_DEFAULTS, defaults) if offline else defaults
     typed_tree = merge(preset, options) if is_own_file(options.get("preset")) else options
-    tree = {**merge(merge(entry.defaults, preset), options), "algo": algo, "env": env}
+    tree = {**merge(merge(defaults, preset), options), "algo": algo, "env": env}
     experiment = from_dict(tree, frozenset(flatten(typed_tree)))
     without = meaningless(experiment, entry)
     refuse_meaningless(experiment, entry, without)
@@ -123,12 +112,8 @@ def refuse_meaningless(experiment: Experiment, entry: Entry, without: Mapping[st
     needs = "; ".join(f"{key} counts only where {without[key]}" for key in typed)
     group = typed[0].rpartition(".")[0]
     names = counting(experiment, group, dict(without))
-    raise UserError(f"{', '.join(typed)} {have(typed)} no meaning here: {needs}; of {group}.* these have one: {', '.join(names) or 'none'}")
-
-
-def have(names: Sequence[str]) -> str:
-    """ "has" or "have"."""
-    return "have" if len(names) > 1 else "has"
+    where = f"{group}.*" if group else "all options"
+    raise UserError(f"{', '.join(typed)} {have(typed)} no meaning here: {needs}; of {where} these have one: {', '.join(names) or 'none'}")
 
 
 def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> Experiment:
@@ -136,13 +121,13 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     if not isinstance(tree, Mapping):
         raise UserError(f"a configuration is a mapping of options to values; came a {type(tree).__name__}")
     entry = algorithm(str(tree.get("algo")))
-    top = {k: v for k, v in tree.items() if k not in GROUPS}
-    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry)}
+    offline, top = tree.get("data") is not None, {k: v for k, v in tree.items() if k not in GROUPS}
+    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry, offline)}
     known = {f.name for f in fields(Experiment)} - {"typed"}
     for key in tree:
         if key not in known:
             raise UserError(f"unknown option {key!r}; {nearest(str(key), known)}")
-    refuse_foreign(entry, top.get("loop", {}))
+    refuse_foreign(entry, top.get("loop", {}), offline)
     values: dict[str, Any] = {k: filled(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
     for group in GROUPS:
         values[group] = _part(entry, group, tree.get(group))
@@ -152,33 +137,6 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
         raise UserError("gamma=1 is out of range: expected in [0, 1), since values of an endless future are learned")
     experiment = Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)
     return experiment if experiment.threads else replace(experiment, threads=default_threads(experiment))
-
-
-def refuse_foreign(entry: Entry, loop: Any) -> None:
-    """UserError where the loop is set an option of another way of learning."""
-    mine = {f.name for f in fields(loop_class(entry))}
-    others = {f.name for cls in LOOPS for f in fields(cls)} - mine
-    foreign = [f"loop.{key}" for key in loop if key in others] if isinstance(loop, Mapping) else []
-    if foreign:
-        regime = "plans with a model" if entry.loop is not None else f"learns from {experience(entry.learns_from)}"
-        regime = regime if own_group(entry) == "agent" else f"updates its agent on {experience(entry.learns_from)}"
-        names = ", ".join(sorted(mine))
-        raise UserError(
-            f"{', '.join(foreign)} {have(foreign)} no meaning for {entry.name}, which {regime}; of loop.* these have one: {names}"
-        )
-
-
-def check_agent(entry: Entry, agent: Part | None) -> None:
-    """UserError where the chosen agent cannot learn from what the recipe offers it."""
-    if agent is None or own_group(entry) == "agent":
-        return
-    can = registry.agents[agent.name].learns_from
-    if not set(entry.learns_from) & set(can):
-        suited = [e.name for e in registry.agents if set(entry.learns_from) & set(e.learns_from)]
-        raise UserError(
-            f"agent {agent.name!r} learns from {experience(can)}, but {entry.name} offers {experience(entry.learns_from)}; "
-            f"expected one of {', '.join(suited)}"
-        )
 
 
 def _part(entry: Entry, group: str, options: Any) -> Part | None:

@@ -8,7 +8,7 @@ from mbkit.config.reading import parse_overrides
 from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
 
-TAKEN = ("steps", "threads", "device")
+TAKEN = ("steps", "threads", "device", "data")
 
 
 def parse_resumption(
@@ -24,6 +24,6 @@ def parse_resumption(
     unknown = [key for key, value in changes.items() if key not in TAKEN and (experiment is not None or not isinstance(value, Mapping))]
     if unknown:
         raise UserError(
-            f"resume takes steps=M, threads=N and device= only, since anything else would be another experiment; came {unknown[0]!r}"
+            f"resume takes steps=M, threads=N, device= and data= only, since anything else would be another experiment; came {unknown[0]!r}"
         )
     return changes

@@ -11,17 +11,17 @@ from mbkit.fields import at_least, between, option
 class EvalConfig:
     """When and how the policy is scored: deterministic actions on seeds that training never uses."""
 
-    every: int = at_least(0, 0)  # environment steps between evaluations; 0: only when training ends
-    episodes: int = at_least(10, 1)  # episodes per evaluation, run side by side
-    max_steps: int = at_least(0, 0)  # environment steps after which an evaluation episode is cut; 0: its time limit, or 10 000 without one
-    video: bool = True  # one filmed episode when training ends
+    every: int = at_least(0, 0, when="env!=none")  # environment steps, offline updates, between evaluations; 0: only at the end
+    episodes: int = at_least(10, 1, when="env!=none")  # episodes per evaluation, run side by side
+    max_steps: int = at_least(0, 0, when="env!=none")  # steps after which an evaluation episode is cut; 0: its time limit, or 10 000
+    video: bool = option(True, when="env!=none")  # one filmed episode when training ends
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """What a killed run can come back to."""
 
-    every: int = at_least(1000, 0)  # environment steps between checkpoints; 0: only when training ends
+    every: int = at_least(1000, 0)  # environment steps, offline updates, between checkpoints; 0: only at the end
     keep: Literal["last", "best", "all"] = "last"  # stored checkpoints; best: the highest evaluation, beside the newest
 
 
@@ -98,7 +98,17 @@ class ModelLoop(ReplayLoop):
     fit_every: int = at_least(0, 0)  # environment steps between fits of the model; 0: whenever an episode ends
 
 
-LOOPS = (StoringLoop, ReplayLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop)
+@dataclass(frozen=True)
+class OfflineLoop:
+    """Updates on a data set; a step of the run is one of them."""
+
+    batch_size: int = at_least(256, 1)  # transitions per gradient update
+    log_every: int = at_least(500, 1)  # updates between lines of training metrics
+    updates_at_once: int = at_least(1, 1)  # updates between two looks at evaluation, checkpoints and the learning rate's schedule
+    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: loop.updates_at_once updates, sampling included, are a graph
+
+
+LOOPS = (StoringLoop, ReplayLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop, OfflineLoop)
 
 # --- parts and the experiment -----------------------------------------------------------------------------------------------------------
 
@@ -118,8 +128,12 @@ class Options:
     """The options that hold for every algorithm."""
 
     algo: str
-    env: str  # environment name: Gymnasium's, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS
-    steps: int = at_least(1000, 1)  # environment steps, warm-up included
+    env: str  # environment name: Gymnasium's, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS; none beside data=
+    data: str | None = None  # data set to learn from, in place of an environment: a file or directory that `mbkit data inspect` reads
+    data_top: float = between(
+        1.0, 1e-6, 1, when="data!=null"
+    )  # share of the episodes to learn from, those of the highest return
+    steps: int = at_least(1000, 1)  # environment steps, warm-up included; with data= gradient updates
     seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
     device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU

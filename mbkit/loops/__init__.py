@@ -5,6 +5,7 @@ from mbkit.loops.evaluate import Evaluation, evaluate_policy
 from mbkit.loops.memory import check_memory, refuse_oversized
 from mbkit.loops.model import CountersRead, ModelFits, PlanScores
 from mbkit.loops.obs_statistics import ObsStatistics
+from mbkit.loops.offline import Offline
 from mbkit.loops.online import Online, random_action
 from mbkit.loops.rollouts import ModelRollouts
 from mbkit.loops.trajectory_updates import TrajectoryUpdates
@@ -19,6 +20,7 @@ __all__ = [
     "ModelFits",
     "ModelRollouts",
     "ObsStatistics",
+    "Offline",
     "Online",
     "PlanScores",
     "TrajectoryUpdates",

@@ -1,7 +1,7 @@
 """The hook that updates an agent on batches of transitions. K updates at once, B batch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mbkit.accelerate import accelerated
-from mbkit.config import FreshLoop, ReplayLoop
+from mbkit.config import FreshLoop, OfflineLoop, ReplayLoop
 from mbkit.errors import UserError
 from mbkit.loops.clock import Clock
 from mbkit.loops.memory import refuse_oversized
@@ -30,10 +30,18 @@ class Cadence(NamedTuple):
 
 
 class Updates:
-    """Gradient updates of an agent on batches of a source; `rate` for each step of the clock, by default `loop.updates_per_step`.
+    """Gradient updates of an agent on batches of a source.
 
-    In mode "cudagraph" K of them, sampling included, are one graph; K is what falls due in a step, rounded up to the agent's cycle.
-    `prefix` begins the names of its metrics, where an agent is updated on several sources.
+    Args:
+        name: of the agent, for messages.
+        agent: the learner. Where it has schedules, `anneal` tells it before each group of updates what share of the run lies ahead, 1 to 0.
+        source: of its batches.
+        cfg: batch size, mode and cadence. In mode "cudagraph" K updates, sampling included, are one graph; online K is what falls due in a
+            step, rounded up to the agent's cycle, offline it is `loop.updates_at_once`.
+        device: of the networks.
+        rate: updates for each step of the clock, by default `loop.updates_per_step`; offline 1.
+        prefix: begins the names of its metrics, where an agent is updated on several sources.
+        steps: the length of the run, for schedules; 0: they stay where they begin.
     """
 
     def __init__(
@@ -41,24 +49,30 @@ class Updates:
         name: str,
         agent: Learner,
         source: Source,
-        cfg: ReplayLoop | FreshLoop,
+        cfg: ReplayLoop | FreshLoop | OfflineLoop,
         device: torch.device,
         rate: float | None = None,
         prefix: str = "",
+        steps: int = 0,
     ) -> None:
         self.name, self.agent, self.source, self.cfg, self.prefix = name, agent, source, cfg, prefix
-        rate, at_once = cfg.updates_per_step if rate is None else rate, 1
-        if cfg.mode == "cudagraph":
-            at_once = -(-max(1, math.ceil(rate * cfg.num_envs)) // agent.cycle) * agent.cycle
-        self.cadence = Cadence(rate, cfg.warmup_steps if isinstance(cfg, ReplayLoop) else 0, at_once)
+        self.steps = steps
+        if isinstance(cfg, OfflineLoop):
+            self.at_once, self.cadence = cfg.updates_at_once, Cadence(1)
+        else:
+            rate, self.at_once = cfg.updates_per_step if rate is None else rate, 1
+            if cfg.mode == "cudagraph":
+                self.at_once = -(-max(1, math.ceil(rate * cfg.num_envs)) // agent.cycle) * agent.cycle
+            self.cadence = Cadence(rate, cfg.warmup_steps if isinstance(cfg, ReplayLoop) else 0, self.at_once)
+        self.anneal: Callable[[float], None] | None = getattr(agent, "anneal", None) if steps else None
         self.pessimistic: bool = getattr(agent, "pessimistic", False)  # values are low on purpose
         self.names: tuple[str, ...] = ()
-        self._run = accelerated(self._updates, cfg.mode, device, changes=agent)
+        self._group = accelerated(lambda: self._updates(self.at_once), cfg.mode, device, changes=agent)
         self._timed = device.type == "cpu"  # elsewhere the clock would have to wait for the device
 
-    def _updates(self) -> tuple[Tensor, ...]:
-        """K updates; the last one's metrics."""
-        for _ in range(self.cadence.at_once):
+    def _updates(self, count: int) -> tuple[Tensor, ...]:
+        """So many updates; the last one's metrics."""
+        for _ in range(count):
             metrics = self.agent.update(self.source.sample(self.cfg.batch_size))
         self.names = tuple(self.prefix + name for name in metrics)
         return tuple(metrics.values())
@@ -70,8 +84,12 @@ class Updates:
             return
         began = perf_counter()
         with refuse_oversized(f"an update of loop.batch_size={self.cfg.batch_size} rows"):
-            for _ in range(count // self.cadence.at_once):
-                values = self._run()
+            for _ in range(count // self.at_once):
+                self._schedule(clock.step - clock.stride)
+                values = self._group()
+            if rest := count % self.at_once:  # at the end of an offline run
+                self._schedule(clock.step - clock.stride)
+                values = self._updates(rest)
         metrics: dict[str, Tensor | float] = dict(zip(self.names, values, strict=True))
         if self._timed:
             metrics[f"{self.prefix}updates_per_second"] = count / (perf_counter() - began)
@@ -79,6 +97,12 @@ class Updates:
         if clock.passed(self.cfg.log_every):
             floats = torch.stack([v.float() for v in values]).tolist()
             check_metrics(self.name, self.agent, dict(zip(self.names, floats, strict=True)), clock, self.prefix, self.pessimistic)
+
+
+    def _schedule(self, step: int) -> None:
+        """Tell the agent how much of the run lies ahead at this step."""
+        if self.anneal is not None:
+            self.anneal(max(0.0, 1 - step / self.steps))
 
 
 def check_metrics(

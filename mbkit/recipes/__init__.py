@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from mbkit import registry
 from mbkit.config import Experiment
 from mbkit.errors import UserError
-from mbkit.recipes import dyna, fresh, loop, mba, mbpo, mve, pets, random, replay, trajectories
-from mbkit.recipes.assembly import Assembly
+from mbkit.recipes import dyna, fresh, loop, mba, mbpo, mve, offline, pets, random, replay, trajectories
+from mbkit.recipes.assembly import Assembly, OfflineData
 from mbkit.recipes.models import check_learned
 
 if TYPE_CHECKING:  # options are checked before a simulator is imported
@@ -20,14 +20,19 @@ ALONE: dict[str, Callable[[Assembly[Any]], None]] = {
 }  # agents without a recipe, by what they learn from
 
 
-def build(experiment: Experiment, env: "Environment", restored: bool = False) -> Assembly[Any]:
-    """The parts of a recipe, or of an agent alone; `restored`: a checkpoint will fill them.
+def build(
+    experiment: Experiment, env: "Environment | None", restored: bool = False, data: OfflineData | None = None
+) -> Assembly[Any]:
+    """The parts of a recipe, or of an agent alone, in an environment or on a data set; `restored`: a checkpoint will fill them.
 
     Raises:
         UserError: options that contradict one another, or an agent that cannot be trained alone; unless `restored`, also a model that
             would be used before it learned anything.
     """
-    x: Assembly[Any] = Assembly(experiment, env)
+    x: Assembly[Any] = Assembly(experiment, env, data)
+    if data is not None:
+        offline.build(x)
+        return x
     if experiment.algo in registry.recipes:
         entry = registry.recipes[experiment.algo]
         entry.target(x, x.part("imagination" if "agent" in entry.defaults else "agent").config)
@@ -44,4 +49,4 @@ def build(experiment: Experiment, env: "Environment", restored: bool = False) ->
     return x
 
 
-__all__ = ["Assembly", "build", "dyna", "loop", "mba", "mbpo", "mve", "pets", "random"]
+__all__ = ["Assembly", "OfflineData", "build", "dyna", "loop", "mba", "mbpo", "mve", "pets", "random"]

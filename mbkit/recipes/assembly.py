@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from mbkit.recipes.models import dynamics_for, make_learned, model_notes
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.replay.n_step import NStep
+from mbkit.replay.recorded import RecordedRows
 from mbkit.targets import one_step
-from mbkit.types import Actor, Dynamics, Learnable, LearnedDynamics, Learner, Source, Stateful, Store, TargetFn, TrajectoryLearner
+from mbkit.types import Actor, Dynamics, EnvSpec, Learnable, LearnedDynamics, Learner, Source, Stateful, Store, TargetFn, TrajectoryLearner
 
 if TYPE_CHECKING:  # options are checked before a simulator is imported
     from mbkit.envs import Environment
@@ -24,6 +25,15 @@ if TYPE_CHECKING:  # options are checked before a simulator is imported
 A = TypeVar("A", bound=Actor)
 L = TypeVar("L", bound=OnlineLoop)
 S = TypeVar("S", bound=Store)
+
+
+class OfflineData(Protocol):
+    """The data set of an offline run, read when its rows are asked for."""
+
+    spec: EnvSpec
+    present: bool  # whether its rows can be read; an agent acts without them
+
+    def rows(self, spec: EnvSpec) -> RecordedRows: ...  # noqa: D102
 
 
 class Greedy:
@@ -50,10 +60,13 @@ class Assembly(Generic[L]):
     actor: Actor  # acts in training
     actor_for: "Callable[[Environment], Actor]"  # a fresh actor with the same learned parts, for evaluation and video
 
-    def __init__(self, experiment: Experiment, env: "Environment") -> None:
-        self.experiment, self.env = experiment, env
+    def __init__(self, experiment: Experiment, env: "Environment | None", data: OfflineData | None = None) -> None:
+        if (env is None) == (data is None):
+            raise TypeError("a run learns in an environment or from a data set; expected one of the two")
+        self.experiment, self._env, self.data = experiment, env, data
         self.loop: L = experiment.loop
-        self.spec = env.spec._replace(device=torch.device(experiment.device))  # dimensions, and the device of networks and replay
+        spec = env.spec if env is not None else cast("OfflineData", data).spec
+        self.spec = spec._replace(device=torch.device(experiment.device))  # dimensions, and the device of networks and replay
         self.hooks: list[Hook] = []
         self.stateful: dict[str, Stateful] = {}
         self.dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
@@ -75,6 +88,20 @@ class Assembly(Generic[L]):
         return self.stores(ReplayBuffer(self.experiment.loop.buffer_size, self.spec))
 
     @property
+    def env(self) -> "Environment":
+        """The environments of training; an offline run has none."""
+        if self._env is None:
+            raise TypeError(f"the recipe {self.experiment.algo!r} uses an environment, which a run on a data set does not have")
+        return self._env
+
+    @cached_property
+    def recorded(self) -> RecordedRows:
+        """The data set of an offline run, on the device; no part of a checkpoint."""
+        if self.data is None:
+            raise TypeError(f"the recipe {self.experiment.algo!r} uses a data set, which an online run does not have")
+        return self.data.rows(self.spec)
+
+    @property
     def store(self) -> Store:
         """Where the loop puts what happened."""
         return self.replay if self._store is None else self._store
@@ -83,7 +110,7 @@ class Assembly(Generic[L]):
         """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
         agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
         self._acts(agent)
-        if getattr(self.part("agent").config, "normalize_obs", False):
+        if self.data is None and getattr(self.part("agent").config, "normalize_obs", False):
             self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))
         return agent
 
@@ -103,8 +130,9 @@ class Assembly(Generic[L]):
         return self.replay if n == 1 else NStep(self.replay, n, self.experiment.gamma, getattr(agent, "path_bonus", None))
 
     def updates(self, agent: Learner, source: Source, rate: float | None = None, prefix: str = "") -> Updates:
-        """The hook that updates the agent on batches of `source`; see `Updates`."""
-        return Updates(self.part("agent").name, agent, source, self.experiment.loop, self.spec.device, rate, prefix)
+        """The hook that updates the agent on batches of `source`; see `Updates`. Schedules of learners from trajectories are their own."""
+        steps = 0 if self.data is None else self.experiment.steps
+        return Updates(self.part("agent").name, agent, source, self.experiment.loop, self.spec.device, rate, prefix, steps)
 
     def model(self) -> LearnedDynamics:
         """The experiment's model, which can start from any state."""

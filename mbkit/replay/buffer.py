@@ -175,6 +175,14 @@ class ReplayBuffer:
         """Every one-step row, oldest first; a copy."""
         return self.unpack(self.data[self.order()])[0]
 
+    def actions_at(self, positions: Tensor) -> Tensor:
+        """The actions of the rows at these positions [B], as `unpack` gives them."""
+        begin, width = self.widths[0], self.widths[1]
+        action = self.data[positions, begin : begin + width]
+        if not self.spec.discrete:
+            return action
+        return action.long() if self.spec.parts else action[:, 0].long()
+
     def state_dict(self) -> State:
         """Copies of the filled part, the ring's position and the open episodes, on the CPU."""
         size = len(self)
