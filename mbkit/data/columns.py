@@ -3,6 +3,7 @@
 Letters: N rows, E episodes, B rows of a chunk, O observation, A action.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,27 @@ class Columns(NamedTuple):
     terminated: Array  # bool [B]
     truncated: Array  # bool [B] as recorded: both may be set, and then terminated wins
     episode: Array  # int64 [B] number of the episode in the data set: 0, 1, 2, ...
+
+
+class Fingerprint:
+    """sha256 over the bytes of the seven columns, each with its name, dtype and shape: the same in whatever chunks they come."""
+
+    def __init__(self) -> None:
+        self.rows, self.heads = 0, dict.fromkeys(Columns._fields, "")
+        self.sums = {name: hashlib.sha256() for name in Columns._fields}
+
+    def add(self, chunk: Columns) -> None:
+        """Take in the following rows."""
+        self.rows += len(chunk.reward)
+        for name, column in chunk._asdict().items():
+            dtype = column.dtype.newbyteorder("<")
+            self.sums[name].update(np.ascontiguousarray(column, dtype).data)
+            self.heads[name] = f"{dtype.str} {list(column.shape[1:])}"
+
+    def hexdigest(self) -> str:
+        """Of all rows so far."""
+        lines = [f"{name} {self.rows} {head} {self.sums[name].hexdigest()}" for name, head in self.heads.items()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def part(rows: Columns, start: int, stop: int) -> Columns:

@@ -3,10 +3,10 @@
 Letters: N rows, E episodes, B rows of a chunk, O observation, A action.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mbkit.data.checks import RowChecks
 from mbkit.data.columns import CHUNK as CHUNK
 from mbkit.data.columns import Array as Array
 from mbkit.data.columns import Columns as Columns
-from mbkit.data.columns import Integers, ends_of, episodes_of, last_rows, part, regrouped
+from mbkit.data.columns import Fingerprint, Integers, ends_of, episodes_of, joined, last_rows, part, regrouped
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.types import EnvSpec
@@ -160,6 +160,19 @@ class Dataset:
         """
         return map(RowChecks(self), self.raw(rows))
 
+    def whole_episodes(self) -> Iterator[Columns]:
+        """The rows of one episode after the other, checked."""
+        parts: list[Columns] = []
+        for chunk in self.chunks():
+            edges = [0, *(np.flatnonzero(np.diff(chunk.episode)) + 1).tolist(), len(chunk.reward)]
+            for begin, behind in pairwise(edges):
+                piece = part(chunk, begin, behind)
+                if parts and piece.episode[0] != parts[0].episode[0]:
+                    yield joined(parts)
+                    parts = []
+                parts.append(piece)
+        yield joined(parts)
+
     def columns(self) -> Columns:
         """All rows in memory."""
         whole: Columns | None = None
@@ -177,14 +190,10 @@ class Dataset:
     @cached_property
     def sha256(self) -> str:
         """Over the bytes of the seven columns, each with its name, dtype and shape: the same in whatever format they lie."""
-        sums = {name: hashlib.sha256() for name in Columns._fields}
-        heads = {}
+        fingerprint = Fingerprint()
         for chunk in self.chunks():
-            for name, column in chunk._asdict().items():
-                sums[name].update(np.ascontiguousarray(column, column.dtype.newbyteorder("<")).data)
-                heads[name] = f"{name} {column.dtype.newbyteorder('<').str} {self.rows} {list(column.shape[1:])}"
-        text = "\n".join(f"{heads[name]} {digest.hexdigest()}" for name, digest in sums.items())
-        return hashlib.sha256(text.encode()).hexdigest()
+            fingerprint.add(chunk)
+        return fingerprint.hexdigest()
 
     def spec(self, device: torch.device | str = "cpu") -> EnvSpec:
         """Dimensions for agents and models."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbkit.data import native
+from mbkit.data import d4rl, minari, minari_writer, native, npz
 from mbkit.data.dataset import Dataset
 from mbkit.errors import UserError
 from mbkit.registry import nearest
@@ -25,7 +25,12 @@ class Format(NamedTuple):
     write: Callable[..., Path] | None = None  # data set, path, and the options that it names
 
 
-FORMATS = (Format("mbkit", native.recognises, native.read, native.write),)
+FORMATS = (
+    Format("mbkit", native.recognises, native.read, native.write),
+    Format("minari", minari.recognises, minari.read, minari_writer.write),
+    Format("d4rl", d4rl.recognises, d4rl.read, d4rl.write),
+    Format("npz", npz.recognises, npz.read, npz.write),
+)
 
 
 def read(path: str | Path, **options: Any) -> Dataset:
@@ -40,7 +45,7 @@ def read(path: str | Path, **options: Any) -> Dataset:
     """
     path = Path(path)
     chosen = format_of(path)
-    return chosen.read(path, **_accepted(chosen.read, options, f"{path} is a data set of format {chosen.name}"))
+    return chosen.read(path, **_accepted(chosen.read, 1, options, f"{path} is a data set of format {chosen.name}"))
 
 
 def format_of(path: Path) -> Format:
@@ -81,13 +86,13 @@ def write(data: Dataset, out: str | Path, to: str = "mbkit", id: str | None = No
     out = Path(out)
     if out.is_dir() and "id" not in inspect.signature(writers[to]).parameters:
         raise UserError(f"{out} is a directory; expected a file to write")
-    return writers[to](data, out, **_accepted(writers[to], {"id": id}, f"format {to}"))
+    return writers[to](data, out, **_accepted(writers[to], 2, {"id": id}, f"format {to}"))
 
 
-def _accepted(function: Callable[..., Any], options: dict[str, Any], what: str) -> dict[str, Any]:
-    """The options that were passed; UserError for one that the function does not name."""
+def _accepted(function: Callable[..., Any], first: int, options: dict[str, Any], what: str) -> dict[str, Any]:
+    """The options that were passed; UserError for one that the function, whose options begin at parameter `first`, does not name."""
     passed = {key: value for key, value in options.items() if value is not None}
-    known = list(inspect.signature(function).parameters)[1 if function.__name__ == "read" else 2 :]
+    known = list(inspect.signature(function).parameters)[first:]
     for key in passed:
         if key not in known:
             raise UserError(f"{what}: the option {key} has no meaning for it; {nearest(key, known) if known else 'it has no options'}")

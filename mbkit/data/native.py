@@ -81,8 +81,8 @@ def write(data: Dataset, path: Path) -> Path:
             if len(ended):
                 file["final_obs"][ended[0] : ended[-1] + 1] = chunk.next_obs[last]
             row += len(last)
-        _store(file, "length", data.lengths)
-        _store(file, "about", np.frombuffer(about.to_json(data).encode(), np.uint8))
+        store(file, "length", data.lengths)
+        store(file, "about", np.frombuffer(about.to_json(data).encode(), np.uint8))
     return path
 
 
@@ -90,14 +90,16 @@ def _create(file: h5py.File, like: Columns, data: Dataset) -> None:
     """Empty columns with the dtypes of a chunk."""
     for name in PER_ROW:
         column = getattr(like, name)
-        _column(file, name, (data.rows, *column.shape[1:]), column.dtype)
-    _column(file, "final_obs", (data.episodes, *like.next_obs.shape[1:]), like.next_obs.dtype)
+        empty_column(file, name, (data.rows, *column.shape[1:]), column.dtype)
+    empty_column(file, "final_obs", (data.episodes, *like.next_obs.shape[1:]), like.next_obs.dtype)
 
 
-def _column(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+def empty_column(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    """A new data set, chunked by rows, compressed and with checksums."""
     rows = max(1, BLOCK // max(1, int(np.prod(shape[1:])) * dtype.itemsize))
     return file.create_dataset(name, shape, dtype, chunks=(min(shape[0], rows), *shape[1:]), **COMPRESSED)
 
 
-def _store(file: h5py.File, name: str, values: Any) -> None:
-    _column(file, name, values.shape, values.dtype)[...] = values
+def store(file: h5py.File, name: str, values: Any) -> None:
+    """Write an array as a new data set."""
+    empty_column(file, name, values.shape, values.dtype)[...] = values
