@@ -34,10 +34,12 @@ def conclude(finished: "Run") -> None:
     with interrupted(lambda: f"the run in {finished.path} is finished, `mbkit report {finished.path}` writes its report"):
         report = write_report([finished.path])
     summary = finished.summary()
-    say(
-        f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f} over {summary['eval_episodes']} fresh episodes "
-        f"after {summary['steps']} steps, {summary['wall_seconds']:.0f} s"
-    )
+    after = f"after {summary['steps']} {finished.unit}s, {summary['wall_seconds']:.0f} s"
+    if summary["eval_return_mean"] is None:
+        say(f"not scored {after}")
+    else:
+        score = f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"
+        say(f"{score} over {summary['eval_episodes']} fresh episodes {after}")
     for note in finished.notes:
         say(note)
     say(f"run:    {finished.path}")
@@ -53,7 +55,8 @@ def train(
 ) -> None:
     """Train ALGO; a preset in configs/ALGO/ENV.yaml is used by itself."""
     chosen = level(quiet, verbose)
-    config.compose(algo, options or [])
+    if not any(option.startswith("data=") for option in options or []):  # with data= its file is read first, which names the environment
+        config.compose(algo, options or [])
 
     from mbkit import run
     from mbkit.recording.progress import verbosity

@@ -41,7 +41,7 @@ def only_offline(entry: Entry) -> bool:
 
 def check_offline(entry: Entry, data: str) -> None:
     """UserError where an algorithm cannot learn from a data set."""
-    if entry.loop is None and {"dataset", "replay"} & set(entry.learns_from):
+    if entry.loop is None and {"dataset", "replay"} & set(entry.learns_from) and entry.name != "random":
         return
     if own_group(entry) == "agent" and entry.loop is not None:
         why = (

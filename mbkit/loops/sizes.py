@@ -75,7 +75,7 @@ def hidden_layers(x: Experiment, group: str) -> Hidden:
 
 def stored(x: Experiment, spec: EnvSpec, env_bytes: float) -> list[Demand]:
     """Environments, experience, and the episodes of an evaluation."""
-    envs, loop = x.loop.num_envs, "loop"
+    envs, loop = setting(x, "loop", "num_envs"), "loop"
     sizes = [Demand("the environments", envs * (env_bytes + FLOAT * spec.obs_dim), {"loop.num_envs": envs}, host=True)]
     capacity = setting(x, loop, "buffer_size")
     if capacity:
@@ -108,7 +108,7 @@ def learned(x: Experiment, spec: EnvSpec) -> list[Demand]:
     size = expanded * (row(spec) + FLOAT * critics * hidden.units)
     sizes.append(Demand("an update of the agent", size, factors | more, passing=True))
     samples = 0 if spec.discrete else setting(x, "agent", "samples")
-    taken = min(setting(x, "loop", "rollout_steps") * x.loop.num_envs, x.steps)
+    taken = min(setting(x, "loop", "rollout_steps") * setting(x, "loop", "num_envs"), x.steps)
     size = samples * taken * FLOAT * (spec.action_dim + hidden.widest)
     return [*sizes, Demand("the agent's sampled actions", size, {"agent.samples": samples, "loop.rollout_steps": taken}, passing=True)]
 

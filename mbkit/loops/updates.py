@@ -98,7 +98,6 @@ class Updates:
             floats = torch.stack([v.float() for v in values]).tolist()
             check_metrics(self.name, self.agent, dict(zip(self.names, floats, strict=True)), clock, self.prefix, self.pessimistic)
 
-
     def _schedule(self, step: int) -> None:
         """Tell the agent how much of the run lies ahead at this step."""
         if self.anneal is not None:

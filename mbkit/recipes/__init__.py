@@ -20,9 +20,7 @@ ALONE: dict[str, Callable[[Assembly[Any]], None]] = {
 }  # agents without a recipe, by what they learn from
 
 
-def build(
-    experiment: Experiment, env: "Environment | None", restored: bool = False, data: OfflineData | None = None
-) -> Assembly[Any]:
+def build(experiment: Experiment, env: "Environment | None", restored: bool = False, data: OfflineData | None = None) -> Assembly[Any]:
     """The parts of a recipe, or of an agent alone, in an environment or on a data set; `restored`: a checkpoint will fill them.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mbkit import registry
-from mbkit.config import Experiment, OnlineLoop, Part
+from mbkit.config import Experiment, OfflineLoop, OnlineLoop, Part
 from mbkit.loops import Hook, ModelFits, ObsStatistics, Until, Updates
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # options are checked before a simulator is imported
     from mbkit.envs import Environment
 
 A = TypeVar("A", bound=Actor)
-L = TypeVar("L", bound=OnlineLoop)
+L = TypeVar("L", bound=OnlineLoop | OfflineLoop)
 S = TypeVar("S", bound=Store)
 
 
@@ -31,15 +31,16 @@ class OfflineData(Protocol):
     """The data set of an offline run, read when its rows are asked for."""
 
     spec: EnvSpec
-    present: bool  # whether its rows can be read; an agent acts without them
 
+    @property
+    def present(self) -> bool: ...  # noqa: D102  # whether its rows can be read; an agent acts without them
     def rows(self, spec: EnvSpec) -> RecordedRows: ...  # noqa: D102
 
 
 class Greedy:
     """An agent without exploration, for evaluation: it shares the networks and leaves the agent's own episodes alone."""
 
-    def __init__(self, agent: Learner | TrajectoryLearner) -> None:
+    def __init__(self, agent: Actor) -> None:
         self.agent = agent
 
     def act(self, obs: Tensor, explore: bool = False) -> Tensor:

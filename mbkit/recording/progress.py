@@ -46,8 +46,10 @@ def say(text: str) -> None:
 def announce(experiment: Experiment, threads: int, path: Path, step: int = 0) -> None:
     """The first line of a run: what is trained on what, with how many threads, and where its files are."""
     c = experiment
-    part = f"steps {step + 1} to {c.steps}" if step else f"{c.steps} steps"
-    say(f"{c.algo} on {c.env}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {path}")
+    unit = "steps" if c.data is None else "updates"
+    part = f"{unit} {step + 1} to {c.steps}" if step else f"{c.steps} {unit}"
+    task = c.env if c.data is None else f"{c.data}, scored on {c.env}" if c.env != "none" else c.data
+    say(f"{c.algo} on {task}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {path}")
 
 
 class Progress:
@@ -56,17 +58,18 @@ class Progress:
     Args:
         total: environment steps of the whole run.
         silent: say nothing, whatever the verbosity.
+        unit: what a step is called.
     """
 
-    def __init__(self, total: int | None, silent: bool = False) -> None:
+    def __init__(self, total: int | None, silent: bool = False, unit: str = "step") -> None:
         self.level: Verbosity = "quiet" if silent else _verbosity.get()
-        self.total, self.step, self.shown = total, 0, dict[str, float]()
+        self.total, self.step, self.unit, self.shown = total, 0, unit, dict[str, float]()
         self.began = self.said_at = perf_counter()
         self.said_step: int | None = None  # unknown until the first step, which may be that of a resumption
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.lines = self.level == "verbose" or (self.level == "normal" and not terminal)
         shown = terminal and self.level != "quiet"
-        self.bar = tqdm(total=total, disable=not shown, file=sys.stderr, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(total=total, disable=not shown, file=sys.stderr, unit=unit, dynamic_ncols=True)
 
     def advance(self, step: int) -> None:
         """The run stands at `step`; says so where it is time."""
@@ -87,13 +90,13 @@ class Progress:
         """The means of an interval: the losses among them, and all of them if a run is to be verbose."""
         self._show({name: values[name] for name in LOSSES if name in values})
         if self.level == "verbose":
-            say(f"step {self.step}: {listed(values)}")
+            say(f"{self.unit} {self.step}: {listed(values)}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """What the run is at besides steps, such as "evaluation"; a line says so once all steps are done."""
         if self.lines and (self.level == "verbose" or self.total is None or self.step >= self.total):
-            say(f"step {self.step}: {name}")
+            say(f"{self.unit} {self.step}: {name}")
         self.bar.set_description_str(name)
         try:
             yield
@@ -115,7 +118,7 @@ class Progress:
         if self.said_step is not None:
             of = f" of {self.total} ({100 * self.step // self.total} %)" if self.total else ""
             rate = (self.step - self.said_step) / max(now - self.said_at, 1e-9)
-            say(", ".join([f"step {self.step}{of}", f"{rate:.3g} steps/s", *([listed(self.shown)] if self.shown else [])]))
+            say(", ".join([f"{self.unit} {self.step}{of}", f"{rate:.3g} {self.unit}s/s", *([listed(self.shown)] if self.shown else [])]))
         self.said_at, self.said_step = now, self.step
 
 

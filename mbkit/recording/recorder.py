@@ -69,10 +69,17 @@ class Recorder:
         total: environment steps of the whole run, for the progress bar.
         progress: whether to say on stderr how far the run is.
         tensorboard: whether to write event files to `run_dir/tensorboard` too.
+        unit: what a step is called, for the progress bar.
     """
 
     def __init__(
-        self, run_dir: str | Path, every: int = 1000, total: int | None = None, progress: bool = False, tensorboard: bool = False
+        self,
+        run_dir: str | Path,
+        every: int = 1000,
+        total: int | None = None,
+        progress: bool = False,
+        tensorboard: bool = False,
+        unit: str = "step",
     ) -> None:
         self.every, self.step = every, 0
         self.path = Path(run_dir) / FILE
@@ -85,7 +92,7 @@ class Recorder:
             self._lines.close()
             raise
         self._started = time.perf_counter()
-        self.progress = Progress(total, silent=not progress)
+        self.progress = Progress(total, silent=not progress, unit=unit)
 
     @property
     def seconds(self) -> float:

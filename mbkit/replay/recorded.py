@@ -3,6 +3,8 @@
 Letters: N rows of the data set, B batch.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,11 @@ class RecordedRows:
         self.buffer, self.rows = buffer, len(buffer)
         self.return_to_go = returns_to_go(buffer)
 
-    def sample(self, n: int) -> Recorded:
-        """n rows [B], drawn uniformly with replacement."""
+    def sample(self, n: int) -> Transition:
+        """n rows [B], drawn uniformly with replacement: a `Recorded`, which is taken wherever a Transition is."""
         row = self.buffer.draw(n)
         batch, _ = self.buffer.unpack(self.buffer.data[row])
-        return self._recorded(batch, row)
+        return cast("Transition", self._recorded(batch, row))
 
     def all(self) -> Recorded:
         """All N rows in order: views of the buffer but for actions that are whole numbers, and the following actions."""

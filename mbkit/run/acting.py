@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbkit.envs import Environment
-from mbkit.envs.spaces import ObservationMap
+from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
 from mbkit.types import Actor, EnvSpec
 
@@ -70,12 +70,16 @@ class CheckedActor:
         return getattr(self.actor, name)
 
 
+def maps_of(env: Environment) -> tuple[ObservationMap, ActionMap]:
+    """Between an agent's observations and actions and those of an environment."""
+    return ObservationMap(env.envs[0].observation_space, env.name), ActionMap(env.envs[0].action_space, env.name)
+
+
 class TaskPolicy:
     """A policy in the task's own terms: observations as its `reset` and `step` return them, actions as its `step` takes them."""
 
-    def __init__(self, actor: Actor, env: Environment, spec: EnvSpec) -> None:
-        self.actor, self.env, self.spec = actor, env, spec
-        self.map = ObservationMap(env.envs[0].observation_space, env.name)
+    def __init__(self, actor: Actor, spec: EnvSpec, observation: ObservationMap, action: ActionMap) -> None:
+        self.actor, self.spec, self.map, self.native = actor, spec, observation, action
         self.rows = 0  # observations of the last call; a planner has a plan for each
 
     def __call__(self, obs: Any, explore: bool = False, new_episode: bool = False) -> NDArray[Any]:
@@ -84,7 +88,7 @@ class TaskPolicy:
         if new_episode or len(rows) != self.rows:
             self.actor.reset(torch.ones(len(rows), dtype=torch.bool))
         self.rows = len(rows)
-        action: NDArray[Any] = self.env.native_action(self.actor.act(rows, explore=explore))
+        action: NDArray[Any] = self.native(self.actor.act(rows, explore=explore))
         return action[0] if single else action
 
     def vectors(self, obs: Any) -> tuple[Tensor, bool]:
@@ -97,4 +101,4 @@ class TaskPolicy:
             several = len(shape) - len(self.map.shape)
             if several in (0, 1) and shape[several:] == self.map.shape:  # a box of another number of axes than one
                 obs = obs.reshape(*shape[:several], self.spec.obs_dim) if hasattr(obs, "reshape") else [obs]
-        return to_vectors(obs, self.spec, self.env.name)
+        return to_vectors(obs, self.spec, self.native.name)

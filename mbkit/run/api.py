@@ -14,6 +14,7 @@ from mbkit.loops import Evaluation
 from mbkit.loops.interrupt import interrupted
 from mbkit.recording.notes import noted
 from mbkit.run.closing import closed_on_failure
+from mbkit.run.data import RunData, completed, open_data
 from mbkit.run.evaluation import whole_number
 from mbkit.run.placement import placed
 from mbkit.run.run import Run
@@ -28,9 +29,9 @@ def train(algo: str, *arguments: str, **options: Any) -> Run:
     """
     with ExitStack() as opened:
         opened.enter_context(interrupted(lambda: "nothing was written yet; the same command starts again"))
-        experiment = config.compose(algo, arguments, options)
+        experiment = config.compose(algo, arguments, completed(algo, arguments, options))
         imports.import_typed(experiment)
-        run = opened.enter_context(Run(resolved(experiment)))
+        run = opened.enter_context(Run(resolved(experiment), data=open_data(experiment)))
         opened.enter_context(interrupted(run.how_to_go_on))
         run.loop.start()
         run.open()
@@ -77,7 +78,8 @@ def load(directory: str | Path, checkpoint: str | int = "last", device: str | No
     """
     experiment, notes = placed(read_config(directory), device)
     imports.announce(experiment, directory)
-    run = Run(without_load(experiment), restored=True)
+    data = None if experiment.data is None else RunData.stored(Path(directory))
+    run = Run(without_load(experiment), restored=True, data=data)
     with closed_on_failure(run):
         run.directory = Path(directory)
         step, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
@@ -89,7 +91,8 @@ def load(directory: str | Path, checkpoint: str | int = "last", device: str | No
 def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     """Go on from the last checkpoint, bit for bit on the same device and number of threads; `steps=M` goes further than planned.
 
-    With `device=cpu|cuda` or `threads=N` it goes on elsewhere than it began, where last digits differ.
+    With `device=cpu|cuda` or `threads=N` it goes on elsewhere than it began, where last digits differ; `data=FILE` is where the data set
+    of an offline run lies now.
     """
     before = read_config(directory)
     changes = config.parse_resumption(arguments, before, options)
@@ -100,7 +103,10 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
         step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
         if step > experiment.steps or (step == experiment.steps and summarised(Path(directory), step)):
             raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")
-        with Run(without_load(experiment), restored=True) as run:
+        data = open_data(experiment)
+        if data is not None:
+            data.check_same(RunData.stored(Path(directory)))
+        with Run(without_load(experiment), restored=True, data=data) as run:
             run.directory = Path(directory)
             run.restore(state, step)
             if experiment.threads != before.threads:

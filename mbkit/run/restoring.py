@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from mbkit.errors import UserError
-from mbkit.loops import Online
+from mbkit.loops import Offline, Online
+from mbkit.run.data import RunData
 from mbkit.types import State, Stateful
 
 
@@ -29,8 +30,13 @@ def restore_parts(parts: Mapping[str, Stateful], saved: Mapping[str, Any]) -> No
             raise UserError(difference)
 
 
-def restore_loop(loop: Online, saved: State, step: int) -> None:
+def restore_loop(loop: Online | Offline, saved: State, step: int) -> None:
     """Fill the loop; UserError where its counters or shapes are not those of this run at `step`."""
+    if isinstance(loop, Offline):
+        if saved["step"] != step:
+            raise UserError(f"it is of update {step}, and its loop counts {saved['step']!r}")
+        loop.load_state_dict(saved)
+        return
     kinds: dict[str, tuple[type, ...]] = {"step": (int,), "episodes": (int,), "episode_ended": (bool,), "last_return": (float, type(None))}
     for name, expected in kinds.items():
         if type(saved[name]) not in expected:
@@ -47,6 +53,13 @@ def restore_loop(loop: Online, saved: State, step: int) -> None:
     if not whole(saved["env"]["steps"]):
         raise UserError(f"loop.env.steps is {saved['env']['steps']!r}")
     loop.load_state_dict(saved)
+
+
+def check_data(saved: Any, data: RunData | None) -> None:
+    """UserError unless the checkpoint is of a run on this data set, or on none."""
+    expected = None if data is None else data.about["sha256"]
+    if saved != expected:
+        raise UserError(f"it is of a run on the data set {form(saved)}; expected {form(expected)}")
 
 
 def check_recorder(saved: State) -> None:

@@ -17,25 +17,27 @@ from mbkit.diagnostics.values import Critic
 from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
 from mbkit.errors import UserError
-from mbkit.loops import Evaluation, Every, Online
+from mbkit.loops import Evaluation, Every, Offline, Online, check_memory
 from mbkit.loops.interrupt import Interrupted, interruptible
+from mbkit.recipes.assembly import Greedy
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
-from mbkit.run.acting import CheckedActor, TaskPolicy
+from mbkit.run.acting import CheckedActor, TaskPolicy, maps_of
 from mbkit.run.closing import close, closed_on_failure
+from mbkit.run.data import RunData
 from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
-from mbkit.run.restoring import check_recorder, checked_score, refusal, restore_loop, restore_parts
+from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import checked_environments
 from mbkit.storage import read_json, write_json, write_text
-from mbkit.types import State
+from mbkit.types import EnvSpec, State
 
 
 class Run:
     """One experiment with its environment, its parts, its loop and its directory; `restored`: a checkpoint will fill them."""
 
-    def __init__(self, experiment: Experiment, restored: bool = False) -> None:
-        self.config = experiment
+    def __init__(self, experiment: Experiment, restored: bool = False, data: RunData | None = None) -> None:
+        self.config, self.data = experiment, data
         self.directory: Path | None = None
         self.scores: dict[str, float] = {}  # of the last evaluation
         self.scored_at = -1  # its step
@@ -54,15 +56,32 @@ class Run:
     def _assemble(self, restored: bool) -> None:
         """The environment, the parts round it, and their loop."""
         experiment = self.config
-        self.env = checked_environments(experiment, self.make_env)
-        self.opened.enter_context(self.env)
-        self.actions = self.env.spec.actions
+        self.env = None if self.data is not None else self.opened.enter_context(checked_environments(experiment, self.make_env))
+        spec = self._recorded_spec() if self.env is None else self.env.spec
+        self.actions = spec.actions
         config.check_actions(experiment, self.actions)
-        self.parts = recipes.build(experiment, self.env, restored)
+        self.parts = recipes.build(experiment, self.env, restored, self.data)
         self.opened.callback(close, self.parts.actor)
-        check_buffer(experiment)
-        self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
+        self.loop: Online | Offline
+        if self.env is None:
+            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
+            if self.parts.data is not None and self.parts.data.present:
+                self.loop.watch.see(self.parts.recorded.all().reward.numpy(force=True))
+        else:
+            check_buffer(experiment)
+            self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
         self.notes = noted(self.notes, *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
+
+    def _recorded_spec(self) -> EnvSpec:
+        """The dimensions of the data set; UserError where there is none, or the environment that scores the run has others."""
+        c, data = self.config, self.data
+        if data is None:
+            raise UserError(f"{c.algo} learns from a fixed data set; data=FILE is missing")
+        if data.present and c.env != "none":
+            with self.make_env(1, c.seed) as env:
+                data.check_env(env)
+        check_memory(c, data.spec, 0)
+        return data.spec
 
     def close(self) -> None:
         """Close the environments and simulators, and let others train in the directory; the agent still acts, and can be evaluated."""
@@ -77,7 +96,7 @@ class Run:
     @cached_property
     def agent(self) -> CheckedActor:
         """The actor: `run.agent.act(obs [M, O]) -> [M, A]` in [-1, 1]; it takes tensors and NumPy arrays, and single observations [O]."""
-        return CheckedActor(self.parts.actor, self.parts.spec, self.env.name)
+        return CheckedActor(self.parts.actor, self.parts.spec, self.config.env)
 
     @cached_property
     def act(self) -> TaskPolicy:
@@ -89,7 +108,17 @@ class Run:
             raise UserError(
                 "run.act plans from observations, which do not hold the simulator's state; expected another dynamics than mujoco"
             )
-        return TaskPolicy(self.parts.actor_for(self.env), self.env, self.parts.spec)
+        if self.env is not None:
+            return TaskPolicy(self.parts.actor_for(self.env), self.parts.spec, *maps_of(self.env))
+        if self.config.env == "none" and self.data is not None:
+            return TaskPolicy(Greedy(self.parts.actor), self.parts.spec, *self.data.maps())
+        with self.make_env(1, self.config.seed) as env:
+            return TaskPolicy(self.parts.actor_for(env), self.parts.spec, *maps_of(env))
+
+    @property
+    def unit(self) -> str:
+        """What one step of the run is: of an environment, or an update on a data set."""
+        return "step" if self.data is None else "update"
 
     @property
     def path(self) -> Path:
@@ -115,6 +144,8 @@ class Run:
         self.opened.enter_context(recording.run_lock(directory))
         self.directory = directory
         write_text(self.path / "config.yaml", config.to_yaml(c, self.actions))
+        if self.data is not None:
+            self.data.write(self.path)
 
     def __repr__(self) -> str:
         """The algorithm, the environment, the step and the directory."""
@@ -126,11 +157,12 @@ class Run:
         c = self.config
         announce(c, self.threads, self.path, self.loop.step)
         with (
-            recording.Recorder(self.path, c.loop.log_every, c.steps, progress=True, tensorboard=c.tensorboard) as recorder,
+            recording.Recorder(self.path, c.loop.log_every, c.steps, True, c.tensorboard, self.unit) as recorder,
             accelerate.matmul_precision(c.precision),
         ):
             self.loop.recorder = recorder
-            hooks = [*self.parts.hooks, Every(c.eval.every, self.score), Every(c.checkpoint.every, self.checkpoint)]
+            scores = [Every(c.eval.every, self.score)] if c.env != "none" else []
+            hooks = [*self.parts.hooks, *scores, Every(c.checkpoint.every, self.checkpoint)]
             with interruptible() as caught:
                 if checkpoint is None:
                     self.checkpoint()  # from here on the run can be resumed, whatever happens to it
@@ -164,7 +196,7 @@ class Run:
         if model is None or (c.loop.fit and not getattr(model, "fitted", self.loop.step >= c.loop.warmup_steps)):
             return {}
         # a planner's actions cost a search each, so that in the model it repeats those that it took
-        policy = self.parts.actor_for(self.env) if c.planner is None else None
+        policy = self.parts.actor_for(self.env) if c.planner is None and self.env is not None else None
         return diagnose(model, result, self.parts.spec, policy, c.seed, c.gamma)
 
     def checkpoint(self, loop: State | None = None) -> None:
@@ -176,8 +208,9 @@ class Run:
             "random": accelerate.rng_state(),
             "recorder": self.loop.recorder.state_dict(),
             "best": self.best,
+            "data": None if self.data is None else self.data.about["sha256"],
         }
-        last = self.scores["eval/return"] if self.scored_at == self.loop.step else None
+        last = self.scores.get("eval/return") if self.scored_at == self.loop.step else None
         recording.save_checkpoint(self.path / "checkpoint", self.loop.step, state, self.config.checkpoint.keep, last)
         self.saved_at = self.loop.step
 
@@ -189,10 +222,11 @@ class Run:
             restore_parts(self.parts.stateful, state["parts"])
             restore_loop(self.loop, state["loop"], step)
             self.best = checked_score(state["best"])
+            check_data(state.get("data"), self.data)
             accelerate.set_rng_state(state["random"])
         except Exception as error:  # whatever a crafted or foreign state makes a part raise
             raise refusal(self.path, error) from error
-        if self.env.restart_reason:
+        if self.env is not None and self.env.restart_reason:
             self.notes = noted(self.notes, self.env.restart_reason)
 
     def _finish(self, recorder: recording.Recorder) -> None:
@@ -201,7 +235,8 @@ class Run:
         c, model = self.config, self.parts.dynamics
         self.notes += self.loop.watch.warnings.values()
         loop = self.loop.state_dict()  # of before the score, whose copies of a task share its class attributes and global variables
-        if self.scored_at != self.loop.step:
+        scored = c.env != "none"
+        if scored and self.scored_at != self.loop.step:
             self.score()
         self.checkpoint(loop)  # once more: now it knows its score
         if model is not None:
@@ -209,7 +244,7 @@ class Run:
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
             write_json(self.path / "diagnostics.json", self.diagnosed)
             self.notes += verdicts(self.diagnosed)
-        if c.eval.video:
+        if c.eval.video and scored:
             with recorder.progress.stage("film"):
                 self.film()
         recorder.flush()
@@ -218,14 +253,16 @@ class Run:
             env=c.env,
             seed=c.seed,
             steps=self.loop.step,
-            eval_return_mean=self.scores["eval/return"],
-            eval_return_std=self.scores["eval/return_std"],
-            eval_episodes=c.eval.episodes,
+            eval_return_mean=self.scores.get("eval/return"),
+            eval_return_std=self.scores.get("eval/return_std"),
+            eval_episodes=c.eval.episodes if scored else 0,
             best_eval_return=self.best,
             wall_seconds=recorder.seconds,
             device=torch.cuda.get_device_name() if c.device == "cuda" else "cpu",
         )
-        recording.write_summary(self.path, summary, threads=self.threads, episodes=self.loop.episodes, notes=self.notes)
+        more = {"data": self.data.about} if isinstance(self.loop, Offline) and self.data is not None else {}
+        episodes = {"episodes": self.loop.episodes} if isinstance(self.loop, Online) else {}
+        recording.write_summary(self.path, summary, threads=self.threads, **episodes, notes=self.notes, **more)
 
     def how_to_go_on(self) -> str:
         """What a user who stopped the run can do."""
@@ -252,6 +289,8 @@ class Run:
         `seed` replaces the run's, `env_kwargs` change the arguments of its environment.
         """
         make_env = self.variant(env_kwargs)
+        if self.config.env == "none":
+            raise UserError("this run has no environment (env=none), in which its policy could be scored")
         first = self.config.seed if seed is None else seed
         return score(make_env, self.parts.actor_for, first, episodes, keep_rows, self.config.eval.max_steps)
 
@@ -271,12 +310,13 @@ class Run:
             UserError: the arguments change the dimensions of observations or actions, or the wrappers.
         """
         if env_kwargs:
-            check_same_task(self.env.spec, self.make_env(1, self.config.seed, env_kwargs=env_kwargs), env_kwargs)
+            check_same_task(self.parts.spec, self.make_env(1, self.config.seed, env_kwargs=env_kwargs), env_kwargs)
 
         def copies(num_envs: int, seed: int, render_mode: str | None = None) -> Environment:
             env = self.make_env(num_envs, seed, render_mode, env_kwargs=env_kwargs)
             with closed_on_failure(env):
-                env.set_statistics(self.env.statistics())
+                if self.env is not None:
+                    env.set_statistics(self.env.statistics())
             return env
 
         return copies
