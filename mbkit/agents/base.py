@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.errors import UserError
-from mbkit.networks.normalizer import RunningNormalizer
+from mbkit.networks.normalizer import Normalizer, RunningNormalizer
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
 from mbkit.types import EnvSpec, State, Targets
 
@@ -14,16 +14,23 @@ SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take seve
 INPUT_CLIP = 100.0  # standard deviations of the warm-up, which a trained policy leaves behind: only what would drown the rest is cut off
 
 
-def descend(optimizer: FusedAdam, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
     """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss.
 
     `max_grad_norm`: a gradient whose norm, over all these parameters, is larger is scaled down to it.
     """
-    grads = torch.autograd.grad(loss, optimizer.param_groups[0]["params"])
+    params = optimizer.param_groups[0]["params"]
+    grads = torch.autograd.grad(loss, params)
     if max_grad_norm is not None:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         torch._foreach_mul_(grads, (max_grad_norm / (norm + 1e-6)).clamp(max=1))
-    optimizer.descend(grads)
+    if isinstance(optimizer, FusedAdam):
+        optimizer.descend(grads)
+        return loss.detach()
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
+    optimizer.step()
+    optimizer.zero_grad()
     return loss.detach()
 
 
@@ -60,9 +67,13 @@ class LearningAgent(nn.Module):
         """
         if not wanted:
             return
-        self.normalizer = RunningNormalizer(obs_dim, INPUT_CLIP)
+        self.normalizer = self.make_normalizer(obs_dim)
         for network in [module for module in self.modules() if hasattr(module, "inputs")]:
             network.inputs = self.normalizer
+
+    def make_normalizer(self, obs_dim: int) -> Normalizer:
+        """The normaliser of `normalize_inputs`."""
+        return RunningNormalizer(obs_dim, INPUT_CLIP)
 
     def reset(self, mask: Tensor) -> None:
         """Environments bool [M] begin a new episode; most agents store nothing of the last one."""

@@ -9,11 +9,34 @@ import math
 from typing import NamedTuple, Self, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 IMPOSSIBLE = -1e9  # the logit of an action that there is not: its probability is 0, and products with its logarithm stay finite
 D = TypeVar("D", "Categorical", "Categoricals", "ClippedGaussian")
+
+
+def log_volume(raw: Tensor) -> Tensor:
+    """Log-derivative of tanh, elementwise: log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), without cancellation."""
+    return 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+
+
+def unsquash(action: Tensor, edge: float) -> Tensor:
+    """Inverse squashing: u of actions tanh(u), which are first clamped to +-`edge` < 1, since those of 1 would be infinite."""
+    return action.clamp(-edge, edge).atanh()
+
+
+def squashed_log_prob(mean: Tensor, log_std: Tensor, raw: Tensor) -> Tensor:
+    """Log-density [...] of the action tanh(u), u = raw [..., A] ~ N(mean, std^2): log N(u) - sum log(1 - tanh(u)^2)."""
+    normal = -0.5 * ((raw - mean) * (-log_std).exp()) ** 2 - log_std - LOG_SQRT_2PI
+    return (normal - log_volume(raw)).sum(-1)
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor, other: Tensor, other_log_std: Tensor) -> Tensor:
+    """D_KL(N(mean, std^2) | N(other, other_std^2)), summed over dimensions, [...]; also of the squashed ones: tanh is one to one."""
+    ratio = (2 * (log_std - other_log_std)).exp()  # of the variances
+    return 0.5 * (ratio + ((mean - other) * (-other_log_std).exp()) ** 2 - 1 - 2 * (log_std - other_log_std)).sum(-1)
 
 
 class Categorical(NamedTuple):

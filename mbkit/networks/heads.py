@@ -1,4 +1,4 @@
-"""Value networks: critics of state-action pairs, of all discrete actions at once, and of states.
+"""Value networks: critics of state-action pairs, of all discrete actions at once, and of states, plain or normalised.
 
 Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions.
 """
@@ -52,6 +52,20 @@ class ActionValues(nn.Module):
 def taken(q: Tensor, action: Tensor) -> Tensor:
     """The values of the actions int64 [N] among q [..., N, A] -> [..., N]."""
     return q.gather(-1, action.expand(q.shape[:-1])[..., None])[..., 0]
+
+
+class StateValue(nn.Module):
+    """A state-value function by a ReLU network: obs [B, O] -> [B]."""
+
+    def __init__(self, obs_dim: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(1, (obs_dim, *hidden, 1), layer_norm=layer_norm)
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The values, [B]."""
+        value: Tensor = self.net(self.inputs(obs))
+        return value[0].squeeze(-1)
 
 
 class ValueNetwork(nn.Module):

@@ -28,10 +28,14 @@ class FusedAdam(AdamKernel):
 def restore_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
     """Load an optimizer's `state_dict`, writing into its existing tensors where it has them (a captured graph may hold them).
 
-    Where the saved optimizer had made no step yet, the existing tensors become zero, as Adam initialises them.
+    Where the saved optimizer had made no step yet, the existing tensors become zero, as Adam initialises them. A learning rate that is a
+    tensor remains that tensor, and one that is a number remains a number, whatever the saved optimizer's device was.
     """
     existing = {p: dict(slots) for p, slots in optimizer.state.items()}
+    rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate.fill_(group["lr"]) if isinstance(rate, Tensor) else float(group["lr"])
     for p, tensors in existing.items():
         slots = optimizer.state[p]
         for key, tensor in tensors.items():

@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.networks.distributions import IMPOSSIBLE, Categorical, Categoricals, ClippedGaussian, Distribution
+from mbkit.networks.distributions import (
+    IMPOSSIBLE,
+    Categorical,
+    Categoricals,
+    ClippedGaussian,
+    Distribution,
+    squashed_log_prob,
+    unsquash,
+)
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.parts import as_table
@@ -60,6 +68,11 @@ class TanhGaussian(nn.Module):
         constant = mean.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
         return u.tanh(), torch.sub(2 * half_volume, normal).sum(-1) - constant
 
+    def log_prob(self, obs: Tensor, action: Tensor, edge: float = 1 - 1e-6) -> Tensor:
+        """Log-density [..., B] of actions [..., B, A] at obs [B, O]; where they lie on the sides of the box, as if at +-`edge`."""
+        mean, log_std = self(obs)
+        return squashed_log_prob(mean, log_std, unsquash(action, edge))
+
 
 class Logits(nn.Module):
     """Policy of discrete actions by a ReLU network: obs [B, O] -> log-probabilities [B, A]."""
@@ -77,18 +90,30 @@ class Logits(nn.Module):
 class StochasticPolicy(nn.Module):
     """obs [B, O] -> Categorical over A discrete actions, Categoricals over several taken at once, or ClippedGaussian on [-1, 1]^A.
 
-    The standard deviation of continuous actions depends on no obs.
+    The standard deviation of continuous actions depends on no obs; `log_std_range`: bounds of its logarithm.
     """
 
-    def __init__(self, spec: EnvSpec, hidden: Sequence[int], activation: Nonlinearity = "tanh", log_std: float = 0.0) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        hidden: Sequence[int],
+        activation: Nonlinearity = "tanh",
+        log_std: float = 0.0,
+        log_std_range: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         self.net = mlp((spec.obs_dim, *hidden, spec.action_dim), activation, last_gain=0.01)  # nearly the same action everywhere
+        self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
         self.parts = spec.parts
         self.log_std = None if spec.discrete else nn.Parameter(torch.full((spec.action_dim,), log_std))
+        self.log_std_range = log_std_range
 
     def forward(self, obs: Tensor) -> Distribution:
         """The distribution at obs [B, O]."""
-        output: Tensor = self.net(obs)
+        output: Tensor = self.net(self.inputs(obs))
         if self.parts:
             return Categoricals(as_table(output, self.parts, IMPOSSIBLE))
-        return Categorical(output) if self.log_std is None else ClippedGaussian(output, self.log_std.expand_as(output))
+        if self.log_std is None:
+            return Categorical(output)
+        log_std = self.log_std if self.log_std_range is None else self.log_std.clamp(*self.log_std_range)
+        return ClippedGaussian(output, log_std.expand_as(output))

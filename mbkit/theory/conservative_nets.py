@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbkit.agents.base import descend
+from mbkit.networks.distributions import gaussian_kl, log_volume, squashed_log_prob, unsquash
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.optimizers import polyak_
 from mbkit.tabular.mdp import Array
@@ -76,28 +78,6 @@ class Gaussians(torch.nn.Module):
         return MAX_MEAN * mean.tanh(), low + (high - low) * log_std.sigmoid()
 
 
-def log_volume(raw: Tensor) -> Tensor:
-    """Log-derivative of tanh: log(1 - tanh(u)^2), without cancellation."""
-    return 2 * (log(2) - raw - torch.nn.functional.softplus(-2 * raw))
-
-
-def log_density(mean: Tensor, log_std: Tensor, raw: Tensor) -> Tensor:
-    """Log-density of the action tanh(raw), summed over its dimensions."""
-    normal = -0.5 * ((raw - mean) * (-log_std).exp()) ** 2 - log_std - 0.5 * log(2 * torch.pi)
-    return (normal - log_volume(raw)).sum(-1)
-
-
-def unsquash(action: Tensor) -> Tensor:
-    """Inverse squashing: u of an action tanh(u), clipped."""
-    return action.clamp(-MAX_ACTION, MAX_ACTION).atanh()
-
-
-def gaussian_kl(mean: Tensor, log_std: Tensor, other: Tensor, other_log_std: Tensor) -> Tensor:
-    """KL divergence KL(N(mean) || N(other)), summed over the action dimensions."""
-    ratio = (2 * (log_std - other_log_std)).exp()
-    return 0.5 * (ratio + ((mean - other) * (-other_log_std).exp()) ** 2 - 1 - 2 * (log_std - other_log_std)).sum(-1)
-
-
 def value(net: EnsembleMLP, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
     """Q of E critics for obs [E, B, O], action [E, B, A] -> [E, B]."""
     q: Tensor = net(torch.cat((obs, action), -1), fixed)
@@ -143,8 +123,8 @@ def train(data: DataSets, lams: Array, gamma: float, steps: int, seed: int) -> T
         mean, log_std = actors(obs)
         raw = mean[:, :, None] + log_std.exp()[:, :, None] * torch.randn(E, BATCH, SAMPLES, A)
         with torch.no_grad():
-            proposals = torch.cat((raw, unsquash(2 * torch.rand_like(raw) - 1)), 2)  # [E, B, 2 M, A]
-            density = log_density(mean[:, :, None], log_std[:, :, None], proposals)
+            proposals = torch.cat((raw, unsquash(2 * torch.rand_like(raw) - 1, MAX_ACTION)), 2)  # [E, B, 2 M, A]
+            density = squashed_log_prob(mean[:, :, None], log_std[:, :, None], proposals)
             mixture = torch.logaddexp(density, torch.full_like(density, -A * log(2))) - log(2)  # mixture proposal: bounded weights
             actions = torch.cat((action[:, :, None], proposals.tanh()), 2).flatten(1, 2)
         q = value(critics, obs.repeat_interleave(1 + 2 * SAMPLES, 1), actions).view(E, BATCH, -1)
@@ -159,13 +139,6 @@ def train(data: DataSets, lams: Array, gamma: float, steps: int, seed: int) -> T
     count = steps - int(np.ceil(0.9 * steps))
     finite = all(bool(p.isfinite().all()) for p in (*critics.parameters(), *actors.parameters()))
     return TrainedNetworks(critics, actors, (gaps / count).double().numpy().reshape(-1, D)[1:], finite)
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One optimizer step."""
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def members(net: EnsembleMLP, which: slice) -> Callable[[Tensor, Tensor], Tensor]:
@@ -189,7 +162,7 @@ def one_step_actors(data: DataSets, critics: EnsembleMLP, gamma: float, steps: i
                 sampled_q = torch.stack([q(obs[:D], sample(*cloned)) for _ in range(SAMPLES)])
                 weight = ((q(obs[:D], action[:D]) - sampled_q.mean(0)) / TEMPERATURE).exp().clamp(max=MAX_WEIGHT)
                 weight = torch.cat((torch.ones_like(weight), weight / weight.mean(1, keepdim=True)))
-            descend(optimizers[0], -(weight * log_density(mean, log_std, unsquash(action))).mean(1).sum())
+            descend(optimizers[0], -(weight * squashed_log_prob(mean, log_std, unsquash(action, MAX_ACTION))).mean(1).sum())
             continue
         actor_mean, actor_log_std = log_q(obs[:D])
         gain = (q(obs[:D], sample(actor_mean, actor_log_std)) + q_shift).clamp(min=1e-3 * float(q_shift.max())).log()

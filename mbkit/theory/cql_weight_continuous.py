@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mbkit.networks.distributions import gaussian_kl
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.report.figure import GRID, INK, MUTED, color
 from mbkit.tabular.mdp import Array
@@ -23,7 +24,6 @@ from mbkit.theory.conservative_nets import (
     Gaussians,
     TrainedNetworks,
     gather,
-    gaussian_kl,
     members,
     one_step_actors,
     train,

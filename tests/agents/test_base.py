@@ -90,6 +90,15 @@ def test_descend_moves_only_the_optimizer_s_parameters():
     assert not loss.requires_grad
 
 
+def test_descend_takes_any_optimizer_of_torch():
+    first, second = (nn.Parameter(torch.tensor([3.0, 4.0])) for _ in range(2))
+    descend(torch.optim.SGD([first], lr=0.1), first.square().sum())
+    descend(torch.optim.SGD([second], lr=0.1), second.square().sum(), max_grad_norm=1.0)
+    torch.testing.assert_close(first.detach(), torch.tensor([2.4, 3.2]))
+    torch.testing.assert_close(second.detach(), torch.tensor([2.94, 3.92]))
+    assert first.grad is None
+
+
 def test_regression_loss_by_hand_sums_over_critics_and_averages_rows():
     q, target = torch.tensor([[1.0, 2.0], [0.0, 4.0]]), torch.tensor([0.0, 1.0])
     y = Targets(torch.zeros(2, 1), torch.zeros(2, 1), target, torch.tensor([1.0, 0.5]))

@@ -8,7 +8,17 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mbkit.networks.distributions import IMPOSSIBLE, Categorical, Categoricals, ClippedGaussian, detached
+from mbkit.networks.distributions import (
+    IMPOSSIBLE,
+    Categorical,
+    Categoricals,
+    ClippedGaussian,
+    detached,
+    gaussian_kl,
+    log_volume,
+    squashed_log_prob,
+    unsquash,
+)
 from mbkit.networks.parts import as_table
 
 DOUBLE = torch.float64
@@ -18,6 +28,21 @@ def gaussian(rows: int = 50, size: int = 3, seed: int = 0) -> ClippedGaussian:
     draw = torch.Generator().manual_seed(seed)
     mean, log_std = torch.randn(2, rows, size, generator=draw, dtype=DOUBLE)
     return ClippedGaussian(mean, 0.5 * log_std)
+
+
+def test_squashed_log_prob_and_gaussian_kl_equal_those_of_torch():
+    torch.manual_seed(0)
+    mean, log_std, other, wide = torch.randn(4, 3, 5, 2, dtype=DOUBLE)
+    p, q = (Normal(m, s.exp()) for m, s in ((mean, log_std), (other, wide)))
+    torch.testing.assert_close(gaussian_kl(mean, log_std, other, wide), kl_divergence(p, q).sum(-1))
+    squashed = torch.distributions.TransformedDistribution(p, torch.distributions.TanhTransform())
+    torch.testing.assert_close(squashed_log_prob(mean, log_std, other), squashed.log_prob(other.tanh()).sum(-1))
+    torch.testing.assert_close(log_volume(other), (1 - other.tanh().square()).log())
+    assert log_volume(torch.tensor([50.0, -50.0])).tolist() == pytest.approx([2 * math.log(2) - 100] * 2)
+
+
+def test_unsquash_inverts_tanh_up_to_the_edge():
+    torch.testing.assert_close(unsquash(torch.tensor([0.5, -0.9, 1.0]), 0.99).tanh(), torch.tensor([0.5, -0.9, 0.99]))
 
 
 def categorical(rows: int = 50, size: int = 4, seed: int = 0) -> Categorical:

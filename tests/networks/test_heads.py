@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mbkit.networks.heads import Critics, ValueNetwork
+from mbkit.networks.heads import Critics, StateValue, ValueNetwork
 
 
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
@@ -28,3 +28,12 @@ def test_value_network_rescale_changes_no_value(times):
     assert (critic.normalized(obs) - normalized).abs().min() > 0.1
     target = torch.randn(20)
     torch.testing.assert_close(critic.normalizer.inverse(critic.normalizer(target)), target, atol=1e-4, rtol=1e-4)
+
+
+def test_state_value_is_a_number_for_each_observation_through_its_normaliser():
+    value, obs = StateValue(3, (8, 8)), torch.randn(5, 3)
+    before = value(obs)
+    assert before.shape == (5,)
+    value.inputs = torch.nn.Threshold(100, 0)  # every observation becomes 0
+    assert torch.equal(value(obs), value.net(torch.zeros(5, 3))[0, :, 0])
+    assert not torch.equal(value(obs), before)

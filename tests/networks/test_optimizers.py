@@ -53,6 +53,23 @@ def test_fused_adam_continues_from_a_saved_state_and_from_a_copy():
     assert all(map(torch.equal, params, twin_params))
 
 
+@pytest.mark.parametrize("saved_as_tensor", [False, True])
+def test_restore_optimizer_keeps_the_tensor_of_a_learning_rate(saved_as_tensor):
+    (saved, fresh), number = [FusedAdam(problem(), 1e-2) for _ in range(2)], FusedAdam(problem(), 3e-4)
+    rate = fresh.param_groups[0]["lr"] = torch.tensor(1e-2)  # as on a GPU, where a captured graph reads it
+    if saved_as_tensor:
+        saved.param_groups[0]["lr"] = torch.tensor(5e-3)
+    saved.set_lr(5e-3)
+    for optimizer in (fresh, number):
+        restore_optimizer_(optimizer, deepcopy(saved.state_dict()))
+    assert fresh.param_groups[0]["lr"] is rate
+    assert rate.item() == pytest.approx(5e-3)
+    assert type(number.param_groups[0]["lr"]) is float
+    assert number.param_groups[0]["lr"] == pytest.approx(5e-3)
+    fresh.set_lr(2e-3)
+    assert rate.item() == pytest.approx(2e-3)
+
+
 def test_restore_optimizer_writes_in_place():
     net = EnsembleMLP(1, (3, 4, 1))
     optimizer = torch.optim.Adam(net.parameters(), fused=True)

@@ -18,6 +18,33 @@ def test_tanh_gaussian_log_prob_equals_that_of_torch():
     torch.testing.assert_close(log_prob, squashed.log_prob(action).sum(-1), atol=1e-8, rtol=1e-8)
 
 
+def test_tanh_gaussian_log_prob_of_actions_is_that_of_its_samples_and_finite_on_the_sides():
+    torch.manual_seed(0)
+    policy, obs = TanhGaussian(4, 3, (16,)).double(), torch.randn(50, 4, dtype=torch.float64)
+    action, log_prob = policy.rsample(obs)
+    torch.testing.assert_close(policy.log_prob(obs, action), log_prob, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(policy.log_prob(obs, torch.stack((action, action))), log_prob.expand(2, -1))  # several actions a state
+    mean, log_std = policy(obs)
+    for edge in (1 - 1e-6, 0.99):
+        squashed = torch.distributions.TransformedDistribution(
+            torch.distributions.Normal(mean, log_std.exp()), torch.distributions.TanhTransform()
+        )
+        side = squashed.log_prob(torch.full_like(action, edge)).sum(-1)
+        torch.testing.assert_close(policy.log_prob(obs, torch.ones_like(action), edge), side)
+    assert policy.float().log_prob(obs.float(), -torch.ones(50, 3)).isfinite().all()
+
+
+def test_stochastic_policy_inputs_and_bounds_of_the_log_standard_deviation():
+    policy = StochasticPolicy(EnvSpec(3, 2, torch.device("cpu")), (8,), "relu", log_std=-9.0, log_std_range=(-5.0, 2.0))
+    obs = torch.randn(4, 3)
+    assert (policy(obs).log_std == -5).all()
+    mean = policy(obs).mean
+    policy.inputs = torch.nn.Hardtanh(-100, 100)
+    assert torch.equal(policy(obs).mean, mean)
+    policy.inputs = torch.nn.Threshold(100, 0)  # every observation becomes 0
+    assert torch.equal(policy(obs).mean, policy.net(torch.zeros(4, 3)))
+
+
 def test_stochastic_policy_of_several_actions_has_a_distribution_for_each():
     policy = StochasticPolicy(EnvSpec(3, 5, torch.device("cpu"), True, (3, 2)), (8,))
     obs = torch.randn(4, 3)
