@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from mbkit import registry
 from mbkit.errors import UserError
-from mbkit.types import EnvSpec, Learner, Metrics, State, Trajectory, TrajectoryLearner, Transition
+from mbkit.types import EnvSpec, Learner, Metrics, Recorded, State, Trajectory, TrajectoryLearner, Transition
 
 SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that synchronise with the device
 SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))
@@ -38,6 +39,16 @@ def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
     return Transition(obs, action, torch.randn(n, generator=draw), next_obs, discount)
 
 
+def random_recorded(spec: EnvSpec, n: int, seed: int = 0) -> Recorded:
+    """A data set of n rows [B] of random numbers, in order: episodes end where a row terminates, and with the last row."""
+    batch = random_batch(spec, n, seed)
+    next_known = torch.cat((batch.discount[:-1], torch.zeros(1)))
+    return_to_go = batch.reward.clone()
+    for i in reversed(range(n - 1)):
+        return_to_go[i] += next_known[i] * return_to_go[i + 1]
+    return Recorded(*batch, batch.action.roll(-1, 0), next_known, return_to_go, torch.arange(n))
+
+
 def random_trajectory(spec: EnvSpec, steps: int, num_envs: int, seed: int = 0) -> Trajectory:
     """Consecutive steps [T, M] of random numbers: a tenth of them terminate, another tenth is truncated; log_prob as of random actions."""
     draw = torch.Generator().manual_seed(seed)
@@ -52,16 +63,25 @@ def random_trajectory(spec: EnvSpec, steps: int, num_envs: int, seed: int = 0) -
 
 
 def experience(agent: Agent, spec: EnvSpec, seed: int = 0) -> Any:
-    """Random data for the agent's `update`: 32 transitions, or trajectories of 8 steps in 4 environments."""
-    return random_trajectory(spec, 8, 4, seed) if isinstance(agent, TrajectoryLearner) else random_batch(spec, 32, seed)
+    """Random data for the agent's `update`: 32 transitions, recorded ones if it learns from data sets, or 4 trajectories of 8 steps."""
+    if isinstance(agent, TrajectoryLearner):
+        return random_trajectory(spec, 8, 4, seed)
+    return random_recorded(spec, 32, seed) if learns_from_data(agent) else random_batch(spec, 32, seed)
+
+
+def learns_from_data(agent: Agent) -> bool:
+    """Whether the agent is registered as one that learns from data sets."""
+    entries = [entry for entry in registry.agents if isinstance(entry.target, type) and isinstance(agent, entry.target)]
+    return any("dataset" in entry.learns_from for entry in entries)
 
 
 def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
     """Check that a learner keeps its contract; `build` makes one for a specification, with new random weights each time.
 
     Checked: shapes, range and dtype of actions, values and samples; metrics (names, 0-d, finite, detached); that `update` learns without
-    synchronising with the device; that `state_dict` can be saved and loaded bit for bit, in place; and that unsupported action spaces raise
-    `UserError`.
+    synchronising with the device; that `state_dict` can be saved and loaded bit for bit, in place; that what an agent takes from a data set
+    as a whole is saved, too, if it has `prepare`; and that unsupported action spaces raise `UserError`. An agent registered as one that
+    learns from data sets is given `Recorded` batches.
 
     Raises:
         AssertionError: one sentence with the expectation and the result.
@@ -82,6 +102,7 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
         check_update(build(space), space)
         check_no_sync(build(space), space)
         check_round_trip(build, space)
+        check_prepare(build, space)
 
 
 def expect(condition: bool, message: str) -> None:
@@ -195,6 +216,26 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
             expect(step(loaded, spec, seed) == expected, f"{after}: expected the saved agent's metrics and action, came others")
             pairs = zip(values, tensors(loaded.state_dict()), strict=True)
             expect(all(torch.equal(a, b) for a, b in pairs), f"{after}: expected the saved agent's parameters, came others")
+
+
+def check_prepare(build: Build, spec: EnvSpec) -> None:
+    """Check `prepare` of a data set: twice is as good as once, updates go on from it, and a state loaded elsewhere holds what it took."""
+    agent: Any = build(spec)
+    if not (learns_from_data(agent) and hasattr(agent, "prepare")):
+        return
+    data, obs = random_recorded(spec, 64, 7), 5 * random_batch(spec, 4, 8).obs + 3
+    data = data._replace(obs=5 * data.obs + 3, next_obs=5 * data.next_obs + 3)
+    agent.prepare(data)
+    once = deepcopy(list(tensors(agent.state_dict())))
+    agent.prepare(data)
+    same = all(torch.equal(a, b) for a, b in zip(once, tensors(agent.state_dict()), strict=True))
+    expect(same, "prepare: expected the same state after a second call with the same data, came another")
+    for _ in range(cycle_of(agent)):
+        check_metrics(agent.update(data))
+    other = build(spec)
+    other.load_state_dict(agent.state_dict())
+    actions = agent.act(obs, explore=False), other.act(obs, explore=False)
+    expect(torch.equal(*actions), "prepare: expected what it takes from the data in state_dict, but a loaded agent acts differently")
 
 
 def step(agent: Agent, spec: EnvSpec, seed: int) -> dict[str, float]:

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from mbkit import registry
 from mbkit.agents.actor_critic.td3 import TD3, TD3Config
 from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
-from mbkit.testing import check_agent
+from mbkit.agents.offline.bc import BC, BCConfig
+from mbkit.testing import SPEC, check_agent, experience, random_recorded
+from mbkit.types import Recorded, Transition
 
 
 class Sound(TD3):
@@ -176,3 +179,57 @@ def test_check_agent_takes_no_other_error_than_a_user_error_for_an_unsupported_s
 
     with pytest.raises(TypeError):
         check_agent(build)
+
+
+def test_experience_is_recorded_rows_for_agents_of_data_sets_alone():
+    assert isinstance(experience(BC(SPEC, BCConfig(hidden=(8,))), SPEC), Recorded)
+    assert isinstance(experience(Sound(SPEC), SPEC), Transition)
+
+
+def test_random_recorded_is_a_data_set_in_order():
+    data = random_recorded(SPEC, 40)
+    ends = (data.next_known == 0).nonzero()[:, 0].tolist()
+    assert 1 < len(ends) < 20
+    assert ends[-1] == 39
+    assert (data.next_known[data.discount == 0] == 0).all()
+    assert torch.equal(data.next_action[:-1], data.action[1:])
+    begin = 0
+    for end in ends:
+        torch.testing.assert_close(data.return_to_go[begin], data.reward[begin : end + 1].sum())
+        begin = end + 1
+
+
+class SmallClone(BC):
+    """Small, so that the tests are quick."""
+
+    def __init__(self, spec):
+        super().__init__(spec, BCConfig(hidden=(8,)))
+
+
+class AccumulatingStatistics(SmallClone):
+    def prepare(self, data):
+        super().prepare(data)
+        self.normalizer.mean.add_(self.normalizer.std)
+        self.normalizer.std.mul_(2).copy_(self.normalizer.mean.abs() + self.low.abs().sum())
+        self.low.sub_(1 + self.target_return)
+        self.target_return.add_(1)
+
+
+class UnsavedStatistics(SmallClone):
+    def prepare(self, data):
+        super().prepare(data)
+        self.shift = data.obs.mean(0)
+
+    def output(self, obs):
+        return super().output(obs - getattr(self, "shift", 0))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [(AccumulatingStatistics, "same state after a second call"), (UnsavedStatistics, "a loaded agent acts differently")],
+)
+def test_check_agent_names_what_is_broken_in_preparing(broken, message):
+    assert registry.agents["bc"].target is BC
+    check_agent(SmallClone)
+    with pytest.raises(AssertionError, match=message):
+        check_agent(broken)

@@ -1,7 +1,4 @@
-"""C16: the actor's gradient of TD3+BC (arXiv:2106.06860). lambda = alpha / mean |Q| weighs Q alone, never the cloning term.
-
-The equations are written here as pure functions.
-"""
+"""C16: the actor's gradient of TD3+BC (arXiv:2106.06860). lambda = alpha / mean |Q| weighs Q alone, never the cloning term."""
 
 from collections.abc import Callable
 
@@ -9,28 +6,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mbkit.agents.offline.td3_bc import cloned_policy_loss, q_weight
+
 B, OBS, ACT = 32, 3, 2
 ALPHA = 2.5  # of the paper
 Critic = Callable[[Tensor, Tensor], Tensor]
 
 
-def weight(q: Tensor, alpha: float) -> Tensor:
-    """lambda, a constant for the gradient."""
-    return alpha / q.abs().mean().detach()
-
-
 def actor_loss(policy: nn.Module, critic: Critic, obs: Tensor, action: Tensor, lam: Tensor) -> Tensor:
-    """-lambda Q(s, mu(s)) + |mu(s) - a|^2, mean over rows."""
+    """-lambda Q(s, mu(s)), mean over rows, and (mu(s) - a)^2, mean over rows and dimensions, lambda a number of its own."""
     mu = policy(obs)
-    return (-lam * critic(obs, mu) + (mu - action).square().sum(1)).mean()
+    return (-lam * critic(obs, mu) + (mu - action).square().mean(1)).mean()
 
 
 def written_out(policy: nn.Module, critic: Critic, obs: Tensor, action: Tensor, lam: Tensor, on_cloning: float | Tensor = 1.0) -> Tensor:
-    """grad mu^T (2 (mu - a) - lambda grad_a Q), flat; `on_cloning` is what a misprint multiplies 2 (mu - a) by: lambda."""
+    """grad mu^T (2 (mu - a) / A - lambda grad_a Q), flat; `on_cloning` is what a misprint multiplies the former by: lambda."""
     mu = policy(obs)
     at = mu.detach().requires_grad_()
     slope = torch.autograd.grad(critic(obs, at).sum(), at)[0]
-    pull = on_cloning * 2 * (mu.detach() - action) - lam * slope
+    pull = on_cloning * 2 * (mu.detach() - action) / ACT - lam * slope
     return flat(torch.autograd.grad((mu * pull).sum() / len(obs), list(policy.parameters())))
 
 
@@ -47,10 +41,12 @@ class Problem:
         net = nn.Sequential(nn.Linear(OBS + ACT, 16), nn.Tanh(), nn.Linear(16, 1)).double()
         self.critic = lambda obs, action: 20 + 30 * net(torch.cat([obs, action], 1))[:, 0]
         self.obs, self.action = torch.randn(B, OBS, dtype=torch.float64), 2 * torch.rand(B, ACT, dtype=torch.float64) - 1
-        self.lam = weight(self.critic(self.obs, self.policy(self.obs)), ALPHA)
+        self.lam = q_weight(self.critic(self.obs, self.policy(self.obs)), ALPHA)
 
     def loss(self) -> Tensor:
-        return actor_loss(self.policy, self.critic, self.obs, self.action, self.lam)
+        """The agent's loss."""
+        mu = self.policy(self.obs)
+        return cloned_policy_loss(self.critic(self.obs, mu), mu, self.action, ALPHA)
 
     def slopes(self, h: float = 1e-5) -> Tensor:
         """Central differences in every parameter, lambda held."""
@@ -61,7 +57,7 @@ class Problem:
                     values = []
                     for move in (h, -2 * h, h):
                         p.view(-1)[i] += move
-                        values.append(self.loss())
+                        values.append(actor_loss(self.policy, self.critic, self.obs, self.action, self.lam))
                     out.append((values[0] - values[1]) / (2 * h))
         return torch.stack(out)
 
@@ -87,6 +83,6 @@ def test_weight_makes_the_loss_independent_of_the_scale_of_rewards() -> None:
     problem = Problem(0)
     other = Problem(0)
     other.critic = lambda obs, action: 100 * problem.critic(obs, action)
-    other.lam = weight(other.critic(other.obs, other.policy(other.obs)), ALPHA)
+    other.lam = q_weight(other.critic(other.obs, other.policy(other.obs)), ALPHA)
     torch.testing.assert_close(problem.loss(), other.loss())
     assert problem.lam == pytest.approx(100 * float(other.lam))
