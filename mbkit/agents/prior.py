@@ -57,7 +57,7 @@ class Uniform(nn.Module):
 
     def log_probs(self, obs: Tensor) -> Tensor:
         """[B, A]."""
-        return torch.cat([obs.new_full((len(obs), n), -math.log(n)) for n in self.parts or (self.actions,)], -1)
+        return torch.cat([obs.new_full((obs.shape[0], n), -math.log(n)) for n in self.parts or (self.actions,)], -1)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """[B]."""

@@ -143,6 +143,17 @@ class ObservationMap:
         return Misfit(self.name, f"expected {_outline_of_space(space)} as in its observation space, got {_outline(obs)}")
 
 
+def component_names(space: spaces.Space[Any], name: str = "obs") -> list[str]:
+    """A name for each of the O numbers that `ObservationMap` makes of an observation: `obs[3]`, `arm.angle[0]`, `gear=2` (one-hot)."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+        prefix = "" if name == "obs" else f"{name}."
+        return [number for key, part in parts for number in component_names(part, f"{prefix}{key}")]
+    if isinstance(space, spaces.Discrete):
+        return [f"{name}={space.start + i}" for i in range(space.n)]
+    return [f"{name}[{i}]" for i in range(spaces.flatdim(space))]
+
+
 def _outline_of_space(space: spaces.Space[Any]) -> str:
     return f"shape {space.shape}" if isinstance(space, spaces.Box) else str(space)
 

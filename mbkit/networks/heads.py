@@ -48,6 +48,10 @@ class ActionValues(nn.Module):
         q: Tensor = self.net(self.inputs(obs))
         return q
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """The best action by the smallest of the critics, int64 [B]: the action without exploration."""
+        return self.forward(obs).amin(0).argmax(-1)
+
 
 def taken(q: Tensor, action: Tensor) -> Tensor:
     """The values of the actions int64 [N] among q [..., N, A] -> [..., N]."""

@@ -38,6 +38,10 @@ class Deterministic(nn.Module):
         out: Tensor = self.net(self.inputs(obs))[0]
         return out.tanh()
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """The action without exploration, [B, A]: the action itself."""
+        return self.forward(obs)
+
 
 class TanhGaussian(nn.Module):
     """Squashed Gaussian policy on [-1, 1]^A (SAC, arXiv:1801.01290, appendix C); log-probabilities include the tanh volume, stably."""
@@ -86,6 +90,10 @@ class Logits(nn.Module):
         logits: Tensor = self.net(obs)[0]
         return logits.log_softmax(-1)
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """The most likely action, int64 [B]: the action without exploration."""
+        return self.forward(obs).argmax(-1)
+
 
 class StochasticPolicy(nn.Module):
     """obs [B, O] -> Categorical over A discrete actions, Categoricals over several taken at once, or ClippedGaussian on [-1, 1]^A.
@@ -117,3 +125,7 @@ class StochasticPolicy(nn.Module):
             return Categorical(output)
         log_std = self.log_std if self.log_std_range is None else self.log_std.clamp(*self.log_std_range)
         return ClippedGaussian(output, log_std.expand_as(output))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """The most likely action, int64 [B] or [B, P], or the clipped mean [B, A]: the action without exploration."""
+        return self.forward(obs).mode()

@@ -32,8 +32,7 @@ class NAFConfig:
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target network. Paper: 0.001
     layer_norm: bool = False  # layer normalisation of the hidden layers. Paper: of the batch; here: of the layer, for batches of one
     saturation_penalty: float = at_least(1.0, 0)  # weight of the penalty where tanh of mu saturates. Paper: no penalty
-    noise: Literal["gaussian", "precision"] = option("gaussian", when="noise_scale!=0")  # exploration noise; precision: covariance
-    # scale^2 (L L^T)^-1, wide where Q is flat
+    noise: Literal["gaussian", "precision"] = option("gaussian", when="noise_scale!=0")  # exploration noise; precision: wide if Q is flat
     noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation, in units of the box [-1, 1]
     normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
@@ -69,10 +68,8 @@ def action_value(terms: Quadratic, action: Tensor) -> Tensor:
 
 
 def saturation(raw: Tensor) -> Tensor:
-    """mean(max(|raw| - 2, 0)^2): a penalty where tanh is so flat that gradients could not move mu any more.
-
-    While Q is still above its targets, regression drives mu away from all actions that were tried, into a corner of the box.
-    """
+    """mean(max(|raw| - 2, 0)^2): a penalty where tanh is flat, so that gradients can move mu out of a corner of the box again."""
+    # while Q is still above its targets, regression drives mu away from all actions that were tried, into a corner
     return F.relu(raw.abs() - 2).square().mean()
 
 
@@ -93,6 +90,10 @@ class QuadraticNet(nn.Module):
         """Shapes as in `Quadratic`."""
         value, raw, entries = self.net(self.inputs(obs))[0].split_with_sizes((1, self.action_dim, len(self.where)), -1)
         return Quadratic(value[:, 0], raw, factor(entries, self.where, self.action_dim))
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """mu, [B, A]: the action without exploration."""
+        return self.forward(obs).mode
 
 
 @agents.register("naf", NAFConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
@@ -127,8 +128,7 @@ class NAF(LearningAgent):
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
         """V [B] of obs [B, O] by the target network."""
-        value: Tensor = self.target_critic(obs).value
-        return value
+        return self.target_critic.forward(obs).value
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from mbkit.networks.heads import ValueNetwork
 from mbkit.networks.mlp import Nonlinearity
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.parts import as_vector
+from mbkit.networks.plain import GreedyRule
 from mbkit.networks.policy import StochasticPolicy
 from mbkit.returns import gae
 from mbkit.types import EnvSpec, Trajectory
@@ -84,6 +85,10 @@ class OnPolicyAgent(LearningAgent):
         """The policy's distribution over actions at raw observations [B, O]."""
         distribution: Distribution = self.policy(self.normalizer(obs))
         return distribution
+
+    def greedy_module(self) -> nn.Module:
+        """The most likely action at raw observations, for `mbkit export`."""
+        return GreedyRule(lambda obs, policy, normalizer: policy.mode(normalizer(obs)), policy=self.policy, normalizer=self.normalizer)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:

@@ -55,6 +55,11 @@ def taken_regression(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Ten
     return out
 
 
+def gradient_scaled(x: Tensor, scale: float) -> Tensor:
+    """x itself, with a gradient that is multiplied by `scale`."""
+    return x.detach().lerp(x, scale) if scale != 1 else x
+
+
 def linear_decay(begin: float, end: float, steps: int, now: int) -> float:
     """The value at step `now` of a line from `begin` at step 0 to `end` at step `steps`; `end` afterwards."""
     return begin + (end - begin) * min(now / steps, 1.0)

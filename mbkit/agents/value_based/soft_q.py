@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.agents.base import descend
-from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
-from mbkit.agents.value_based.base import ValueAgent, ValueConfig, taken_regression
+from mbkit.agents.prior import Prior, PriorConfig, PriorPolicy, make_prior
+from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, taken_regression
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
+from mbkit.networks.plain import GreedyRule
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -25,13 +26,10 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 class SoftQConfig(PriorConfig, ValueConfig):
     """Network, regression, temperature, prior and target network. The policy itself explores, so epsilon is 0 by default."""
 
-    parameterization: Literal["naive", "dueling", "pgq"] = (
-        "naive"  # parameterization of Q. naive: Q itself; dueling: V + alpha log(pi/pi0);
-    )
+    parameterization: Literal["naive", "dueling", "pgq"] = "naive"  # form of Q. naive: Q itself; dueling: V + alpha log(pi/pi0);
     # pgq: V + alpha (log(pi/pi0) - KL)
     temperature: float = positive(0.1)  # temperature alpha, in units of reward
-    advantage_scale: float | None = at_least(None, 0, when="parameterization=dueling")  # gradient scale of log pi; null: 1/alpha, as in
-    # a policy gradient
+    advantage_scale: float | None = at_least(None, 0, when="parameterization=dueling")  # gradient scale of log pi; null: 1/alpha
     value_scale: float = at_least(0.5, 0, when="parameterization=dueling")  # gradient scale of V, an actor-critic's value coefficient
     epsilon: float = between(0.0, 0, 1)  # initial probability of a uniformly random action, after the warm-up
     final_epsilon: float = between(0.0, 0, 1)  # final probability of a uniformly random action
@@ -60,11 +58,6 @@ def dueling(value: Tensor, log_pi: Tensor, log_prior: Tensor, alpha: float) -> T
 def pgq(value: Tensor, log_pi: Tensor, log_prior: Tensor, alpha: float) -> Tensor:
     """Q = V + alpha (log(pi / pi0) - KL), so that <pi, Q> = V; O'Donoghue et al. 2017, arXiv:1611.01626, where pi0 is uniform."""
     return dueling(value - alpha * kl(log_pi, log_prior), log_pi, log_prior, alpha)
-
-
-def gradient_scaled(x: Tensor, scale: float) -> Tensor:
-    """x itself, with a gradient that is multiplied by `scale`."""
-    return x.detach().lerp(x, scale) if scale != 1 else x
 
 
 @agents.register("soft_q", SoftQConfig, defaults={"env": "CartPole-v1", "steps": 100_000, "loop": {"warmup_steps": 1000, "batch_size": 64}})
@@ -106,6 +99,15 @@ class SoftQ(ValueAgent):
         """The policy's most likely action, int64 [B]."""
         return self.log_probs(obs).argmax(-1)
 
+    def greedy_module(self) -> nn.Module:
+        """`greedy` for `mbkit export`: the largest of log pi0 + Q / alpha, or of the policy's logits."""
+        naive, alpha = self.cfg.parameterization == "naive", self.alpha  # numbers: a rule must not refer to the agent itself
+
+        def most_likely(obs: Tensor, q: ActionValues, prior: Prior) -> Tensor:
+            return (prior.log_probs(obs) + q.forward(obs)[0] / alpha if naive else q.forward(obs)[0, :, :-1]).argmax(-1)
+
+        return GreedyRule(most_likely, q=self.q, prior=self.prior)
+
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
         """obs [B, O] -> int64 [B] of the policy, or with probability epsilon uniformly random."""
@@ -145,5 +147,4 @@ class SoftQ(ValueAgent):
         loss = descend(self.optimizers["q"], loss, self.cfg.max_grad_norm)
         self.update_target()
         divergence = kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()
-        critic = {"critic/loss": loss, "critic/q": taken_q.mean(), "critic/target": y.target.mean()}
-        return {**critic, "actor/prior_kl": divergence}
+        return {"critic/loss": loss, "critic/q": taken_q.mean(), "critic/target": y.target.mean(), "actor/prior_kl": divergence}

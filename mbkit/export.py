@@ -1,0 +1,281 @@
+"""A trained policy as one file for other programs: `policy.onnx`, or `policy.pt2` of torch.export.
+
+Its input is `obs` [batch, O] float32, its output `action` in the units of the task, without exploration; normaliser, networks and the box
+of the actions are inside, and nothing of mbkit is needed to run it. It is compared with `run.act` before it gets its name.
+Letters: B batch, O observation, A dimensions of an action, P discrete actions taken at once.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mbkit.config import Experiment
+from mbkit.envs.spaces import ActionMap, component_names
+from mbkit.errors import UserError
+from mbkit.loops.interrupt import interrupted
+from mbkit.networks.normalizer import Normalizer
+from mbkit.networks.plain import of_mode, plain
+from mbkit.replay.buffer import ReplayBuffer
+from mbkit.run import Run, load
+from mbkit.run.api import read_config
+from mbkit.storage import plain as plain_json
+from mbkit.storage import replacing_path
+
+FORMAT = "mbkit policy 1"
+EXTRA = 'pip install "mbkit[onnx]"'
+ROWS = 1000  # observations on which the file is compared with the run: half like those of the run, half anywhere
+ANYWHERE = 10.0  # largest |number| of the latter
+TOLERANCE = 1e-5  # largest difference at inputs and box of at most 1; it grows with the largest |input| of a row and with the box
+NEARBY = 64  # observations beside one where the choices differ: is it a tie?
+Outputs = Callable[[Tensor], Tensor]  # obs [B, O] -> action
+
+
+class Exported(NamedTuple):
+    """A written file, and how it compares with the run."""
+
+    path: Path
+    step: int  # of the checkpoint
+    difference: float  # largest, in the units of the action; of discrete actions: the share of other choices, ties apart
+    replaced: bool  # whether there was a file of this name
+
+
+def export(run: Run | str | Path, out: str | Path, checkpoint: str | int | None = None) -> Exported:
+    """Write the policy of a run, acting without exploration, to `out`; a file that is there is replaced, after an error it is unchanged.
+
+    Args:
+        run: a run, or the directory of one.
+        out: a path that ends in .onnx, which takes the packages of `mbkit[onnx]`, or in .pt2.
+        checkpoint: of a directory: "last" (the default), "best" or a stored step.
+
+    Raises:
+        UserError: another suffix, no such directory, a run without a policy, or a file that differs from the run.
+    """
+    out = Path(out)
+    write, read = format_of(out)
+    check_policy(run.config if isinstance(run, Run) else read_config(run))
+    if not isinstance(run, Run):
+        chosen = "last" if checkpoint is None else checkpoint
+        with interrupted(lambda: f"{out} was not written; the same command exports again"), load(run, chosen, "cpu") as loaded:
+            return export(loaded, out)
+    if checkpoint is not None:
+        raise UserError(f"checkpoint={checkpoint!r} applies to the directory of a run; expected none for a run that is loaded already")
+    policy, rows, replaced = policy_module(run), check_rows(run), out.exists()
+    policy(rows[:2])  # index tensors that networks make once must not be made while they are traced
+    with replacing_path(out) as temporary, quiet():
+        write(traced(policy, rows[:2], run), temporary, metadata(run))
+        difference = compared(run, policy, read(temporary), rows, out)
+    return Exported(out, run.loop.step, difference, replaced)
+
+
+# --- what can be exported -----------------------------------------------------------------------------------------------------------
+
+
+def format_of(out: Path) -> tuple[Callable[..., None], Callable[[Path], Outputs]]:
+    """Writer and reader of a path's format; UserError for another suffix, a missing directory, or missing packages."""
+    if out.suffix not in (".onnx", ".pt2"):
+        raise UserError(f"{out}: expected a path that ends in .onnx or .pt2, came {out.suffix or 'none of them'}")
+    if not out.parent.is_dir():
+        raise UserError(f"{out} cannot be written: there is no directory {out.parent}")
+    if out.is_dir():
+        raise UserError(f"{out} cannot be written: it is a directory")
+    if out.suffix == ".pt2":
+        return write_pt2, read_pt2
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{out}: .onnx needs the package {' and '.join(missing)}: {EXTRA}; .pt2 needs none")
+    return write_onnx, read_onnx
+
+
+def check_policy(experiment: Experiment) -> None:
+    """UserError where a run acts by something else than an agent's networks."""
+    if experiment.dynamics is not None and experiment.dynamics.name == "mujoco":
+        reason = f"{experiment.algo} plans each action in the simulator itself (dynamics=mujoco)"
+    elif experiment.planner is not None:
+        reason = f"{experiment.algo} plans each action with its model"
+    elif experiment.algo == "random":
+        reason = "random draws each action, whatever the observation"
+    else:
+        return
+    raise UserError(f"a run of {experiment.algo} cannot be exported: {reason}; expected an agent, whose policy is a network")
+
+
+def greedy_module(agent: object) -> nn.Module:
+    """The agent's rule without exploration, obs [B, O] -> actions as `act` returns them: its `greedy_module`, or the mode of its policy.
+
+    Without a `policy`, it is the first of its networks that has a `mode`, such as the action values of DQN. UserError where it has none.
+    """
+    own_rule = getattr(agent, "greedy_module", None)
+    if own_rule is not None:
+        module: nn.Module = own_rule()
+        return module
+    networks = dict(agent.named_children()) if isinstance(agent, nn.Module) else {}
+    for network in (networks.get("policy"), *networks.values()):
+        if hasattr(network, "mode"):
+            return of_mode(network)  # type: ignore[arg-type]
+    name = type(agent).__name__
+    raise UserError(f"a run of {name} cannot be exported: expected a policy or action values with a mode, or {name}.greedy_module()")
+
+
+class NativePolicy(nn.Module):
+    """obs [B, O] -> actions [B, *shape] in the units of the task, float32 within its box or int64, from a policy of actions in [-1, 1]."""
+
+    start: Tensor  # of each discrete action
+    middle: Tensor  # of the box, as are half its width and its bounds
+    half_width: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, policy: nn.Module, action: ActionMap) -> None:
+        super().__init__()
+        self.policy, self.shape, self.discrete = policy, tuple(action.shape or ()), action.discrete
+        if action.discrete:
+            self.register_buffer("start", torch.from_numpy(np.array(action.start)).long())
+            return
+        for name, value in (("middle", action.middle), ("half_width", action.half), ("low", action.low), ("high", action.high)):
+            self.register_buffer(name, torch.from_numpy(value).float())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The action."""
+        action: Tensor = self.policy(obs)
+        action = action.reshape(action.shape[0], *self.shape)
+        return action + self.start if self.discrete else (self.middle + self.half_width * action).clamp(self.low, self.high)
+
+
+def action_map(run: Run) -> ActionMap:
+    """The actions of the run's task."""
+    return ActionMap(run.env.envs[0].action_space, run.env.name)
+
+
+def policy_module(run: Run) -> nn.Module:
+    """The run's policy without exploration in torch's own layers, on the CPU: obs [B, O] float32 -> actions in the units of the task."""
+    check_policy(run.config)
+    return plain(NativePolicy(greedy_module(run.parts.actor), action_map(run)))
+
+
+def metadata(run: Run) -> str:
+    """What a program should know of the policy, as JSON: task, algorithm, step, the names of the observation's numbers, the actions."""
+    c, action, space = run.config, action_map(run), run.env.envs[0].observation_space
+    kind: dict[str, Any] = {"shape": list(action.shape or ())}
+    if action.discrete:
+        kind |= {"kind": "discrete", "start": action.start.tolist(), "numbers": list(action.parts or (action.dim,))}
+    else:
+        kind |= {"kind": "continuous", "low": action.low.tolist(), "high": action.high.tolist()}
+    content = {"format": FORMAT, "env": c.env, "env_kwargs": c.env_kwargs, "algo": c.algo, "seed": c.seed, "step": run.loop.step}
+    content |= {"agent": getattr(c.agent, "name", c.algo), "obs_names": component_names(space), "action": kind}
+    return json.dumps(plain_json(content), default=str)
+
+
+# --- comparison ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_rows(run: Run) -> Tensor:
+    """Observations [ROWS, O]: replayed ones, or some like them by the statistics of a normaliser; the second half anywhere."""
+    draw, n, o = torch.Generator().manual_seed(0), ROWS // 2, run.parts.spec.obs_dim
+    anywhere = (torch.rand(ROWS - n, o, generator=draw) * 2 - 1) * ANYWHERE
+    store, noise = run.parts.store, torch.randn(n, o, generator=draw)
+    if isinstance(store, ReplayBuffer) and len(store):
+        rows = store.rows_at(torch.randint(len(store), (n,), generator=draw).to(store.data.device)).obs.cpu()
+        return torch.cat((rows, anywhere))
+    modules = run.parts.actor.modules() if isinstance(run.parts.actor, nn.Module) else ()
+    for module in modules:
+        if isinstance(module, Normalizer) and len(module.mean) == o and o > 1:
+            return torch.cat((module.inverse(noise.to(module.mean.device)).cpu(), anywhere))
+    centre = noise if run.env.obs is None else run.env.obs[torch.randint(len(run.env.obs), (n,), generator=draw)]
+    return torch.cat((centre + noise, anywhere))
+
+
+def compared(run: Run, policy: nn.Module, outputs: Outputs, rows: Tensor, out: Path) -> float:
+    """The largest difference of the file's actions at `rows` [N, O] from those of `run.act`; UserError where it is too large."""
+    expected, action = torch.from_numpy(np.asarray(run.act(rows))), outputs(rows)
+    size = rows.abs().amax(1).clamp(min=1)
+    if action_map(run).discrete:
+        others = (action != expected.long()).reshape(len(rows), -1).any(1).nonzero()[:, 0].tolist()
+        wrong = [i for i in others if not is_tie(policy, rows[i], expected[i].long())]
+        if wrong:
+            raise UserError(f"{out} was not written: {len(wrong)} of {len(rows)} choices differ from those of run.act, which are no ties")
+        return 0.0
+    half = torch.from_numpy(action_map(run).half).abs().amax().clamp(min=1)
+    difference = (action.double() - expected.double()).abs().reshape(len(rows), -1).amax(1)
+    worst = int((difference / size).argmax())
+    limit = float(TOLERANCE * size[worst] * half)
+    if not difference[worst] <= limit:
+        raise UserError(
+            f"{out} was not written: its action differs from that of run.act by {float(difference[worst]):.2g} at an observation of "
+            f"numbers up to {float(rows[worst].abs().max()):.3g}; expected at most {limit:.2g}"
+        )
+    return float(difference.max())
+
+
+def is_tie(policy: nn.Module, obs: Tensor, choice: Tensor) -> bool:
+    """Whether rounding decides at obs [O]: the policy makes the choice, in each of its parts, at some observation right beside it."""
+    reach = TOLERANCE * float(obs.abs().max().clamp(min=1))
+    beside = obs + reach * (torch.rand(NEARBY, len(obs), generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    return bool((policy(beside) == choice).any(0).all())
+
+
+# --- formats ------------------------------------------------------------------------------------------------------------------------
+
+
+def traced(policy: nn.Module, obs: Tensor, run: Run) -> torch.export.ExportedProgram:
+    """The policy as a graph of torch's operators for any number of rows; UserError where a rule of the user's cannot be traced."""
+    try:
+        with torch.no_grad():
+            return torch.export.export(policy, (obs,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    except Exception as error:  # whatever the tracer makes of a user's agent or prior
+        line = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"a run of {run.config.algo} cannot be exported: torch.export cannot trace its policy, {type(error).__name__}: {line}"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what exporters say of packages that are absent, and of their own deprecations."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path, about: str) -> None:
+    """A file of torch.export, with the metadata as its extra file `mbkit.json`."""
+    torch.export.save(program, path, extra_files={"mbkit.json": about})
+
+
+def read_pt2(path: Path) -> Outputs:
+    """The policy of a file of `write_pt2`."""
+    module = torch.export.load(path).module()
+    return lambda obs: module(obs)
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, about: str) -> None:
+    """An ONNX model with input `obs` and output `action`, and the metadata under the key `mbkit`."""
+    exported = torch.onnx.export(program, dynamo=True, input_names=["obs"], output_names=["action"], external_data=False, verbose=False)
+    if exported is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    exported.model.metadata_props["mbkit"] = about
+    exported.save(path, external_data=False)
+
+
+def read_onnx(path: Path) -> Outputs:
+    """The policy of a file of `write_onnx`, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda obs: torch.from_numpy(session.run(["action"], {"obs": obs.numpy()})[0])
