@@ -201,7 +201,7 @@ def compared(run: Run, policy: nn.Module, outputs: Outputs, rows: Tensor, out: P
         others = (action != expected.long()).reshape(len(rows), -1).any(1).nonzero()[:, 0].tolist()
         wrong = [i for i in others if not is_tie(policy, rows[i], expected[i].long())]
         if wrong:
-            raise UserError(f"{out} was not written: {len(wrong)} of {len(rows)} choices differ from those of run.act, which are no ties")
+            raise UserError(f"{out} was not written: {len(wrong)} of {len(rows)} choices differ from those of the run, ties apart")
         return 0.0
     half = torch.from_numpy(action_map(run).half).abs().amax().clamp(min=1)
     difference = (action.double() - expected.double()).abs().reshape(len(rows), -1).amax(1)
@@ -227,14 +227,17 @@ def is_tie(policy: nn.Module, obs: Tensor, choice: Tensor) -> bool:
 
 def traced(policy: nn.Module, obs: Tensor, run: Run) -> torch.export.ExportedProgram:
     """The policy as a graph of torch's operators for any number of rows; UserError where a rule of the user's cannot be traced."""
-    try:
-        with torch.no_grad():
-            return torch.export.export(policy, (obs,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    except Exception as error:  # whatever the tracer makes of a user's agent or prior
-        line = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"a run of {run.config.algo} cannot be exported: torch.export cannot trace its policy, {type(error).__name__}: {line}"
-        ) from error
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    for strict in (False, True):  # the first is quicker and takes more, but counts len(obs) as a constant
+        try:
+            with torch.no_grad():
+                return torch.export.export(policy, (obs,), dynamic_shapes=shapes, strict=strict)
+        except Exception as error:  # whatever the tracers make of a user's agent or prior
+            failure = error
+    line = str(failure).strip().partition("\n")[0]
+    raise UserError(
+        f"a run of {run.config.algo} cannot be exported: torch.export cannot trace its policy ({type(failure).__name__}: {line})"
+    ) from failure
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Quadratic(NamedTuple):
 
 def factor(entries: Tensor, where: Tensor, actions: int) -> Tensor:
     """L [B, A, A] of its entries [B, A (A + 1) / 2], which lie at `where` in each flattened matrix; exp on the diagonal."""
-    flat = entries.new_zeros(len(entries), actions * actions).index_copy(1, where, entries)
+    flat = entries.new_zeros(entries.shape[0], actions * actions).index_copy(1, where, entries)
     raw = flat.view(-1, actions, actions)
     diagonal = raw.diagonal(dim1=1, dim2=2).clamp(*LOG_DIAGONAL).exp()
     return raw.tril(-1) + diagonal.diag_embed()
