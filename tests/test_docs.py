@@ -52,7 +52,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
-    assert {arguments[0] for _, arguments in COMMANDS} == {"train", "resume", "evaluate", "report", "list", "config", "theory"}
+    assert {arguments[0] for _, arguments in COMMANDS} == {"train", "resume", "evaluate", "report", "export", "list", "config", "theory"}
 
 
 @pytest.mark.parametrize(("page", "arguments"), BUILT_IN, ids=[f"{page}: {' '.join(arguments)}" for page, arguments in BUILT_IN])

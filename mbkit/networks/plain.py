@@ -15,19 +15,22 @@ from mbkit.networks.normalizer import RunningNormalizer
 
 
 class GreedyRule(nn.Module):
-    """A rule for acting without exploration as a module: obs [B, O] -> rule(obs, **networks), actions [B, A], int64 [B] or [B, P].
+    """A rule for acting without exploration as a module: obs [B, O] -> rule(obs, **parts), actions [B, A], int64 [B] or [B, P].
 
-    An agent whose `act(obs, explore=False)` is not the `mode` of one network returns this from `greedy_module`. The rule takes the networks
-    as arguments, since it is called with copies of them, and may refer to numbers but to no module.
+    An agent whose `act(obs, explore=False)` is not the `mode` of one network returns this from `greedy_module`. The rule takes modules and
+    tensors as arguments, since it is called with copies of them; besides it may refer to numbers.
     """
 
-    def __init__(self, rule: Callable[..., Tensor], **networks: nn.Module) -> None:
+    def __init__(self, rule: Callable[..., Tensor], **parts: nn.Module | Tensor) -> None:
         super().__init__()
-        self.rule, self.networks = rule, nn.ModuleDict(networks)
+        self.rule = rule
+        self.networks = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        tensors = {name: nn.Parameter(part.detach(), requires_grad=False) for name, part in parts.items() if isinstance(part, Tensor)}
+        self.tensors = nn.ParameterDict(tensors)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The actions."""
-        return self.rule(obs, **dict(self.networks.items()))
+        return self.rule(obs, **dict(self.networks.items()), **dict(self.tensors.items()))
 
 
 def of_mode(network: nn.Module) -> GreedyRule:
