@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported_runs import largest_differences, train
+from exported_runs import REPLAY, SHORT, largest_differences, train
 from gymnasium import spaces
 from pets_runs import train_pets
 from toys import WIDE
+from typer.testing import CliRunner
 
-from mbkit import config, recipes, registry  # noqa: F401  # agents register when recipes are imported
+from mbkit import cli, config, recipes, registry  # noqa: F401  # agents register when recipes are imported
 from mbkit import export as exporting
 from mbkit.agents.base import LearningAgent
 from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
@@ -27,6 +28,7 @@ from mbkit.networks.heads import ActionValues
 from mbkit.networks.plain import GreedyRule, plain
 from mbkit.run import load
 
+ROOT = Path(__file__).parent.parent
 DISCRETE = WIDE._replace(discrete=True)
 SEVERAL = WIDE._replace(discrete=True, action_dim=5, parts=(3, 2))
 ENTRIES = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
@@ -291,6 +293,19 @@ class Other(torch.nn.Module):
         return 1 - action
 
 
+def test_commands_and_code_of_the_page_run(tmp_path, monkeypatch, capfd):
+    page = (ROOT / "docs/export.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^mbkit (.*)$", page, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["train", "export", "export"]
+    for command in commands:
+        short = [*SHORT, *REPLAY] if command.startswith("train") else []
+        result = CliRunner().invoke(cli.app, [*command.split(), *short])
+        assert result.exit_code == 0, result.output
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "export.md", "exec"), {})
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------------------------
 
 
@@ -318,9 +333,9 @@ def test_absent_packages_are_named_with_their_extra(tmp_path, monkeypatch):
     ("algo", "options", "reason"),
     [
         ("pets", ("env=cartpole",), "pets plans each action with its model"),
-        ("pets", ("env=cartpole", "dynamics=mujoco"), r"in the simulator itself \(dynamics=mujoco\)"),
+        ("pets", ("env=cartpole", "dynamics=mujoco"), r"pets plans each action in the simulator itself \(dynamics=mujoco\)"),
         ("loop", ("env=Hopper-v5",), "loop plans each action with its model"),
-        ("random", (), "random draws each action"),
+        ("random", ("env=CartPole-v1",), "random draws each action"),
     ],
 )
 def test_runs_without_a_policy_say_why(algo, options, reason, tmp_path):
