@@ -18,10 +18,12 @@ from mbkit.data.columns import CHUNK as CHUNK
 from mbkit.data.columns import Array as Array
 from mbkit.data.columns import Columns as Columns
 from mbkit.data.columns import Fingerprint, Integers, ends_of, episodes_of, joined, last_rows, part, regrouped
+from mbkit.envs.spaces import MOST_ACTIONS
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.types import EnvSpec
 
+PER_EPISODE = ("ids", "seeds")  # lists in `source` with one value for each episode
 Stream = Callable[[int, int], Iterator[Columns]]  # rows start to stop in pieces of any size, best below CHUNK; nothing is checked yet
 
 
@@ -76,9 +78,17 @@ class Dataset:
             raise UserError(f"{self.name}: expected at least one episode, got none")
         if (self.lengths < 1).any():
             raise UserError(f"{self.name}: episode {int(np.flatnonzero(self.lengths < 1)[0])}: expected at least one row, got none")
+        if not 0 <= self.choices <= MOST_ACTIONS or abs(self.start) > MOST_ACTIONS**2:
+            raise UserError(f"{self.name}: expected at most {MOST_ACTIONS} discrete actions, got {self.choices} from {self.start}")
         if self.choices:
             self.action_low = self.action_high = None
-            return
+        else:
+            self._check_box()
+        for what, names, count in (("obs", self.obs_names, self.obs_dim), ("action", self.action_names, self.action_dim)):
+            if len(names) not in (0, count):
+                raise UserError(f"{self.name}: {what}_names: expected {count} names or none, got {len(names)}")
+
+    def _check_box(self) -> None:
         if self.action_low is None or self.action_high is None:
             raise UserError(f"{self.name}: expected the bounds of the actions, or their number where they are discrete; got neither")
         low, high = (np.array(bound, np.float64).reshape(-1) for bound in (self.action_low, self.action_high))
@@ -234,6 +244,11 @@ class Dataset:
             advice = "`mbkit data convert` with --episodes A:B makes a smaller data set"
             raise UserError(f"{self.name}: its {self.rows} rows need {size} bytes, more than {spec.device} has; {advice}") from error
 
+    def listed(self, key: str) -> list[Any]:
+        """A list in `source` with one value for each episode; None for each where there is no such list."""
+        values = self.source.get(key)
+        return values if isinstance(values, list) and len(values) == self.episodes else [None] * self.episodes
+
     def between(self, first: int, stop: int) -> "Dataset":
         """Episodes `first` to `stop` - 1 as a data set, numbered from 0; UserError where there are none."""
         if not 0 <= first < stop <= self.episodes:
@@ -244,13 +259,10 @@ class Dataset:
             for rows in self.stream(begin + start, begin + stop):
                 yield rows._replace(episode=rows.episode - first)
 
-        listed = {key: value[first:stop] for key, value in self.source.items() if key in PER_EPISODE}
+        listed = {key: self.listed(key)[first:stop] for key in PER_EPISODE if key in self.source}
         before = self.rows_before if self.rows_before is not None else ends_of(self.lengths) - self.lengths
         source = {**self.source, **listed, "episodes": [first, stop]}
         return replace(self, stream=stream, lengths=self.lengths[first:stop], rows_before=before[first:stop], source=source)
-
-
-PER_EPISODE = ("ids", "seeds", "options")  # lists in `source` with one value for each episode
 
 
 def rows_of(ends: Integers, start: int, stop: int) -> Iterator[tuple[int, int, Integers, Any]]:

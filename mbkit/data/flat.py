@@ -97,7 +97,7 @@ def action_choices(path: Path, name: str, column: Column, options: Mapping[str, 
     facts = action_facts(path, width, **{key: options.get(key) for key in ("low", "high", "choices")})
     if facts is None and assumed and column.dtype.kind == "f":
         facts = {"action_low": np.full(width, -1.0), "action_high": np.full(width, 1.0)}
-        facts["notes"] = [f"bounds of the actions are not in the file; they are taken as [-1, 1]{', as in D4RL' * assumed}"]
+        facts["notes"] = ["bounds of the actions were not recorded: they are taken as [-1, 1], as in D4RL"]
     if facts is None:
         advice = "name them with --low and --high, or with --choices if actions are discrete, in `mbkit data convert`"
         raise UserError(f"{path}: expected bounds of the {name}, which the file does not have; {advice}")
@@ -145,15 +145,15 @@ def _layout(path: Path, parts: Mapping[str, Column], names: Mapping[str, str], u
     begins = np.append(0, ends[:-1] + 1)[np.searchsorted(ends, last)]
     truncated[last[np.asarray(unmarked, np.int64)]] = False
     if not keep.all():
-        notes.append(f"{rows - int(keep.sum())} rows are left out: the last ones of cut episodes, which have no successor in the file")
+        notes.append(f"{rows - int(keep.sum())} rows are left out: the last ones of cut episodes, whose successors were not recorded")
     if zero.any():
-        notes.append(f"{int(zero.sum())} terminal rows have zeros as successor, which the file does not have: no model should learn them")
+        notes.append(f"{int(zero.sum())} terminal rows have zeros as successor, since theirs were not recorded: no model should learn them")
     return Layout(keep, zero, terminated, truncated, lengths, begins), notes
 
 
 def _without_flags(path: Path, parts: Mapping[str, Column], names: Mapping[str, str], end: Array) -> str:
     """Mark in `end` [N] where an episode was cut though no flag says so -> a sentence on it; UserError where every second row would be."""
-    absent = f"the file has no {names['truncated']}"
+    absent = f"no {names['truncated']} were recorded"
     if "next_obs" not in parts:
         return f"{absent}: where an episode was cut cannot be told, so that the next one's first observation is taken as its successor"
     rows, count = len(end), 0

@@ -101,8 +101,7 @@ def _stored(metadata: dict[str, Any], path: Path, count: int) -> dict[str, Any] 
     content = metadata.get("mbkit")
     if not isinstance(content, dict) or content.get("episodes") != count or content.get("dataset_id") != metadata.get("dataset_id"):
         return None
-    facts = about.from_json(json.dumps(content.get("about")), path)
-    return {key: facts[key] for key in ("env", "env_kwargs", "obs_names", "action_names", "has_reward", "source", "notes")}
+    return about.from_json(json.dumps(content.get("about")), path)
 
 
 def _stream(path: Path, folder: Path, kind: str, spaces: list[Space], lengths: Any, start: int, stop: int) -> Iterator[Columns]:

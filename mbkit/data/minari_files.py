@@ -31,8 +31,8 @@ class Facts(NamedTuple):
     dropped: tuple[str, ...]  # what no column of a data set holds
 
 
-class Episodes(Protocol):
-    """Episodes by number, open to be read."""
+class EpisodeFiles(Protocol):
+    """EpisodeFiles by number, open to be read."""
 
     def facts(self, episode: int) -> Facts:
         """Id, seed and length; UserError unless it has T steps and T + 1 observations."""
@@ -56,13 +56,13 @@ def check_steps(path: Path, episode: int, counts: dict[str, int]) -> None:
 
 
 class Groups:
-    """Episodes as groups `episode_0`, `episode_1`, ... of one HDF5 file."""
+    """EpisodeFiles as groups `episode_0`, `episode_1`, ... of one HDF5 file."""
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self.file, self.path = file, path
 
     def facts(self, episode: int) -> Facts:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         group = hdf5.child(self.file, self.path, f"episode_{episode}", h5py.Group)
         actions = self._first(group, episode, "actions")
         counts = {"observations": len(self._first(group, episode, "observations")), "actions": len(actions)}
@@ -85,16 +85,16 @@ class Groups:
         return item
 
     def observations(self, episode: int, start: int, stop: int, space: Space) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         return self._rows(episode, "observations", start, stop, space)
 
     def actions(self, episode: int, start: int, stop: int, space: Space) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         rows: Array = hdf5.column(self.file, self.path, f"episode_{episode}/actions")[start:stop]
         return rows
 
     def steps(self, episode: int, name: str, start: int, stop: int) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         rows: Array = self.file[f"episode_{episode}/{name}"][start:stop]
         return rows
 
@@ -116,14 +116,14 @@ class Groups:
 
 
 class Folders:
-    """Episodes as folders 0, 1, ... of Arrow or Parquet files, whose last row holds the final observation and padding."""
+    """EpisodeFiles as folders 0, 1, ... of Arrow or Parquet files, whose last row holds the final observation and padding."""
 
     def __init__(self, path: Path, suffix: str) -> None:
         self.path, self.suffix = path, suffix
         self.loaded: tuple[int, Any] = (-1, None)  # the episode whose table is in memory
 
     def facts(self, episode: int) -> Facts:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         metadata = read_json(self.path / str(episode) / "metadata.json")
         table = self._table(episode)
         for name in ("observations", "actions", *STEPS):
@@ -138,16 +138,16 @@ class Folders:
         return Facts(int(number), None if seed is None else int(seed), steps, dropped)
 
     def observations(self, episode: int, start: int, stop: int, space: Space) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         whole = self._column(episode, "observations").slice(start, stop - start)
         return flattened(space, whole, lambda node, parent, key: node.field(key), _arrow_rows)
 
     def actions(self, episode: int, start: int, stop: int, space: Space) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         return _arrow_rows(self._column(episode, "actions").slice(start, stop - start), space)
 
     def steps(self, episode: int, name: str, start: int, stop: int) -> Array:
-        """As `Episodes`."""
+        """As `EpisodeFiles`."""
         rows: Array = self._column(episode, name).slice(start, stop - start).to_numpy(zero_copy_only=False)
         return rows
 
@@ -200,7 +200,7 @@ def pyarrow(path: Path) -> Any:
 
 
 @contextmanager
-def layout_of(folder: Path, kind: Any) -> Iterator[Episodes]:
+def layout_of(folder: Path, kind: Any) -> Iterator[EpisodeFiles]:
     """The episodes of a folder whose metadata say data_format `kind`."""
     if kind == "hdf5":
         with hdf5.opened(folder / MAIN) as file:

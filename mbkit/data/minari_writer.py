@@ -46,7 +46,7 @@ def write(data: Dataset, path: Path, id: str | None = None) -> Path:
     try:
         parse(name)
     except (ValueError, TypeError) as error:
-        raise UserError(f"Minari's data sets have an id like namespace/name-v0; expected one in --id, got {name!r}") from error
+        raise UserError(f"--id: expected a name like namespace/name-v0, the namespace of 2 characters or more, got {name!r}") from error
     parts = Path(name).parts
     folder = path if path.parts[-len(parts) :] == parts else path / name
     if folder.exists():
@@ -122,7 +122,7 @@ def _spaces(data: Dataset) -> tuple[Space, Space]:
     if data.choices:
         return observation, spaces.Discrete(data.choices, start=data.start)
     low, high = data.box
-    kind = first.action.dtype.type
+    kind = first.action.dtype.type if first.action.dtype.kind == "f" else np.float64  # a Box of whole numbers would mean discrete actions
     return observation, spaces.Box(low.astype(kind), high.astype(kind), low.shape, kind)
 
 
@@ -130,7 +130,7 @@ def _buffers(data: Dataset, observation: Space, action: Space) -> Iterator[Any]:
     """One of Minari's EpisodeBuffers after the other."""
     from minari.data_collector import EpisodeBuffer
 
-    seeds = data.source.get("seeds") or [None] * data.episodes
+    seeds = [seed if isinstance(seed, int) else None for seed in data.listed("seeds")]
     for number, rows in enumerate(data.whole_episodes()):
         obs = np.concatenate([rows.obs, rows.next_obs[-1:]])
         yield EpisodeBuffer(
@@ -153,10 +153,9 @@ def _complete(folder: Path, data: Dataset, name: str) -> None:
     metadata = {**origin, **specification, **read_json(folder / METADATA)}
     metadata["mbkit"] = {"about": json.loads(about.to_json(data)), "episodes": data.episodes, "dataset_id": name}
     write_json(folder / METADATA, metadata)
-    ids = data.source.get("ids")
-    if ids and ids != list(range(data.episodes)):
-        with h5py.File(folder / MAIN, "r+") as file:
-            for number, episode in enumerate(ids):
+    with h5py.File(folder / MAIN, "r+") as file:
+        for number, episode in enumerate(data.listed("ids")):
+            if isinstance(episode, int) and episode != number:
                 file[f"episode_{number}"].attrs["id"] = episode
 
 

@@ -99,7 +99,7 @@ def unflattened(space: Space, rows: Array) -> Any:
         parts, begin = {}, 0
         for key, part in parts_of(space):
             parts[key] = unflattened(part, rows[:, begin : begin + width(part)])
-            if isinstance(part, spaces.Box):
+            if not parts_of(part):
                 parts[key] = parts[key].astype(part.dtype)
             begin += width(part)
         return parts if isinstance(space, spaces.Dict) else tuple(parts.values())

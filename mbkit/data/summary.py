@@ -116,10 +116,9 @@ def _spaces(data: Dataset, totals: Totals) -> dict[str, Any]:
 def _episodes(data: Dataset, totals: Totals) -> dict[str, Any]:
     """Returns, lengths, and how episodes end."""
     facts: dict[str, Any] = {"has_reward": data.has_reward}
-    measures = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
-    for name, values in (("return", totals.returns if data.has_reward else None), ("length", data.lengths)):
-        for key, measure in measures.items():
-            facts[f"{name}_{key}"] = None if values is None else float(measure(values))
+    for name, values in (("return", totals.returns), ("length", data.lengths)):
+        measures = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
+        facts |= {f"{name}_{key}": float(value) if data.has_reward or name == "length" else None for key, value in measures.items()}
     cut = data.episodes - totals.terminated - totals.truncated
     return {**facts, "terminated": totals.terminated, "truncated": totals.truncated, "neither": max(0, cut)}
 

@@ -132,3 +132,25 @@ def test_of_actions_without_bounds_is_refused(bounds):
 
 def test_observations_are_those_that_the_pages_show():
     assert observations(1, 2)[:, 0].tolist() == [1000, 1001, 1002]
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"), [({"obs_names": ("x",)}, "obs_names: expected 2 names or none"), ({"choices": 10**9}, "at most")]
+)
+def test_of_facts_that_do_not_fit_is_refused(facts, sentence):
+    with pytest.raises(UserError, match=sentence):
+        dataset([2, 2], **{"choices": 0, **facts})
+
+
+def test_whole_episodes_are_cut_where_episodes_end():
+    data = dataset([3, 1, 2, 4])
+    chunks = data.chunks
+    data.chunks = lambda: chunks(2)
+    parts = list(data.whole_episodes())
+    assert [part.episode.tolist() for part in parts] == [[0] * 3, [1], [2] * 2, [3] * 4]
+    assert same(joined(parts), columns([3, 1, 2, 4]))
+
+
+def test_listed_is_one_value_for_each_episode():
+    data = dataset([3, 1], source={"ids": [4, 5], "seeds": [1, 2, 3]})
+    assert (data.listed("ids"), data.listed("seeds"), data.listed("none")) == ([4, 5], [None, None], [None, None])
