@@ -38,6 +38,7 @@ from mbkit.config.schema import (
     Options,
     Part,
 )
+from mbkit.config.short import spelled_out
 from mbkit.config.threads import default_threads
 from mbkit.errors import UserError
 from mbkit.registry import Entry, nearest
@@ -59,7 +60,8 @@ def compose(algo: str, overrides: Sequence[str] = (), values: Mapping[str, Any] 
     Raises:
         UserError: an option that is unknown, mistyped, out of range, or without a meaning here.
     """
-    entry, options = algorithm(algo), parse_overrides(overrides, options=values, verbatim=is_text)
+    entry = algorithm(algo)
+    options = spelled_out(entry, parse_overrides(overrides, options=values, verbatim=is_text))
     agent = options.get("agent")
     for key, typed in (("algo", "algo" in options), ("agent", isinstance(agent, Mapping) and "name" in agent)):
         if typed and (key == "algo" or "agent" not in entry.defaults):
@@ -123,7 +125,7 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     entry = algorithm(str(tree.get("algo")))
     offline, top = tree.get("data") is not None, {k: v for k, v in tree.items() if k not in GROUPS}
     nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry, offline)}
-    known = {f.name for f in fields(Experiment)} - {"typed"}
+    known = {f.name for f in fields(Experiment)} - {"typed", "objects"}
     for key in tree:
         if key not in known:
             raise UserError(f"unknown option {key!r}; {nearest(str(key), known)}")

@@ -20,6 +20,7 @@ from mbkit.errors import UserError, crashed
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # pkg.mod:fn
 TASK = re.compile(r"[A-Za-z_][\w.]*:.+")  # pkg.mod:Name-v0
+SHORT = {"reward": "dynamics.reward", "termination": "dynamics.termination"}  # options that may be written without their group
 log = logging.getLogger("mbkit")
 
 
@@ -28,6 +29,37 @@ def import_paths(experiment: Experiment) -> dict[str, str]:
     named = {key: value for key, value in flatten(experiment.to_dict()).items() if key.split(".")[0] in ("env", *GROUPS)}
     form = {"env": TASK}
     return {key: value for key, value in named.items() if isinstance(value, str) and form.get(key, FUNCTION).fullmatch(value)}
+
+
+def object_at(path: str) -> Any:
+    """What stands at an import path whose module is imported already, `module:name` or `module:Class.name`; None where nothing does."""
+    module, _, names = path.partition(":")
+    thing: Any = sys.modules.get(module)
+    for name in names.split("."):
+        thing = getattr(thing, name, None)
+    return thing
+
+
+def path_of(thing: Any) -> str | None:
+    """The import path that leads another process to this very object; None for lambdas, locals, and what a script or a notebook defines."""
+    module = getattr(thing, "__module__", None)
+    if not isinstance(module, str) or module == "__main__" or module not in sys.modules:
+        return None
+    names = [getattr(thing, "__qualname__", None), *(name for name, value in vars(sys.modules[module]).items() if value is thing)]
+    paths = (f"{module}:{name}" for name in names if isinstance(name, str))
+    return next((path for path in paths if FUNCTION.fullmatch(path) and object_at(path) is thing), None)
+
+
+def text_of(thing: Any) -> str:
+    """An object as it stands in a configuration: its import path, or "<name>" where it has none."""
+    named = getattr(thing, "func", thing)  # of a partial
+    name = getattr(named, "__name__", None) or type(thing).__name__
+    return path_of(thing) or f"<{str(name).strip('<>')}>"
+
+
+def without_path(text: Any) -> bool:
+    """Whether an option stands for an object without an import path."""
+    return isinstance(text, str) and re.fullmatch(r"<.+>", text) is not None
 
 
 def import_module_of(path: str, here: bool = False) -> ModuleType:
@@ -70,7 +102,7 @@ def without_repeated(experiment: Experiment, options: Mapping[str, Any]) -> dict
     """`options` without import paths that repeat those of the experiment, and whose modules are imported as typed ones."""
     paths, rest = import_paths(experiment), {}
     for group, value in options.items():
-        repeated = {key: v for key, v in flatten({group: value}).items() if paths.get(key) == v}
+        repeated = {key: v for key, v in flatten({group: value}).items() if paths.get(SHORT.get(key, key)) == v}
         for path in repeated.values():
             import_module_of(path, here=True)
         if not repeated:
@@ -81,8 +113,8 @@ def without_repeated(experiment: Experiment, options: Mapping[str, Any]) -> dict
 
 
 def announce(experiment: Experiment, directory: str | Path) -> None:
-    """Say in the log which modules a stored configuration imports, before it does; those of mbkit itself are not mentioned."""
+    """Say in the log which modules a stored configuration imports, before it does; not those of mbkit, or of objects that are at hand."""
     for key, path in import_paths(experiment).items():
         name = path.partition(":")[0]
-        if name.partition(".")[0] != "mbkit":
+        if name.partition(".")[0] != "mbkit" and key not in experiment.objects:
             log.warning("%s/config.yaml names code: module %r is imported for %s=%s", directory, name, key, path)

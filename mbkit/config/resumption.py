@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbkit.config.imports import without_repeated
+from mbkit.config.imports import SHORT, without_repeated
 from mbkit.config.reading import parse_overrides
 from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
@@ -21,7 +21,8 @@ def parse_resumption(
     changes = parse_overrides(arguments, options=options)
     if experiment is not None:
         changes = without_repeated(experiment, changes)
-    unknown = [key for key, value in changes.items() if key not in TAKEN and (experiment is not None or not isinstance(value, Mapping))]
+    passing = () if experiment is not None else ("env", *SHORT)
+    unknown = [key for key, value in changes.items() if key not in (*TAKEN, *passing) and (experiment or not isinstance(value, Mapping))]
     if unknown:
         raise UserError(
             f"resume takes steps=M, threads=N, device= and data= only, since anything else would be another experiment; came {unknown[0]!r}"

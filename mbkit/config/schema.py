@@ -155,6 +155,7 @@ class Experiment(Options):
     planner: Part | None = None
     imagination: Part | None = None
     typed: frozenset[str] = field(default=frozenset(), compare=False, repr=False)  # keys that the user set himself, "agent.lr"
+    objects: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # Python objects of options that only name them
 
     def group(self, name: str) -> Any:
         """The options of `loop`, `eval`, `agent`, ..., or those without a group (""); None where the experiment has no such group."""
@@ -163,7 +164,7 @@ class Experiment(Options):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary; `from_dict` takes it back."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*GROUPS, "typed")}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*GROUPS, "typed", "objects")}
         plain = {key: asdict(value) if is_dataclass(value) else value for key, value in plain.items()}  # type: ignore[arg-type]
         for name in GROUPS:
             part = getattr(self, name)

@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,6 +34,8 @@ def check_kwargs(name: str, registration: Registration, kwargs: dict[str, Any]) 
     """UserError naming an argument that the task does not have, or whose value cannot be meant; makes the time limit an int."""
     creator = creator_of(registration)
     parameters, closed = _parameters(creator)
+    if not of_library(registration):
+        check_required(name, creator, registration.kwargs.keys() | kwargs.keys())
     for key, value in kwargs.items():
         if key == "max_episode_steps":
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -50,6 +52,17 @@ def check_kwargs(name: str, registration: Registration, kwargs: dict[str, Any]) 
             if of_library(registration):
                 integer = type(default) is int and annotation in (int, "int") and not isinstance(value, Integral)
                 _check_type(f"env_kwargs.{key} of {name}", value, default, Integral if integer else None)
+
+
+def check_required(name: str, creator: Callable[..., Any] | None, known: Set[str]) -> None:
+    """UserError where the user's class or function needs arguments that are not among those known."""
+    try:
+        parameters = inspect.signature(creator).parameters if creator else {}
+    except (TypeError, ValueError):  # it tells nothing
+        return
+    needed = [k for k, p in parameters.items() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if missing := [key for key in needed if key not in known and key != "render_mode"]:
+        raise UserError(f"environment {name!r} needs arguments: {', '.join(f'env_kwargs.{key}=...' for key in missing)}")
 
 
 def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.Parameter], bool]:

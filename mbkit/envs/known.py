@@ -11,7 +11,7 @@ import gymnasium
 import torch
 from torch import Tensor
 
-from mbkit.config.imports import import_module_of
+from mbkit.config.imports import import_module_of, object_at, text_of
 from mbkit.envs.rewards import GYMNASIUM, TaskFunctions, never
 from mbkit.errors import UserError
 from mbkit.registry import nearest
@@ -24,16 +24,19 @@ if TYPE_CHECKING:  # importing mbkit.envs must not import MuJoCo: `make` does, a
 
 Kwargs = Mapping[str, Any] | None
 Kind = Literal["reward", "termination"]
+Function = Callable[..., Any]
 
 
-def task_knowledge(name: str, spec: EnvSpec, env_kwargs: Kwargs = None, reward: str = "auto", termination: str = "auto") -> TaskKnowledge:
+def task_knowledge(
+    name: str, spec: EnvSpec, env_kwargs: Kwargs = None, reward: str | Function = "auto", termination: str | Function = "auto"
+) -> TaskKnowledge:
     """What a model of environment `name` need not learn, and how it encodes observations.
 
     Args:
         name: the environment.
         spec: its dimensions, on which a user's functions are tried once.
         env_kwargs: the keyword arguments it was made with.
-        reward: "auto" for the known function, or None where there is none; "learned" for None; or the import path of a user's function.
+        reward: "auto" for the known function, or None where there is none; "learned" for None; or a user's function or its import path.
             Of a reward that is learned the part that is known, if any, is not.
         termination: the same; "learned" and "never" for None.
 
@@ -162,10 +165,9 @@ def load_fn(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise UserError(f"{path!r} is no import path; expected package.module:function")
-    module = import_module_of(path)
-    if not hasattr(module, name):
+    module, function = import_module_of(path), object_at(path)
+    if function is None:
         raise UserError(f"module {module_name!r} has no {name!r}; {nearest(name, [n for n in vars(module) if not n.startswith('_')])}")
-    function = getattr(module, name)
     if not callable(function):
         raise UserError(f"{path!r} is a {type(function).__name__}; expected a function")
     loaded: Callable[..., Any] = function
@@ -193,8 +195,9 @@ def check_fn(fn: Callable[..., Any], path: str, spec: EnvSpec, kind: Kind) -> No
         raise UserError(f"{expected}, got NaN everywhere on zeros")
 
 
-def _user_fn(path: str, spec: EnvSpec, kind: Kind) -> Callable[..., Tensor]:
-    """A user's function, checked once on zeros."""
-    function = load_fn(path)
+def _user_fn(function: str | Function, spec: EnvSpec, kind: Kind) -> Callable[..., Tensor]:
+    """A user's function, itself or at its import path, checked once on zeros."""
+    path = function if isinstance(function, str) else text_of(function)
+    function = load_fn(function) if isinstance(function, str) else function
     check_fn(function, path, spec, kind)
     return function

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registration
@@ -17,6 +18,7 @@ from mbkit.envs.arguments import check_kwargs, creator_of, of_library
 from mbkit.envs.checking import CRASHES
 from mbkit.envs.environment import Environment, single
 from mbkit.envs.rows import close_all
+from mbkit.envs.task_objects import registration_of, task_at
 from mbkit.errors import UserError, crashed
 from mbkit.registry import nearest
 
@@ -29,21 +31,29 @@ FAMILIES = {  # package of Gymnasium's tasks -> description
 }
 CAMERA = {"camera_id", "camera_name", "default_camera_config"}  # arguments of MuJoCo tasks that choose the camera
 FLOOR_SCALE = 20  # factor of the rendered floor: a fast runner leaves one of 40 m
+MADE: WeakValueDictionary[int, gymnasium.Env[Any, Any]] = WeakValueDictionary()  # those that exist, by identity
 IMAGES = {"CarRacing", "ALE"}  # names or namespaces of tasks with image observations, which are known only once a task is made
 
 
 def make(
-    name: str, *, seed: int = 0, num_envs: int = 1, env_kwargs: Mapping[str, Any] | None = None, render_mode: str | None = None
+    name: str,
+    *,
+    seed: int = 0,
+    num_envs: int = 1,
+    env_kwargs: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+    task: Any = None,
 ) -> Environment:
     """`num_envs` copies of a task, environment i seeded with seed + i.
 
     Args:
-        name: Gymnasium's, `module:Name-v0` of a package to import, `dm_control/DOMAIN-TASK-v0`, or one of `cartpole reacher pusher
-            halfcheetah`.
+        name: Gymnasium's, `module:Name-v0` of a package to import, `module:name` of a class or function, `dm_control/DOMAIN-TASK-v0`, or
+            one of `cartpole reacher pusher halfcheetah`.
         seed: seed of environment 0.
         num_envs: number of copies.
         env_kwargs: arguments of the task's constructor, and `max_episode_steps`, the time limit.
         render_mode: Gymnasium's; "rgb_array" for `Environment.render`.
+        task: a class, a function that makes the task, or a specification, which `name` then only names.
 
     Raises:
         UserError: unknown name or argument, or a space that has no vector form.
@@ -53,7 +63,7 @@ def make(
     _import_mujoco()
     if render_mode is not None or name.startswith("dm_control/"):
         _render_without_display()
-    registration, kwargs = _find(name), dict(env_kwargs or {})
+    registration, kwargs = _find(name) if task is None else registration_of(task, name), dict(env_kwargs or {})
     arguments = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
     try:
         check_kwargs(name, registration, kwargs)
@@ -76,11 +86,22 @@ def _several(registration: Registration, kwargs: dict[str, Any], render_mode: st
     """As many environments; where one cannot be made those before it are closed."""
     envs: list[gymnasium.Env[Any, Any]] = []
     try:
-        envs.extend(_single(registration, kwargs, render_mode) for _ in range(count))
+        for _ in range(count):
+            envs.append(_single(registration, kwargs, render_mode))
+            if registration.id not in gymnasium.registry:
+                refuse_repeated(envs[-1], registration)
     except BaseException:
         close_all(envs)
         raise
     return envs
+
+
+def refuse_repeated(env: gymnasium.Env[Any, Any], registration: Registration) -> None:
+    """UserError where the user's function returns an environment that it returned before, so that two copies would be one."""
+    task = env.unwrapped
+    if MADE.get(id(task)) is task:
+        raise UserError(f"the function that makes environment {registration.id!r} returned the same one twice; expected new ones")
+    MADE[id(task)] = task
 
 
 def _single(registration: Registration, kwargs: dict[str, Any], render_mode: str | None) -> gymnasium.Env[Any, Any]:
@@ -167,7 +188,7 @@ def available() -> list[tuple[str, str]]:
 def _find(name: str) -> Registration:
     """Gymnasium's entry for the name, after importing the package that registers it; UserError with the nearest name if there is none."""
     module, _, key = name.rpartition(":")
-    if key in BENCHMARKS:
+    if key in BENCHMARKS and not module:
         key = f"mbkit/{key}-v0"
     if key.startswith("mbkit/"):
         import_module("mbkit.envs.benchmarks")
@@ -175,6 +196,8 @@ def _find(name: str) -> Registration:
         _register_dm_control(name)
     if module:
         import_module_of(name)
+        if key not in gymnasium.registry:
+            return registration_of(task_at(name), name)
     if key not in gymnasium.registry:
         family = name.split("/")[0] + "/"
         same_family = [key for key in gymnasium.registry if key.startswith(family)] if "/" in name else []

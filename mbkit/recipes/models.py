@@ -19,7 +19,9 @@ def make_dynamics(experiment: Experiment, part: Part, spec: EnvSpec) -> Any:
     from mbkit.envs import task_knowledge
 
     cfg = part.config
-    reward, termination = getattr(cfg, "reward", "auto"), getattr(cfg, "termination", "auto")  # a plug-in's need not have them
+    reward, termination = (  # a plug-in's configuration need not have them
+        experiment.objects.get(f"dynamics.{name}", getattr(cfg, name, "auto")) for name in ("reward", "termination")
+    )
     task = task_knowledge(experiment.env, spec, experiment.env_kwargs, reward, termination)
     with refuse_oversized(f"dynamics {part.name!r} (dynamics.hidden={getattr(cfg, 'hidden', None)})"):
         return registry.dynamics[part.name].target(spec, cfg, task)

@@ -4,7 +4,7 @@ Nothing here reads a device: losses come from the lines of metrics that the reco
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -43,13 +43,15 @@ def say(text: str) -> None:
             sys.stderr.flush()
 
 
-def announce(experiment: Experiment, threads: int, path: Path, step: int = 0) -> None:
-    """The first line of a run: what is trained on what, with how many threads, and where its files are."""
+def announce(experiment: Experiment, threads: int, path: Path, step: int = 0, notes: Iterable[str] = ()) -> None:
+    """The first line of a run: what is trained on what, with how many threads, and where its files are; then what is noted at once."""
     c = experiment
     unit = "steps" if c.data is None else "updates"
     part = f"{unit} {step + 1} to {c.steps}" if step else f"{c.steps} {unit}"
     task = c.env if c.data is None else f"{c.data}, scored on {c.env}" if c.env != "none" else c.data
     say(f"{c.algo} on {task}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {path}")
+    for note in notes:
+        say(note)
 
 
 class Progress:

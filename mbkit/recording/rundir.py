@@ -57,7 +57,7 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
 
 def directory_name(name: str) -> str:
     """The name of a part or a task as one of a directory: `/` and `:`, which stand for other things in paths, become `-`."""
-    return re.sub(r"[^\w.=+,@-]", "-", name).lstrip(".") or "-"
+    return re.sub(r"[^\w.=+,@-]", "-", name.strip("<>")).lstrip(".") or "-"
 
 
 def _make_new(path: Path) -> Path:

@@ -16,6 +16,7 @@ from mbkit.recording.notes import noted
 from mbkit.run.closing import closed_on_failure
 from mbkit.run.data import RunData, completed, open_data
 from mbkit.run.evaluation import whole_number
+from mbkit.run.objects import handed_again, named, resumption, taken_up, with_objects
 from mbkit.run.placement import placed
 from mbkit.run.run import Run
 from mbkit.storage import read_json, write_text
@@ -24,12 +25,14 @@ from mbkit.storage import read_json, write_text
 def train(algo: str, *arguments: str, **options: Any) -> Run:
     """Train an algorithm: `train("pets", env="InvertedPendulum-v5", steps=2000, planner={"iterations": 5})`.
 
-    Options are those of `mbkit config ALGO`, as keywords or as "key=value" arguments. Returns the finished run, its environments closed;
-    `run.agent` acts.
+    Options are those of `mbkit config ALGO`, as keywords or as "key=value" arguments. `env` may also be a class of environments, a function
+    that makes one, or a specification of Gymnasium; `reward` and `termination`, short for `dynamics.reward` and `dynamics.termination`,
+    functions. Returns the finished run, its environments closed; `run.agent` acts.
     """
     with ExitStack() as opened:
         opened.enter_context(interrupted(lambda: "nothing was written yet; the same command starts again"))
-        experiment = config.compose(algo, arguments, completed(algo, arguments, options))
+        came = named(options)
+        experiment = with_objects(config.compose(algo, arguments, completed(algo, arguments, came.values)), came)
         imports.import_typed(experiment)
         run = opened.enter_context(Run(resolved(experiment), data=open_data(experiment)))
         opened.enter_context(interrupted(run.how_to_go_on))
@@ -67,17 +70,26 @@ def read_config(directory: str | Path) -> Experiment:
     return config.from_dict(config.read_yaml(text, str(path)))
 
 
-def load(directory: str | Path, checkpoint: str | int = "last", device: str | None = None) -> Run:
+def load(
+    directory: str | Path,
+    checkpoint: str | int = "last",
+    device: str | None = None,
+    *,
+    env: Any = None,
+    reward: Any = None,
+    termination: Any = None,
+) -> Run:
     """A run as it stood at a checkpoint ("last", "best" or a stored step), ready to act and to be evaluated.
 
     `close` it, or use it as a context. `device` is the one it was trained on unless given; a run of a GPU is loaded on the CPU,
-    with a note, where there is no GPU.
+    with a note, where there is no GPU. `env`, `reward` and `termination` are the objects that the run was trained with, where they have no
+    import path, or the path of its config.yaml leads nowhere here.
 
     Raises:
-        UserError: no run, no such checkpoint, or one that is damaged or of another experiment.
+        UserError: no run, no such checkpoint, one that is damaged or of another experiment, or an object that is missing.
     """
     experiment, notes = placed(read_config(directory), device)
-    imports.announce(experiment, directory)
+    experiment = taken_up(experiment, {"env": env, "reward": reward, "termination": termination}, directory)
     data = None if experiment.data is None else RunData.stored(Path(directory))
     run = Run(without_load(experiment), restored=True, data=data)
     with closed_on_failure(run):
@@ -92,14 +104,15 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
     """Go on from the last checkpoint, bit for bit on the same device and number of threads; `steps=M` goes further than planned.
 
     With `device=cpu|cuda` or `threads=N` it goes on elsewhere than it began, where last digits differ; `data=FILE` is where the data set
-    of an offline run lies now.
+    of an offline run lies now. `env`, `reward` and `termination` are the objects that the run was trained with, where they have no import
+    path.
     """
-    before = read_config(directory)
+    before, options = handed_again(read_config(directory), options, directory)
     changes = config.parse_resumption(arguments, before, options)
-    experiment = config.from_dict({**before.to_dict(), **changes})
+    experiment = replace(config.from_dict({**before.to_dict(), **changes}), objects=before.objects)
     experiment, _ = placed(experiment, experiment.device)
     imports.announce(experiment, directory)
-    with interrupted(lambda: f"`mbkit resume {directory}` goes on"), recording.run_lock(directory):
+    with interrupted(lambda: f"{resumption(experiment, directory)} goes on"), recording.run_lock(directory):
         step, state = recording.load_checkpoint(Path(directory) / "checkpoint")
         if step > experiment.steps or (step == experiment.steps and summarised(Path(directory), step)):
             raise UserError(f"{directory} has {step} steps already; steps=M with M > {step} goes further")

@@ -27,8 +27,9 @@ from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.data import RunData
 from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
+from mbkit.run.objects import object_note, resumption
 from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
-from mbkit.run.sizes import checked_environments
+from mbkit.run.sizes import check_buffer, checked_environments
 from mbkit.storage import read_json, write_json, write_text
 from mbkit.types import EnvSpec, State
 
@@ -70,7 +71,8 @@ class Run:
         else:
             check_buffer(experiment)
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
-        self.notes = noted(self.notes, *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))  # told when the run ends
+        notes = (*object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
+        self.notes = noted(self.notes, *notes)  # told when the run ends
 
     def _recorded_spec(self) -> EnvSpec:
         """The dimensions of the data set; UserError where there is none, or the environment that scores the run has others."""
@@ -133,7 +135,7 @@ class Run:
         """M of the experiment's environment; `env_kwargs` change its own."""
         c = self.config
         arguments = {**c.env_kwargs, **(env_kwargs or {})}
-        return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=arguments, render_mode=render_mode)
+        return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=arguments, render_mode=render_mode, task=c.objects.get("env"))
 
     # --- training -----------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,7 @@ class Run:
     def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
         """From where the loop stands to `config.steps`; then score, film, diagnose and summarise. `checkpoint`: the restored state."""
         c = self.config
-        announce(c, self.threads, self.path, self.loop.step)
+        announce(c, self.threads, self.path, self.loop.step, object_note(c))
         with (
             recording.Recorder(self.path, c.loop.log_every, c.steps, True, c.tensorboard, self.unit) as recorder,
             accelerate.matmul_precision(c.precision),
@@ -270,7 +272,7 @@ class Run:
             return "nothing was written yet; the same command starts again"
         if self.saved_at is None:
             return f"there is no checkpoint yet; remove {self.path} and start again"
-        return f"a checkpoint was written at step {self.saved_at}, `mbkit resume {self.path}` goes on from it"
+        return f"a checkpoint was written at step {self.saved_at}, {resumption(self.config, self.path)} goes on from it"
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
@@ -320,13 +322,6 @@ class Run:
             return env
 
         return copies
-
-
-def check_buffer(experiment: Experiment) -> None:
-    """UserError where the replay cannot hold one step of all environments."""
-    loop = experiment.loop
-    if getattr(loop, "buffer_size", loop.num_envs) < loop.num_envs:
-        raise UserError(f"loop.buffer_size={loop.buffer_size} must hold a step of all loop.num_envs={loop.num_envs}")
 
 
 def never_fitted(experiment: Experiment, model: object) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mbkit.config import Experiment
+from mbkit.config.imports import object_at
 from mbkit.envs import Environment
 from mbkit.errors import UserError
 from mbkit.loops import check_memory
@@ -18,6 +19,8 @@ def checked_environments(experiment: Experiment, make_env: Callable[[int, int], 
     num_envs = experiment.loop.num_envs
     env = make_env(min(num_envs, FEW), experiment.seed)
     try:
+        if made_by_function(experiment):
+            make_env(1, experiment.seed).close()  # refused where it is the same one again, rather than when the run is scored
         check_memory(experiment, env.spec, bytes_of(env.envs[0]))
         check_rollouts(experiment, 4 * (2 * env.spec.obs_dim + (1 if env.spec.discrete else env.spec.action_dim) + 2))
     except UserError:
@@ -27,6 +30,12 @@ def checked_environments(experiment: Experiment, make_env: Callable[[int, int], 
         env.close()
         env = make_env(num_envs, experiment.seed)
     return env
+
+
+def made_by_function(experiment: Experiment) -> bool:
+    """Whether the task is made by a function of the user's, who may have it return one environment for all."""
+    task = experiment.objects.get("env", object_at(experiment.env))
+    return callable(task) and not isinstance(task, type)
 
 
 def bytes_of(env: Any) -> int:
@@ -53,3 +62,10 @@ def check_rollouts(experiment: Experiment, row_bytes: int) -> None:
             f"{option}={factors[option]}: one round of model rollouts makes {gigabytes:.3g} GB of transitions, of which "
             f"imagination.memory_gb={options.memory_gb:g} stores the last; expected at most {EXCESS} times as much"
         )
+
+
+def check_buffer(experiment: Experiment) -> None:
+    """UserError where the replay cannot hold one step of all environments."""
+    loop = experiment.loop
+    if getattr(loop, "buffer_size", loop.num_envs) < loop.num_envs:
+        raise UserError(f"loop.buffer_size={loop.buffer_size} must hold a step of all loop.num_envs={loop.num_envs}")
