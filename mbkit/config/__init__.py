@@ -3,13 +3,11 @@
 from mbkit.config.compose import (
     REGISTRIES,
     check_actions,
-    check_range,
     compose,
     from_dict,
-    range_text,
     to_yaml,
-    type_text,
 )
+from mbkit.config.ranges import check_range, range_text, type_text
 from mbkit.config.reading import parse_overrides, read_yaml
 from mbkit.config.regimes import algorithm
 from mbkit.config.resumption import parse_resumption

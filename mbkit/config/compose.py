@@ -4,7 +4,6 @@ An algorithm's registry entry says which groups it has, which part stands in eac
 mistake is a `UserError` that names the option; an option without a meaning in the experiment is a mistake too.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from mbkit import registry
 from mbkit.config import dialect
 from mbkit.config.conditions import UNKNOWN, counting, default_of, meaningless
 from mbkit.config.identity import flatten
+from mbkit.config.ranges import check_range, check_steps, type_text
 from mbkit.config.reading import is_own_file, parse_overrides, read_preset
 from mbkit.config.regimes import (
     OFFLINE_DEFAULTS,
@@ -138,6 +138,7 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     if options.gamma == 1 and not (entry.loop is not None and own_group(entry) == "agent"):
         raise UserError("gamma=1 is out of range: expected in [0, 1), since values of an endless future are learned")
     experiment = Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)
+    check_steps(experiment)
     return experiment if experiment.threads else replace(experiment, threads=default_threads(experiment))
 
 
@@ -206,32 +207,6 @@ def _refers(value: Any) -> bool:
 def _nested(value: Any) -> bool:
     """Whether a list holds lists or mappings, which no option does."""
     return isinstance(value, list | tuple) and any(isinstance(item, list | tuple | Mapping) for item in value)
-
-
-def check_range(limits: Mapping[str, Any], value: Any, name: str) -> None:
-    """UserError where a number, or one of several, lies outside a field's range."""
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            continue
-        low, high, above = limits.get("low", -math.inf), limits.get("high", math.inf), limits.get("above", -math.inf)
-        if not math.isfinite(number) or not (low <= number <= high and number > above):
-            raise UserError(f"{name}={value!r} is out of range: expected {range_text(limits) or 'a number'}")
-
-
-def range_text(limits: Mapping[str, Any]) -> str:
-    """'> 0', '>= 1', '<= 0', 'in [0, 1]' or ''."""
-    if "above" in limits:
-        return f"> {limits['above']}"
-    if "low" in limits and "high" in limits:
-        return f"in [{limits['low']}, {limits['high']}]"
-    return f">= {limits['low']}" if "low" in limits else f"<= {limits['high']}" if "high" in limits else ""
-
-
-def type_text(cls: type, key: str) -> str:
-    """A field's type as a user reads it."""
-    hint = get_type_hints(cls)[key]
-    text = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    return text.replace("typing.", "").replace("Literal", "one of ")
 
 
 def check_actions(experiment: Experiment, actions: str) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-from mbkit.config.compose import REGISTRIES, range_text, type_text
+from mbkit.config.compose import REGISTRIES
 from mbkit.config.conditions import counting, meaningless
+from mbkit.config.ranges import range_text, type_text
 from mbkit.config.regimes import algorithm
 from mbkit.config.schema import GROUPS, Experiment
 

@@ -131,7 +131,7 @@ class Options:
     env: str  # environment name: Gymnasium's, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS; none beside data=
     data: str | None = None  # data set to learn from, in place of an environment: a file or directory that `mbkit data inspect` reads
     data_top: float = between(1.0, 1e-6, 1, when="data!=null")  # share of the episodes to learn from, those of the highest return
-    steps: int = at_least(1000, 1)  # environment steps, warm-up included; with data= gradient updates
+    steps: int = at_least(1000, 0)  # environment steps, warm-up included, 0 scores a loaded model; with data= gradient updates
     seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
     device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU

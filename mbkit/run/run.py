@@ -327,6 +327,6 @@ class Run:
 def never_fitted(experiment: Experiment, model: object) -> list[str]:
     """A note where the run is too short for its model."""
     loop, steps = experiment.loop, experiment.steps
-    if model is None or not loop.fit or steps > loop.warmup_steps:
+    if model is None or not loop.fit or steps > loop.warmup_steps or steps == 0:
         return []
     return [f"The model was never fitted: all {steps} steps were warm-up (loop.warmup_steps)."]

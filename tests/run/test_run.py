@@ -20,8 +20,11 @@ from mbkit import config
 from mbkit.config import compose
 from mbkit.errors import UserError
 from mbkit.recording import read_metrics
+from mbkit.report import write_report
 from mbkit.run import Run
-from mbkit.run.run import check_buffer, never_fitted
+from mbkit.run.run import never_fitted
+from mbkit.run.sizes import check_buffer
+from mbkit.storage import read_json
 
 
 def test_run_directory_holds_what_it_should(tmp_path):
@@ -151,3 +154,41 @@ def test_evaluate_and_load_normalise_observations_as_training_did(tmp_path):
             assert same(statistics, trained["envs"])
     assert mbkit.evaluate(run, episodes=2)["returns"] == mbkit.evaluate(tmp_path / "run", episodes=2)["returns"]
     assert same(run.env.statistics(), trained)
+
+
+LOADED = (*PLAN, *SCORE, "threads=1", "env=cartpole", "env_kwargs.max_episode_steps=25", "steps=0")
+
+
+def test_no_steps_with_a_loaded_model_scores_it_with_the_planner(tmp_path):
+    trained = train_pets(tmp_path / "trained", 80, "seed=4")
+    run = mbkit.train("pets", *LOADED, "seed=4", f"dynamics.load={trained.path / 'dynamics.pt'}", f"run_dir={tmp_path / 'scored'}")
+    summary = run.summary()
+    assert (summary["steps"], summary["eval_return_mean"]) == (0, trained.summary()["eval_return_mean"])
+    assert not any("never fitted" in note for note in run.notes)
+    assert read_json(run.path / "diagnostics.json")["holdout"] == read_json(trained.path / "diagnostics.json")["holdout"]
+    assert write_report([run.path]).is_file()
+    assert mbkit.evaluate(run.path, 2)["return_mean"] == summary["eval_return_mean"]
+    with pytest.raises(UserError, match="has 0 steps already"):
+        mbkit.resume(run.path)
+    assert mbkit.resume(run.path, steps=20).loop.step == 20
+
+
+def test_no_steps_with_the_true_model(tmp_path):
+    options = [option for option in LOADED if option != "agent.particles=3"]
+    run = mbkit.train("pets", *options, "dynamics=mujoco", f"run_dir={tmp_path / 'run'}")
+    assert run.summary()["steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("algo", "options"),
+    [
+        ("pets", []),
+        ("sac", []),
+        ("random", []),
+        ("mbpo", ["dynamics.load=model.pt"]),
+        ("loop", ["dynamics.load=model.pt"]),
+    ],
+)
+def test_no_steps_are_refused_where_nothing_was_loaded_or_an_agent_would_have_to_learn(algo, options):
+    with pytest.raises(UserError, match=rf"^steps=0 is out of range: {algo} would score what learned nothing; expected >= 1, or with pets"):
+        mbkit.train(algo, "steps=0", "env=cartpole", *options)
