@@ -5,8 +5,8 @@ import torch
 
 from mbkit import registry
 from mbkit.agents.actor_critic.td3 import TD3, TD3Config
-from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.agents.offline.bc import BC, BCConfig
+from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.testing import SPEC, check_agent, experience, random_recorded
 from mbkit.types import Recorded, Transition
 

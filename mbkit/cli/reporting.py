@@ -14,6 +14,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="path of the page")] = None,
 ) -> None:
     """One HTML page: curves with intervals, model diagnostics, video, configuration."""
+    from mbkit.recording import shown
     from mbkit.report import write_report
 
-    say(str(write_report(directories, out)))
+    say(shown(write_report(directories, out)))

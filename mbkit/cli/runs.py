@@ -27,11 +27,12 @@ def level(quiet: bool, verbose: bool) -> "Verbosity":
 def conclude(finished: "Run") -> None:
     """Write the report, then the score, the notes and where everything is."""
     from mbkit.loops.interrupt import interrupted
+    from mbkit.recording import shown
     from mbkit.recording.progress import say as tell
     from mbkit.report import write_report
 
     tell("writing the report")
-    with interrupted(lambda: f"the run in {finished.path} is finished, `mbkit report {finished.path}` writes its report"):
+    with interrupted(lambda: f"the run in {shown(finished.path)} is finished, `mbkit report {shown(finished.path)}` writes its report"):
         report = write_report([finished.path])
     summary = finished.summary()
     after = f"after {summary['steps']} {finished.unit}s, {summary['wall_seconds']:.0f} s"
@@ -42,8 +43,8 @@ def conclude(finished: "Run") -> None:
         say(f"{score} over {summary['eval_episodes']} fresh episodes {after}")
     for note in finished.notes:
         say(note)
-    say(f"run:    {finished.path}")
-    say(f"report: {report}")
+    say(f"run:    {shown(finished.path)}")
+    say(f"report: {shown(report)}")
 
 
 @app.command()

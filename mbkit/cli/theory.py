@@ -22,6 +22,7 @@ def theory(
     if "mbkit.theory" not in sys.modules:
         check_experiment(name)
     from mbkit import theory as experiments  # matplotlib, and every experiment: a second that other commands need not wait for
+    from mbkit.recording import shown
 
     setting, failed = experiments.Setting(quick, seed), 0
     chosen = experiments.find(name)
@@ -34,7 +35,7 @@ def theory(
         for claim in findings.claims:
             failed += not claim.holds
             say(f"  {'holds' if claim.holds else 'FAILS'}: {claim.text} ({claim.measured})")
-        say(f"  {files[1]}")
+        say(f"  {shown(files[1])}")
     if failed:
         say(f"{failed} claim{'s' * (failed > 1)} did not hold")
         raise typer.Exit(1)

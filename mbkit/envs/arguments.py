@@ -34,8 +34,7 @@ def check_kwargs(name: str, registration: Registration, kwargs: dict[str, Any]) 
     """UserError naming an argument that the task does not have, or whose value cannot be meant; makes the time limit an int."""
     creator = creator_of(registration)
     parameters, closed = _parameters(creator)
-    if not of_library(registration):
-        check_required(name, creator, registration.kwargs.keys() | kwargs.keys())
+    parameters.pop("render_mode", None)
     for key, value in kwargs.items():
         if key == "max_episode_steps":
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -52,6 +51,14 @@ def check_kwargs(name: str, registration: Registration, kwargs: dict[str, Any]) 
             if of_library(registration):
                 integer = type(default) is int and annotation in (int, "int") and not isinstance(value, Integral)
                 _check_type(f"env_kwargs.{key} of {name}", value, default, Integral if integer else None)
+    if not of_library(registration):
+        check_required(name, creator, registration.kwargs.keys() | kwargs.keys())
+
+
+def takes_render_mode(creator: Callable[..., Any] | None) -> bool:
+    """Whether what makes the task takes a `render_mode`, by name or among further arguments."""
+    parameters, closed = _parameters(creator)
+    return "render_mode" in parameters or not closed
 
 
 def check_required(name: str, creator: Callable[..., Any] | None, known: Set[str]) -> None:
@@ -74,7 +81,7 @@ def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.P
             direct = inspect.signature(maker).parameters
         except (TypeError, ValueError):  # it tells nothing
             return parameters, False
-        named = {k: p for k, p in direct.items() if k not in ("self", "render_mode") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        named = {k: p for k, p in direct.items() if k != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         parameters = {**named, **parameters}
         if not any(p.kind is p.VAR_KEYWORD for p in direct.values()):
             return parameters, True

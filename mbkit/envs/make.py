@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registration
 
 from mbkit.config.imports import import_module_of
-from mbkit.envs.arguments import check_kwargs, creator_of, of_library
+from mbkit.envs.arguments import check_kwargs, creator_of, of_library, takes_render_mode
 from mbkit.envs.checking import CRASHES
 from mbkit.envs.environment import Environment, single
 from mbkit.envs.rows import close_all
@@ -67,6 +67,8 @@ def make(
     arguments = f" with env_kwargs {', '.join(sorted(kwargs))}" if kwargs else ""
     try:
         check_kwargs(name, registration, kwargs)
+        if render_mode is not None and not takes_render_mode(creator_of(registration)):
+            raise UserError(f"{name} takes no render_mode, without which it cannot be filmed")
         with quiet(registration):
             envs = _several(registration, kwargs, render_mode, num_envs)
         try:

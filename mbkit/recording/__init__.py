@@ -4,7 +4,7 @@ from mbkit.recording.checkpoint import load_checkpoint, save_checkpoint
 from mbkit.recording.choice import named_checkpoint
 from mbkit.recording.lock import run_lock
 from mbkit.recording.recorder import Recorder, read_metrics
-from mbkit.recording.rundir import Summary, create_run_dir, versions, write_summary
+from mbkit.recording.rundir import Summary, create_run_dir, shown, versions, write_summary
 from mbkit.recording.video import record_video
 from mbkit.storage import write_json, write_text
 
@@ -18,6 +18,7 @@ __all__ = [
     "record_video",
     "run_lock",
     "save_checkpoint",
+    "shown",
     "versions",
     "write_json",
     "write_summary",

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mbkit.config import Experiment
 from mbkit.config.reading import preset_text
+from mbkit.recording.rundir import shown
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 RETURNS = {"episode/return": "return", "eval/return": "eval"}  # shown first, with these labels
@@ -49,7 +50,7 @@ def announce(experiment: Experiment, threads: int, path: Path, step: int = 0, no
     unit = "steps" if c.data is None else "updates"
     part = f"{unit} {step + 1} to {c.steps}" if step else f"{c.steps} {unit}"
     task = c.env if c.data is None else f"{c.data}, scored on {c.env}" if c.env != "none" else c.data
-    say(f"{c.algo} on {task}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {path}")
+    say(f"{c.algo} on {task}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {shown(path)}")
     for note in notes:
         say(note)
 

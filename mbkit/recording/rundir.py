@@ -55,6 +55,16 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     return path
 
 
+def shown(path: str | Path) -> str:
+    """A path as it is printed everywhere: relative to the working directory where it lies below it, else absolute."""
+    try:
+        here, absolute = Path.cwd(), Path(path).absolute()
+        below = next((place for place in (absolute, absolute.resolve()) if place.is_relative_to(here)), None)
+    except OSError:  # the working directory is gone
+        return str(path)
+    return str(absolute if below is None else below.relative_to(here))
+
+
 def directory_name(name: str) -> str:
     """The name of a part or a task as one of a directory: `/` and `:`, which stand for other things in paths, become `-`."""
     return re.sub(r"[^\w.=+,@-]", "-", name.strip("<>")).lstrip(".") or "-"

@@ -96,7 +96,7 @@ def load(
         run.directory = Path(directory)
         step, state = recording.named_checkpoint(run.path / "checkpoint", checkpoint)
         run.restore(state, step)
-    run.notes += notes
+    run.notes = noted(run.notes, *notes)
     return run
 
 
@@ -178,7 +178,7 @@ def evaluate(
     answer = figures(result) | {"episodes": episodes, "step": run.loop.step}
     if video:
         path = run.film(seed, env_kwargs)
-        answer["video"] = run.notes[-1] if path is None else str(path)
+        answer["video"] = run.film_note if path is None else recording.shown(path)
     return answer
 
 

@@ -13,6 +13,7 @@ from mbkit.config import Experiment, imports
 from mbkit.config.identity import flatten
 from mbkit.config.imports import SHORT, text_of, without_path
 from mbkit.errors import UserError
+from mbkit.recording import shown
 
 FUNCTIONS = tuple(SHORT.values())  # options that take a function; `env` takes a task
 
@@ -124,8 +125,8 @@ def object_note(experiment: Experiment) -> list[str]:
 
 def resumption(experiment: Experiment, directory: str | Path) -> str:
     """What resumes a run: a command, or a call where it needs objects."""
-    keys = pathless(experiment)
-    return f"`{call(directory, keys, 'resume')}`" if keys else f"`mbkit resume {directory}`"
+    keys, path = pathless(experiment), shown(directory)
+    return f"`{call(path, keys, 'resume')}`" if keys else f"`mbkit resume {path}`"
 
 
 def taken_up(experiment: Experiment, objects: Mapping[str, Any], directory: str | Path) -> Experiment:

@@ -20,7 +20,7 @@ from mbkit.errors import UserError
 from mbkit.loops import Evaluation, Every, Offline, Online, check_memory
 from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.recipes.assembly import Greedy
-from mbkit.recording.notes import noted
+from mbkit.recording.notes import noted, sentence
 from mbkit.recording.progress import announce
 from mbkit.run.acting import CheckedActor, TaskPolicy, maps_of
 from mbkit.run.closing import close, closed_on_failure
@@ -46,6 +46,7 @@ class Run:
         self.best: float | None = None
         self.saved_at: int | None = None  # step of the last checkpoint
         self.notes: list[str] = []  # told when the run ends
+        self.film_note = ""  # why the last film is not there, or ends early
         self.opened = ExitStack()  # environments, simulators and the directory's lock
         if experiment.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
@@ -151,7 +152,7 @@ class Run:
 
     def __repr__(self) -> str:
         """The algorithm, the environment, the step and the directory."""
-        where = "without a directory" if self.directory is None else f"in {self.directory}"
+        where = "without a directory" if self.directory is None else f"in {recording.shown(self.directory)}"
         return f"<Run: {self.config.algo} on {self.config.env}, step {self.loop.step} of {self.config.steps}, {where}>"
 
     def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
@@ -170,7 +171,7 @@ class Run:
                     self.checkpoint()  # from here on the run can be resumed, whatever happens to it
                 else:
                     recorder.load_state_dict(checkpoint["recorder"])
-                    self.notes += recorder.notes
+                    self.notes = noted(self.notes, *recorder.notes)
                 self.loop.stop = lambda: bool(caught)
                 self.loop.run(c.steps, hooks)
             self.checkpoint()
@@ -235,7 +236,7 @@ class Run:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
         recorder.progress.advance(self.loop.step)
         c, model = self.config, self.parts.dynamics
-        self.notes += self.loop.watch.warnings.values()
+        self.notes = noted(self.notes, *self.loop.watch.warnings.values())
         loop = self.loop.state_dict()  # of before the score, whose copies of a task share its class attributes and global variables
         scored = c.env != "none"
         if scored and self.scored_at != self.loop.step:
@@ -245,7 +246,7 @@ class Run:
             if hasattr(model, "save"):
                 model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
             write_json(self.path / "diagnostics.json", self.diagnosed)
-            self.notes += verdicts(self.diagnosed)
+            self.notes = noted(self.notes, *verdicts(self.diagnosed))
         if c.eval.video and scored:
             with recorder.progress.stage("film"):
                 self.film()
@@ -271,7 +272,7 @@ class Run:
         if self.directory is None:
             return "nothing was written yet; the same command starts again"
         if self.saved_at is None:
-            return f"there is no checkpoint yet; remove {self.path} and start again"
+            return f"there is no checkpoint yet; remove {recording.shown(self.path)} and start again"
         return f"a checkpoint was written at step {self.saved_at}, {resumption(self.config, self.path)} goes on from it"
 
     def summary(self) -> dict[str, Any]:
@@ -301,8 +302,8 @@ class Run:
         path = self.path / "videos" / f"step-{self.loop.step}.mp4"
         make_env = self.variant(env_kwargs)
         video, reason = film(make_env, self.parts.actor_for, path, self.config.seed if seed is None else seed)
-        if reason is not None:
-            self.notes = noted(self.notes, reason)
+        self.film_note = sentence(reason or "")
+        self.notes = noted(self.notes, self.film_note)
         return video
 
     def variant(self, env_kwargs: Mapping[str, Any] | None) -> Callable[..., Environment]:

@@ -44,3 +44,21 @@ def test_train_quiet_prints_the_result_only(tmp_path, capfd):
     assert result.exit_code == 0
     assert result.stderr == ""
     assert [line.partition(" ")[0] for line in result.stdout.splitlines()] == ["return", "run:", "report:"]
+
+
+def test_paths_are_printed_one_way_whether_typed_or_made_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for directory in ("runs/one", str(tmp_path / "runs/two")):
+        printed = call("train", "random", "env=Pendulum-v1", "steps=5", "eval.episodes=1", "eval.video=false", f"run_dir={directory}")
+        name = directory.rpartition("/")[2]
+        assert f"in runs/{name}\n" in printed
+        assert printed.endswith(f"run:    runs/{name}\nreport: runs/{name}/report.html\n")
+        assert call("report", directory) == f"runs/{name}/report.html\n"
+
+
+def test_task_without_a_render_mode_is_not_filmed_and_its_one_note_says_so(tmp_path):
+    printed = call(
+        "train", "random", "env=gym_toys:ScriptedEnv", "steps=5", "eval={episodes: 1, max_steps: 5}", f"run_dir={tmp_path / 'run'}"
+    )
+    assert printed.count("No video: gym_toys:ScriptedEnv takes no render_mode, without which it cannot be filmed.\n") == 1
+    assert not (tmp_path / "run/videos").exists()

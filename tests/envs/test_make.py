@@ -40,6 +40,12 @@ def test_make_class_without_a_render_mode_is_made() -> None:
         mbkit.envs.make("PlainToy-v0", render_mode="rgb_array")
 
 
+@pytest.mark.parametrize("name", ["gym_toys:ScriptedEnv", "gym_toys:Steering"])
+def test_make_task_without_a_render_mode_says_so_in_plain_words(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} takes no render_mode, without which it cannot be filmed$"):
+        mbkit.envs.make(name, render_mode="rgb_array")
+
+
 @pytest.mark.usefixtures("registered")
 def test_make_missing_package_is_not_blamed_on_arguments() -> None:
     with pytest.raises(UserError, match=r"'AbsentToy-v0' cannot be made: .*no_such_package_9"):

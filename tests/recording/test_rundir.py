@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mbkit.errors import UserError
-from mbkit.recording.rundir import Summary, create_run_dir, versions, write_summary
+from mbkit.recording.rundir import Summary, create_run_dir, shown, versions, write_summary
 from mbkit.storage import read_json, write_text
 
 
@@ -75,3 +75,15 @@ def test_create_run_dir_below_a_link_to_nowhere_is_refused(tmp_path: Path, monke
     (tmp_path / "runs/random").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="cannot be written to"):
         create_run_dir("random", "Task-v0", 0)
+
+
+def test_shown_is_relative_below_the_working_directory_and_absolute_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path.resolve() / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert [shown(path) for path in ("runs/one", "./runs/one", here / "runs/one", Path("runs", "one"))] == ["runs/one"] * 4
+    assert shown(tmp_path / "other") == str(tmp_path / "other")
+    (tmp_path / "link").symlink_to(here)
+    assert shown(tmp_path / "link/runs/one") == "runs/one"
+    here.rmdir()
+    assert shown("runs/one") == "runs/one"
