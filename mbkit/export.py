@@ -152,7 +152,7 @@ class NativePolicy(nn.Module):
 
 def action_map(run: Run) -> ActionMap:
     """The actions of the run's task."""
-    return ActionMap(run.env.envs[0].action_space, run.env.name)
+    return ActionMap(run.spaces[1], run.config.env)
 
 
 def policy_module(run: Run) -> nn.Module:
@@ -163,7 +163,7 @@ def policy_module(run: Run) -> nn.Module:
 
 def metadata(run: Run) -> str:
     """What a program should know of the policy, as JSON: task, algorithm, step, the names of the observation's numbers, the actions."""
-    c, action, space = run.config, action_map(run), run.env.envs[0].observation_space
+    c, action, space = run.config, action_map(run), run.spaces[0]
     kind: dict[str, Any] = {"shape": list(action.shape or ())}
     if action.discrete:
         kind |= {"kind": "discrete", "start": action.start.tolist(), "numbers": list(action.parts or (action.dim,))}
@@ -181,7 +181,7 @@ def check_rows(run: Run) -> Tensor:
     """Observations [ROWS, O]: replayed ones, or some like them by the statistics of a normaliser; the second half anywhere."""
     draw, n, o = torch.Generator().manual_seed(0), ROWS // 2, run.parts.spec.obs_dim
     anywhere = (torch.rand(ROWS - n, o, generator=draw) * 2 - 1) * ANYWHERE
-    store, noise = run.parts.store, torch.randn(n, o, generator=draw)
+    store, noise = run.parts.store if run.data is None else None, torch.randn(n, o, generator=draw)
     if isinstance(store, ReplayBuffer) and len(store):
         rows = store.rows_at(torch.randint(len(store), (n,), generator=draw).to(store.data.device)).obs.cpu()
         return torch.cat((rows, anywhere))
@@ -189,7 +189,8 @@ def check_rows(run: Run) -> Tensor:
     for module in modules:
         if isinstance(module, Normalizer) and len(module.mean) == o and o > 1:
             return torch.cat((module.inverse(noise.to(module.mean.device)).cpu(), anywhere))
-    centre = noise if run.env.obs is None else run.env.obs[torch.randint(len(run.env.obs), (n,), generator=draw)]
+    obs = None if run.env is None else run.env.obs
+    centre = noise if obs is None else obs[torch.randint(len(obs), (n,), generator=draw)]
     return torch.cat((centre + noise, anywhere))
 
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbkit.envs import Environment
 from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
 from mbkit.types import Actor, EnvSpec
@@ -68,11 +67,6 @@ class CheckedActor:
         if name.startswith("__") or name == "actor":
             raise AttributeError(name)
         return getattr(self.actor, name)
-
-
-def maps_of(env: Environment) -> tuple[ObservationMap, ActionMap]:
-    """Between an agent's observations and actions and those of an environment."""
-    return ObservationMap(env.envs[0].observation_space, env.name), ActionMap(env.envs[0].action_space, env.name)
 
 
 class TaskPolicy:

@@ -1,6 +1,6 @@
 """The data set of an offline run: read from its file while the run learns; what remains known of it suffices to act and to be scored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,9 +11,8 @@ from gymnasium import spaces
 from mbkit.config import Experiment, algorithm, parse_overrides
 from mbkit.config.regimes import check_offline
 from mbkit.envs import Environment
-from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
-from mbkit.loops.memory import available, gigabytes
+from mbkit.loops.memory import available, check_memory, gigabytes
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.replay.recorded import RecordedRows
 from mbkit.storage import read_json, write_json
@@ -22,6 +21,7 @@ from mbkit.types import EnvSpec
 if TYPE_CHECKING:
     from mbkit.data import Dataset
 
+Space = spaces.Space[Any]
 FILE = "data.json"  # in the run directory
 FORM = {"path": str, "sha256": str, "rows": int, "episodes": int, "obs_dim": int, "choices": int, "start": int, "share": float}
 BOX = ("action_low", "action_high")
@@ -54,6 +54,23 @@ def completed(algo: str, arguments: Sequence[str], options: Mapping[str, Any]) -
         return {**options, "env": "none"}
     kwargs = {} if "env_kwargs" in tree else {"env_kwargs": dataset.env_kwargs}
     return {**options, "env": dataset.env, **kwargs}
+
+
+def recorded_spec(experiment: Experiment, data: "RunData | None", make_env: Callable[[int, int], Environment]) -> EnvSpec:
+    """The dimensions of an offline run.
+
+    Raises:
+        UserError: there is no data set, the environment that scores the run has other dimensions, or it needs more memory than there is.
+    """
+    if data is None:
+        raise UserError(f"{experiment.algo} learns from a fixed data set; data=FILE is missing")
+    if data.present and experiment.env != "none":
+        with make_env(1, experiment.seed) as env:
+            data.check_env(env)
+    if experiment.env == "none" and experiment.checkpoint.keep == "best":
+        raise UserError("checkpoint.keep=best needs scores, and env=none gives none; expected last or all")
+    check_memory(experiment, data.spec, 0)
+    return data.spec
 
 
 class RunData:
@@ -148,11 +165,10 @@ class RunData:
                     f"but data={self.about['path']} in {low.tolist()} to {high.tolist()}"
                 )
 
-    def maps(self) -> tuple[ObservationMap, ActionMap]:
-        """Maps between the agent and the recorded task, as an environment has them."""
-        name = str(self.about["path"])
-        wide = spaces.Box(-np.inf, np.inf, (self.spec.obs_dim,))
+    def spaces(self) -> tuple[Space, Space]:
+        """Observations and actions of the recorded task, as those of an environment."""
+        obs = spaces.Box(-np.inf, np.inf, (self.spec.obs_dim,))
         if self.spec.discrete:
-            return ObservationMap(wide, name), ActionMap(spaces.Discrete(self.about["choices"], start=self.about["start"]), name)
+            return obs, spaces.Discrete(self.about["choices"], start=self.about["start"])
         low, high = (np.asarray(self.about[key], np.float32) for key in BOX)
-        return ObservationMap(wide, name), ActionMap(spaces.Box(low, high), name)
+        return obs, spaces.Box(low, high)

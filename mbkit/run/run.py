@@ -10,28 +10,30 @@ from typing import Any, Self
 import torch
 
 from mbkit import accelerate, config, recipes, recording
-from mbkit.config import Experiment
+from mbkit.config import Experiment, OfflineLoop
 from mbkit.config.identity import check_same, run_identity
 from mbkit.diagnostics.summary import headline
 from mbkit.diagnostics.values import Critic
 from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
+from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
-from mbkit.loops import Evaluation, Every, Offline, Online, check_memory
+from mbkit.loops import Evaluation, Every, Offline, Online
 from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.recipes.assembly import Greedy
 from mbkit.recording.notes import noted, sentence
 from mbkit.recording.progress import announce
-from mbkit.run.acting import CheckedActor, TaskPolicy, maps_of
+from mbkit.run.acting import CheckedActor, TaskPolicy
 from mbkit.run.closing import close, closed_on_failure
-from mbkit.run.data import RunData
+from mbkit.run.data import RunData, Space, recorded_spec
 from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
 from mbkit.run.film import film
-from mbkit.run.objects import object_note, resumption
+from mbkit.run.finishing import how_to_go_on, never_fitted, write_summary
+from mbkit.run.objects import object_note
 from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import check_buffer, checked_environments
 from mbkit.storage import read_json, write_json, write_text
-from mbkit.types import EnvSpec, State
+from mbkit.types import State
 
 
 class Run:
@@ -58,8 +60,9 @@ class Run:
     def _assemble(self, restored: bool) -> None:
         """The environment, the parts round it, and their loop."""
         experiment = self.config
-        self.env = None if self.data is not None else self.opened.enter_context(checked_environments(experiment, self.make_env))
-        spec = self._recorded_spec() if self.env is None else self.env.spec
+        offline = isinstance(experiment.loop, OfflineLoop)
+        self.env = None if offline else self.opened.enter_context(checked_environments(experiment, self.make_env))
+        spec = recorded_spec(experiment, self.data, self.make_env) if self.env is None else self.env.spec
         self.actions = spec.actions
         config.check_actions(experiment, self.actions)
         self.parts = recipes.build(experiment, self.env, restored, self.data)
@@ -74,17 +77,6 @@ class Run:
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
         notes = (*object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
         self.notes = noted(self.notes, *notes)  # told when the run ends
-
-    def _recorded_spec(self) -> EnvSpec:
-        """The dimensions of the data set; UserError where there is none, or the environment that scores the run has others."""
-        c, data = self.config, self.data
-        if data is None:
-            raise UserError(f"{c.algo} learns from a fixed data set; data=FILE is missing")
-        if data.present and c.env != "none":
-            with self.make_env(1, c.seed) as env:
-                data.check_env(env)
-        check_memory(c, data.spec, 0)
-        return data.spec
 
     def close(self) -> None:
         """Close the environments and simulators, and let others train in the directory; the agent still acts, and can be evaluated."""
@@ -111,12 +103,19 @@ class Run:
             raise UserError(
                 "run.act plans from observations, which do not hold the simulator's state; expected another dynamics than mujoco"
             )
+        (observation, action), name = self.spaces, self.config.env
+        actor = Greedy(self.parts.actor) if self.env is None else self.parts.actor_for(self.env)
+        return TaskPolicy(actor, self.parts.spec, ObservationMap(observation, name), ActionMap(action, name))
+
+    @cached_property
+    def spaces(self) -> tuple[Space, Space]:
+        """The task's spaces of observations and actions: the environment's, or what the data set says of them where there is none."""
         if self.env is not None:
-            return TaskPolicy(self.parts.actor_for(self.env), self.parts.spec, *maps_of(self.env))
+            return self.env.envs[0].observation_space, self.env.envs[0].action_space
         if self.config.env == "none" and self.data is not None:
-            return TaskPolicy(Greedy(self.parts.actor), self.parts.spec, *self.data.maps())
+            return self.data.spaces()
         with self.make_env(1, self.config.seed) as env:
-            return TaskPolicy(self.parts.actor_for(env), self.parts.spec, *maps_of(env))
+            return env.envs[0].observation_space, env.envs[0].action_space
 
     @property
     def unit(self) -> str:
@@ -251,29 +250,11 @@ class Run:
             with recorder.progress.stage("film"):
                 self.film()
         recorder.flush()
-        summary = recording.Summary(
-            algo=c.algo,
-            env=c.env,
-            seed=c.seed,
-            steps=self.loop.step,
-            eval_return_mean=self.scores.get("eval/return"),
-            eval_return_std=self.scores.get("eval/return_std"),
-            eval_episodes=c.eval.episodes if scored else 0,
-            best_eval_return=self.best,
-            wall_seconds=recorder.seconds,
-            device=torch.cuda.get_device_name() if c.device == "cuda" else "cpu",
-        )
-        more = {"data": self.data.about} if isinstance(self.loop, Offline) and self.data is not None else {}
-        episodes = {"episodes": self.loop.episodes} if isinstance(self.loop, Online) else {}
-        recording.write_summary(self.path, summary, threads=self.threads, **episodes, notes=self.notes, **more)
+        write_summary(self, recorder.seconds)
 
     def how_to_go_on(self) -> str:
         """What a user who stopped the run can do."""
-        if self.directory is None:
-            return "nothing was written yet; the same command starts again"
-        if self.saved_at is None:
-            return f"there is no checkpoint yet; remove {recording.shown(self.path)} and start again"
-        return f"a checkpoint was written at step {self.saved_at}, {resumption(self.config, self.path)} goes on from it"
+        return how_to_go_on(self)
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
@@ -323,11 +304,3 @@ class Run:
             return env
 
         return copies
-
-
-def never_fitted(experiment: Experiment, model: object) -> list[str]:
-    """A note where the run is too short for its model."""
-    loop, steps = experiment.loop, experiment.steps
-    if model is None or not loop.fit or steps > loop.warmup_steps or steps == 0:
-        return []
-    return [f"The model was never fitted: all {steps} steps were warm-up (loop.warmup_steps)."]
