@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from mbkit.replay.buffer import ReplayBuffer
 from mbkit.run import Run, load
 from mbkit.run.api import read_config
 from mbkit.storage import plain as plain_json
-from mbkit.storage import replacing_path
+from mbkit.storage import replacing
 
 FORMAT = "mbkit policy 1"
 EXTRA = 'pip install "mbkit[onnx]"'
@@ -70,16 +71,18 @@ def export(run: Run | str | Path, out: str | Path, checkpoint: str | int | None 
         raise UserError(f"checkpoint={checkpoint!r} applies to the directory of a run; expected none for a run that is loaded already")
     policy, rows, replaced = policy_module(run), check_rows(run), out.exists()
     policy(rows[:2])  # index tensors that networks make once must not be made while they are traced
-    with replacing_path(out) as temporary, quiet():
-        write(traced(policy, rows[:2], run), temporary, metadata(run))
-        difference = compared(run, policy, read(temporary), rows, out)
+    with quiet():
+        content = write(traced(policy, rows[:2], run), metadata(run))
+        difference = compared(run, policy, read(content), rows, out)
+    with replacing(out) as file:
+        file.write(content)
     return Exported(out, run.loop.step, difference, replaced)
 
 
 # --- what can be exported -----------------------------------------------------------------------------------------------------------
 
 
-def format_of(out: Path) -> tuple[Callable[..., None], Callable[[Path], Outputs]]:
+def format_of(out: Path) -> tuple[Callable[..., bytes], Callable[[bytes], Outputs]]:
     """Writer and reader of a path's format; UserError for another suffix, a missing directory, or missing packages."""
     if out.suffix not in (".onnx", ".pt2"):
         raise UserError(f"{out}: expected a path that ends in .onnx or .pt2, came {out.suffix or 'none of them'}")
@@ -255,31 +258,34 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def write_pt2(program: torch.export.ExportedProgram, path: Path, about: str) -> None:
+def write_pt2(program: torch.export.ExportedProgram, about: str) -> bytes:
     """A file of torch.export, with the metadata as its extra file `mbkit.json`."""
-    torch.export.save(program, path, extra_files={"mbkit.json": about})
+    file = BytesIO()
+    torch.export.save(program, file, extra_files={"mbkit.json": about})
+    return file.getvalue()
 
 
-def read_pt2(path: Path) -> Outputs:
+def read_pt2(content: bytes) -> Outputs:
     """The policy of a file of `write_pt2`."""
-    module = torch.export.load(path).module()
+    module = torch.export.load(BytesIO(content)).module()
     return lambda obs: module(obs)
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, about: str) -> None:
+def write_onnx(program: torch.export.ExportedProgram, about: str) -> bytes:
     """An ONNX model with input `obs` and output `action`, and the metadata under the key `mbkit`."""
     exported = torch.onnx.export(program, dynamo=True, input_names=["obs"], output_names=["action"], external_data=False, verbose=False)
     if exported is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     exported.model.metadata_props["mbkit"] = about
-    exported.save(path, external_data=False)
+    content: bytes = exported.model_proto.SerializeToString()
+    return content
 
 
-def read_onnx(path: Path) -> Outputs:
+def read_onnx(content: bytes) -> Outputs:
     """The policy of a file of `write_onnx`, by onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda obs: torch.from_numpy(session.run(["action"], {"obs": obs.numpy()})[0])

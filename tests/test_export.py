@@ -233,6 +233,7 @@ def test_pt2_holds_what_a_program_should_know(runs, tmp_path):
     assert about["action"] == {"kind": "continuous", "shape": [2, 2], "low": [[-1, 0], [2, -30]], "high": [[3, 0.5], [2.5, 10]]}
 
 
+@pytest.mark.slow
 def test_pt2_runs_without_mbkit(runs, tmp_path):
     export(runs("sac"), tmp_path / "policy.pt2")
     code = "import sys, torch; policy = torch.export.load('policy.pt2').module(); "
@@ -252,9 +253,9 @@ def test_export_of_a_checkpoint_and_of_a_loaded_run(runs, tmp_path):
         with pytest.raises(UserError, match="checkpoint='best' applies to the directory"):
             export(run, tmp_path / "b.pt2", "best")
     rows = torch.randn(5, 3)
-    a, b = (exporting.read_pt2(tmp_path / f"{name}.pt2")(rows) for name in "ab")
+    a, b = (exporting.read_pt2((tmp_path / f"{name}.pt2").read_bytes())(rows) for name in "ab")
     assert torch.equal(a, b)
-    assert not torch.equal(a, exporting.read_pt2(export(runs("sac"), tmp_path / "c.pt2").path)(rows))
+    assert not torch.equal(a, exporting.read_pt2(export(runs("sac"), tmp_path / "c.pt2").path.read_bytes())(rows))
 
 
 def test_export_replaces_a_file_and_leaves_it_where_the_policies_differ(runs, tmp_path, monkeypatch):
@@ -323,6 +324,16 @@ def test_paths_of_other_kinds_are_refused_before_the_run_is_read(tmp_path):
         export(tmp_path / "no_run", tmp_path / "policy.pt2")
 
 
+def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"policy.pt2 cannot be written \(No space left on device\)"):
+        export(runs("sac"), tmp_path / "policy.pt2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_absent_packages_are_named_with_their_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UserError, match=re.escape('.onnx needs the package onnxscript: pip install "mbkit[onnx]"; .pt2 needs none')):
@@ -371,4 +382,4 @@ def test_a_rule_of_its_owner_that_counts_rows_by_len_is_traced(runs, tmp_path):
         rule = GreedyRule(lambda obs, policy: policy.mode(obs) * torch.ones(len(obs), 1), policy=run.parts.actor.policy)
         run.parts.actor.greedy_module = lambda: rule
         export(run, tmp_path / "policy.pt2")
-        assert exporting.read_pt2(tmp_path / "policy.pt2")(torch.zeros(7, 3)).shape == (7, 1)
+        assert exporting.read_pt2((tmp_path / "policy.pt2").read_bytes())(torch.zeros(7, 3)).shape == (7, 1)

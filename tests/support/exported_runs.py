@@ -53,7 +53,7 @@ def train(directory: Path, algo: str, *options: str) -> Path:
 
 def largest_differences(run: Run, file: Path) -> list[tuple[float, float]]:
     """The largest difference of a file's actions from `run.act` and its limit: near the data, in +-10 and in +-1000; 1 and 257 rows."""
-    outputs, draw, results = READ[file.suffix](file), torch.Generator().manual_seed(1), []
+    outputs, draw, results = READ[file.suffix](file.read_bytes()), torch.Generator().manual_seed(1), []
     near = run.env.obs[:1] + torch.randn(257, run.env.spec.obs_dim, generator=draw)
     box = torch.rand(257, run.env.spec.obs_dim, generator=draw) * 2 - 1
     for rows in (near, 10 * box, 1000 * box):
