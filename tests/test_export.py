@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,9 @@ from mbkit import export as exporting
 from mbkit.agents.base import LearningAgent
 from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.agents.value_based.soft_q import SoftQ, SoftQConfig
-from mbkit.envs.spaces import ActionMap, component_names
+from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
 from mbkit.export import NativePolicy, export, greedy_module, is_tie
-from mbkit.networks.heads import ActionValues
 from mbkit.networks.plain import GreedyRule, plain
 from mbkit.run import load
 
@@ -83,34 +81,6 @@ def test_soft_q_counts_its_prior(parameterization, prior):
         assert not torch.equal(plain(greedy_module(agent))(observations(10)), without)
 
 
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("members", [1, 3])
-def test_plain_action_values_take_the_smallest_critic(norm, members):
-    torch.manual_seed(2)
-    network = ActionValues(members, 3, 4, (16, 16), layer_norm=norm)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    copy = plain(network)
-    assert not any("mbkit" in type(m).__module__ for m in copy.net.members.modules())
-    torch.testing.assert_close(copy(observations(5)), network(observations(5)), rtol=1e-5, atol=1e-5)
-    assert torch.equal(copy.mode(observations(5)), network(observations(5)).amin(0).argmax(-1))
-
-
-def test_plain_leaves_the_networks_and_the_random_numbers_alone():
-    agent = registry.agents["sac"].target(WIDE, registry.agents["sac"].config(normalize_obs=True))
-    before, state = deepcopy(agent.state_dict()), torch.get_rng_state()
-    copy = plain(greedy_module(agent))
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.no_grad():
-        for tensor in (*copy.parameters(), *copy.buffers()):
-            tensor.add_(1)
-    for key, value in agent.policy.state_dict().items():
-        assert torch.equal(value, before[f"policy.{key}"])
-    assert all(p.requires_grad for p in agent.policy.parameters())
-    assert next(agent.policy.parameters()).numel() > 0
-
-
 @pytest.mark.parametrize(
     ("space", "action", "native"),
     [
@@ -126,15 +96,6 @@ def test_native_policy_speaks_the_units_of_the_task(space, action, native):
     result = policy(torch.tensor(action))
     assert result.tolist() == native
     assert result.dtype == (torch.float32 if isinstance(space, spaces.Box) else torch.int64)
-
-
-def test_component_names_follow_the_order_of_the_vector():
-    box, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2, start=3)
-    assert component_names(box) == ["obs[0]", "obs[1]"]
-    assert component_names(choice) == ["obs=3", "obs=4"]
-    nested = spaces.Dict({"b": box, "a": spaces.Tuple((choice, box))})
-    assert component_names(nested) == ["a.0=3", "a.0=4", "a.1[0]", "a.1[1]", "b[0]", "b[1]"]
-    assert len(component_names(spaces.MultiDiscrete([3, 2]))) == 5
 
 
 def test_is_tie_only_where_rounding_decides():

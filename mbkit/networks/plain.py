@@ -24,13 +24,14 @@ class GreedyRule(nn.Module):
     def __init__(self, rule: Callable[..., Tensor], **parts: nn.Module | Tensor) -> None:
         super().__init__()
         self.rule = rule
-        self.networks = nn.ModuleDict({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
         tensors = {name: nn.Parameter(part.detach(), requires_grad=False) for name, part in parts.items() if isinstance(part, Tensor)}
-        self.tensors = nn.ParameterDict(tensors)
+        self.names = (*networks, *tensors)  # lists below, since torch's dicts have no part called `values`
+        self.networks, self.tensors = nn.ModuleList(networks.values()), nn.ParameterList(tensors.values())
 
     def forward(self, obs: Tensor) -> Tensor:
         """The actions."""
-        return self.rule(obs, **dict(self.networks.items()), **dict(self.tensors.items()))
+        return self.rule(obs, **dict(zip(self.names, (*self.networks, *self.tensors), strict=True)))
 
 
 def of_mode(network: nn.Module) -> GreedyRule:

@@ -9,7 +9,7 @@ from gymnasium.vector.utils import batch_space
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbkit.envs.spaces import ActionMap, ObservationMap
+from mbkit.envs.spaces import ActionMap, ObservationMap, component_names
 from mbkit.errors import UserError
 
 bounds = st.floats(-1e3, 1e3, width=32)
@@ -197,3 +197,12 @@ def test_observation_map_one_empty_part_does_no_harm() -> None:
 def test_action_map_box_without_numbers_is_refused() -> None:
     with pytest.raises(UserError, match="action space of toy: expected at least one number, got "):
         ActionMap(spaces.Box(-1, 1, (0,)), "toy")
+
+
+def test_component_names_follow_the_order_of_the_vector():
+    box, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2, start=3)
+    assert component_names(box) == ["obs[0]", "obs[1]"]
+    assert component_names(choice) == ["obs=3", "obs=4"]
+    nested = spaces.Dict({"b": box, "a": spaces.Tuple((choice, box))})
+    assert component_names(nested) == ["a.0=3", "a.0=4", "a.1[0]", "a.1[1]", "b[0]", "b[1]"]
+    assert len(component_names(spaces.MultiDiscrete([3, 2]))) == 5
