@@ -52,14 +52,18 @@ def anchors(page: Path) -> set[str]:
 
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
-    assert {arguments[0] for _, arguments in COMMANDS} == {"train", "resume", "evaluate", "report", "export", "list", "config", "theory"}
+    expected = {"train", "resume", "evaluate", "report", "export", "list", "config", "theory", "data"}
+    assert {arguments[0] for _, arguments in COMMANDS} == expected
 
 
 @pytest.mark.parametrize(("page", "arguments"), BUILT_IN, ids=[f"{page}: {' '.join(arguments)}" for page, arguments in BUILT_IN])
 def test_commands_parse(page, arguments):
     """Options by the command line's own parser, then what stands behind them."""
     name, *rest = arguments
-    parsed = typer.main.get_command(cli.app).commands[name].make_context(name, list(rest)).params
+    command = typer.main.get_command(cli.app).commands[name]
+    while hasattr(command, "commands"):  # a group of commands
+        command = command.commands[rest.pop(0)]
+    parsed = command.make_context(name, list(rest)).params
     if name in ("train", "config"):
         experiment = compose(parsed["algo"], parsed["options"] or [])
         for key in parse_overrides(parsed["options"] or []):

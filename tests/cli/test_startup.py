@@ -42,6 +42,10 @@ def answered(*arguments: str) -> tuple[set[str], str, int]:
         ("evaluate . --episodes 0", 2),
         ("resume . stepz=3", 2),
         ("train pets --quiet --verbose", 2),
+        ("data --help", 0),
+        ("data convert --help", 0),
+        ("data inspekt", 2),
+        ("data convert a b --episodes 3", 2),
     ],
 )
 def test_main_answers_without_torch(line, status):
