@@ -209,9 +209,6 @@ class SmallClone(BC):
 class AccumulatingStatistics(SmallClone):
     def prepare(self, data):
         super().prepare(data)
-        self.normalizer.mean.add_(self.normalizer.std)
-        self.normalizer.std.mul_(2).copy_(self.normalizer.mean.abs() + self.low.abs().sum())
-        self.low.sub_(1 + self.target_return)
         self.target_return.add_(1)
 
 

@@ -76,6 +76,12 @@ def q_of(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> Tensor
     return q
 
 
+@torch.no_grad()
+def first_q(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> Tensor:
+    """The values of the first critic, [B], as constants, if possible without computing the others."""
+    return critics.first(obs, action) if isinstance(critics, Critics) else q_of(critics, obs, action)[0]
+
+
 class OfflineAgent(LearningAgent):
     """A policy, deterministic or stochastic, learned from a data set, whose statistics `prepare` takes.
 

@@ -27,10 +27,8 @@ from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Transition
 class BCConfig(OfflineConfig):
     """Network, learning rate, kind of policy, condition."""
 
-    policy: Literal["auto", "deterministic", "gaussian", "categorical"] = (
-        "auto"  # auto: categorical where actions are discrete, else deterministic
-    )
-    condition: Literal["none", "return"] = "none"  # input of the policy beside the observation; return: the episode's undiscounted return
+    policy: Literal["auto", "deterministic", "gaussian", "categorical"] = "auto"  # kind of policy; auto: categorical or deterministic
+    condition: Literal["none", "return"] = "none"  # input beside the observation; return: the episode's undiscounted return
     target_quantile: float = between(0.9, 0, 1, when="condition=return")  # quantile of the data's returns on which acting is conditioned
 
 
@@ -44,7 +42,7 @@ def policy_kind(spec: EnvSpec, cfg: BCConfig) -> str:
     return cfg.policy
 
 
-@agents.register("bc", BCConfig, learns_from="dataset", defaults={"steps": 50_000})
+@agents.register("bc", BCConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
 class BC(OfflineAgent):
     """Behaviour cloning: imitation of the recorded actions, all alike or by the return of their episode."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend, needs_one_action, regression_loss
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, q_of, stochastic_policy
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
 from mbkit.fields import between, positive
@@ -31,7 +31,7 @@ class IQLConfig(CriticConfig):
     expectile: float = between(0.7, 0.001, 0.999)  # expectile of V. The paper's tau
     temperature: float = positive(1 / 3)  # temperature of the policy's weights exp(A / temperature). Paper: its inverse, beta = 3
     weight_clip: float = positive(100.0)  # largest weight
-    reward_scale: Literal["none", "return_range"] = "none"  # return_range: rewards times 1000 / (largest - smallest return of an episode)
+    reward_scale: Literal["none", "return_range"] = "none"  # scale of rewards; return_range: 1000 / (largest - smallest return)
 
 
 def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
@@ -45,7 +45,7 @@ def implicit_target(batch: Transition, reward: Tensor, next_value: Tensor, gamma
     return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value, torch.ones_like(reward))
 
 
-@agents.register("iql", IQLConfig, learns_from="dataset", defaults={"steps": 50_000})
+@agents.register("iql", IQLConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
 class IQL(OfflineActorCritic):
     """Implicit Q-learning: expectiles of recorded actions' values, and a policy cloned by advantage; continuous and discrete actions."""
 
@@ -91,8 +91,7 @@ class IQL(OfflineActorCritic):
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
         action = policy.mode().detach()
-        with torch.no_grad():
-            shift = self.shift(q_of(self.critics, batch.obs, action)[0], q[0], action)
+        shift = self.shift(first_q(self.critics, batch.obs, action), q[0], action)
         value_loss = descend(self.optimizers["v"], expectile_loss(advantage, cfg.expectile))
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
         actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))

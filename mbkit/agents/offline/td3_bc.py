@@ -44,7 +44,7 @@ def cloned_policy_loss(q: Tensor, action: Tensor, recorded: Tensor, alpha: float
     return squared_error(action, recorded) - q_weight(q, alpha) * q.mean()
 
 
-@agents.register("td3_bc", TD3BCConfig, learns_from="dataset", defaults={"steps": 50_000})
+@agents.register("td3_bc", TD3BCConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
 class TD3BC(OfflineActorCritic):
     """TD3+BC: a policy that climbs its critic and stays near the recorded actions."""
 
