@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mbkit.data import d4rl, minari, minari_writer, native, npz
+from mbkit.data import d4rl, mbrl_replay, minari, minari_writer, native, npz, run_replay, table
 from mbkit.data.dataset import Dataset
 from mbkit.errors import UserError
 from mbkit.registry import nearest
@@ -25,11 +25,15 @@ class Format(NamedTuple):
     write: Callable[..., Path] | None = None  # data set, path, and the options that it names
 
 
+RUN = Format("run", run_replay.recognises, run_replay.read)
 FORMATS = (
+    RUN,
     Format("mbkit", native.recognises, native.read, native.write),
     Format("minari", minari.recognises, minari.read, minari_writer.write),
     Format("d4rl", d4rl.recognises, d4rl.read, d4rl.write),
+    Format("mbrl-lib", mbrl_replay.recognises, mbrl_replay.read),
     Format("npz", npz.recognises, npz.read, npz.write),
+    Format("table", table.recognises, table.read),
 )
 
 
@@ -50,6 +54,8 @@ def read(path: str | Path, **options: Any) -> Dataset:
 
 def format_of(path: Path) -> Format:
     """The format of a file or directory; UserError where none recognises it."""
+    if RUN.recognises(path, b""):  # RUN@STEP is no path
+        return RUN
     if not path.exists():
         raise UserError(f"there is no file {path}")
     head = b""

@@ -66,13 +66,13 @@ def recognises(path: Path, head: bytes) -> bool:
     """Whether this is an archive of arrays, with at least two columns of a data set."""
     if head[:4] != ZIP:
         return False
-    with _archive(path) as archive:
+    with opened_archive(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         return any(len(names & set(known.values())) >= 2 for known in (NAMES, d4rl.NAMES))
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[ZipFile]:
+def opened_archive(path: Path) -> Iterator[ZipFile]:
     """The archive, open to be read; UserError where it is damaged, also while it is read."""
     try:
         with ZipFile(path) as archive:
@@ -95,7 +95,7 @@ def read(path: Path, low: Any = None, high: Any = None, choices: int | None = No
         UserError: an array of objects, a column that is absent or does not fit the others, or nothing known of the actions.
     """
     options = {"low": low, "high": high, "choices": choices, "env": env}
-    with _members(path) as members:
+    with opened_members(path) as members:
         for name, member in members.items():
             if member.dtype.kind not in KINDS:
                 raise UserError(f"{path}: {name}: expected numbers, got {member.dtype.name}, which is not read")
@@ -104,16 +104,16 @@ def read(path: Path, low: Any = None, high: Any = None, choices: int | None = No
 
     @contextmanager
     def opened() -> Iterator[Mapping[str, flat.Column]]:
-        with _members(path) as members:
+        with opened_members(path) as members:
             yield members
 
     return flat.read(path, "npz", opened, names, facts)
 
 
 @contextmanager
-def _members(path: Path) -> Iterator[dict[str, Member]]:
+def opened_members(path: Path) -> Iterator[dict[str, Member]]:
     """The arrays of an archive by name."""
-    with _archive(path) as archive, ExitStack() as stack:
+    with opened_archive(path) as archive, ExitStack() as stack:
         members = {}
         for name in archive.namelist():
             if name.endswith(".npy"):
