@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mbkit.cli import tables
 from mbkit.cli.app import app, say
 from mbkit.errors import UserError
 
@@ -58,9 +59,19 @@ def convert(
     high: High = None,
     choices: Choices = None,
     env: Env = None,
+    obs: tables.Obs = None,
+    action: tables.Action = None,
+    reward: tables.Reward = None,
+    episode: tables.Episode = None,
+    gap: tables.Gap = None,
+    time: tables.Time = None,
+    history: tables.History = None,
+    terminated: tables.Terminated = None,
 ) -> None:
     """Write DATA in another format, checked row by row; OUT is written whole or not at all."""
     options = {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
+    options |= {"obs": obs, "action": action, "reward": reward, "episode": episode, "gap": gap, "time": time, "history": history}
+    options |= {"terminated": terminated}
     bounds = None if episodes is None else span(episodes)
     from mbkit.data import read, write
 
@@ -116,6 +127,7 @@ def described(facts: dict[str, Any]) -> list[str]:
         "actions": f"{actions} of {action['dtype']}{spoken['actions']}",
         "rows": f"{facts['rows']} in {facts['episodes']} episodes",
         "return": _measures(facts, "return") if facts["has_reward"] else "no rewards",
+        **{"score": f"{score['mean']:.1f} ± {score['std']:.2f} ({score['convention']})" for score in facts["scores"]},
         "length": _measures(facts, "length"),
         "ends": f"{facts['terminated']} terminated, {facts['truncated']} truncated, {facts['neither']} neither",
         "not finite": ", ".join(f"{count} in {name}" for name, count in missing.items()) or "none",

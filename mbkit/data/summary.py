@@ -10,6 +10,7 @@ import numpy as np
 from mbkit.data.checks import RowChecks
 from mbkit.data.columns import Array, Columns, Fingerprint
 from mbkit.data.dataset import Dataset
+from mbkit.data.scores import scores_of
 from mbkit.errors import UserError
 
 BINS = 20  # equal parts of each action dimension's range, of which those that hold an action are counted
@@ -98,6 +99,8 @@ def summary(data: Dataset) -> dict[str, Any]:
                 problem = str(error)
     facts: dict[str, Any] = {"path": data.name, "format": data.format, "env": data.env, "env_kwargs": data.env_kwargs}
     facts |= {"rows": data.rows, "episodes": data.episodes, **_spaces(data, totals), **_episodes(data, totals), **_actions(data, totals)}
+    scores = scores_of(data.env, facts["return_mean"], facts["return_std"]) if data.has_reward else []
+    facts["scores"] = [{"mean": score.mean, "std": score.std, "convention": score.convention} for score in scores]
     facts |= {"nan": totals.not_finite, "constant_columns": totals.constant(), "notes": data.notes, "problem": problem}
     return {**facts, "sha256": fingerprint.hexdigest()}
 

@@ -113,7 +113,8 @@ def _columns(table: Table, option: str, names: str | Sequence[str] | None) -> li
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")] if names not in table.names else [names]
     if not names:
-        raise UserError(f"{table.path} is a table: expected --{option} with names of its columns, which are {', '.join(table.names)[:300]}")
+        columns = ", ".join(table.names)[:300]
+        raise UserError(f"{table.path} is a table: `mbkit data convert` expects --{option} with names of its columns, which are {columns}")
     for name in names:
         _check_column(table, option, name)
         if list(names).count(name) > 1:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mbkit import recording
 from mbkit.config import Experiment, imports
+from mbkit.config.identity import comparable
 from mbkit.data import Columns, Dataset
 from mbkit.envs import Environment, make
 from mbkit.envs.spaces import ActionMap
@@ -46,14 +47,15 @@ def replay_of(directory: str | Path, checkpoint: str | int = "last") -> Dataset:
         facts = action_space(env)
     notes = ["observations and rewards are float32, as the run stored them"]
     if begun:
-        notes.append(f"{begun} episode{'s' * (begun > 1)} had lost the first rows, over which later ones were written")
+        notes.append(f"episodes whose first rows are lost, since later ones were written over them: {begun}")
     cut = int(rows.episode[-1]) + 1 - int((rows.terminated | rows.truncated).sum())
     if cut:
-        notes.append(f"{cut} episode{'s' * (cut > 1)} had not ended, or were cut without a flag: the last row has its true successor")
+        notes.append(f"episodes without a flag at their end, which were running or were cut: {cut}; the last row has its true successor")
     source = {"format": "run", "run": str(directory), "algo": experiment.algo, "seed": experiment.seed, "step": step, "dtype": "float32"}
     source |= {"unflagged_ends": cut, "lost_beginnings": begun, "versions": recording.versions()}
+    kwargs = {key: comparable(value) for key, value in experiment.env_kwargs.items()}
     named = directory if checkpoint == "last" else Path(f"{directory}@{checkpoint}")
-    about = {"path": named, "format": "run", "env": experiment.env, "env_kwargs": dict(experiment.env_kwargs)}
+    about = {"path": named, "format": "run", "env": experiment.env, "env_kwargs": kwargs}
     return Dataset.of(rows, **about, **facts, source=source, notes=notes)
 
 
