@@ -63,12 +63,12 @@ def to_predict(model: Any, data: Transition) -> Transition:
 
 
 def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
-    """`holdout` and `calibration` of one-step predictions, in total and for each dimension: [D], and [D][Q]."""
+    """`one_step` and `calibration` of one-step predictions, in total and for each dimension: [D], and [D][Q]."""
     error, coverage = measures.one_step(model, data), measures.calibration(model, data)
     mse = sum(e**2 for e in error["rmse"]) / len(error["rmse"])
     by_dim = [list(column) for column in zip(*coverage["coverage_by_dim"], strict=True)]
     return {
-        "holdout": {"mse": mse, "nll": error["nll"], "per_dim": error["rmse"], "relative": error["relative"], "rows": error["rows"]},
+        "one_step": {"mse": mse, "nll": error["nll"], "per_dim": error["rmse"], "relative": error["relative"], "rows": error["rows"]},
         "calibration": {
             "nominal": coverage["level"],
             "empirical": coverage["coverage"],

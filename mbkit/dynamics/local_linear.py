@@ -223,7 +223,8 @@ class LocalLinear(nn.Module):
     def fit(self, data: Transition) -> Metrics:
         """Place the centres and fit the models anew to the last `window` of the rows, oldest first; an earlier fit has no influence.
 
-        Returns the mean squared error on fitted rows (`model/loss`) and on rows held out, in the units of the targets.
+        Returns the mean squared error on fitted rows (`model/loss`) and on rows held out, in the units of the targets, and the root of
+        the latter in standard deviations of each target (`model/holdout_error`).
 
         Raises:
             UserError: fewer than two rows, values that are not finite, or equations without a solution; the model is then as it was before.
@@ -245,11 +246,13 @@ class LocalLinear(nn.Module):
             raise UserError(f"local_linear: {both} are too small for these rows, expected equations with one solution: {error}") from error
         squares = torch.stack([(y - outputs(z, fit.coef, centre)).square() for fit in fits])  # [K, N, D]
         spread = y.var(0, correction=0)
-        best = int((squares[:, holdout].mean(1) / torch.where(spread < 1e-24, 1.0, spread)).mean(1).argmin())
+        relative = (squares[:, holdout].mean(1) / torch.where(spread < 1e-24, 1.0, spread)).mean(1)  # [K]
+        best = int(relative.argmin())
         self.inputs.load_state_dict(inputs.state_dict())
         for mine, new in ((self.centres, centres), (self.coef, fits[best].coef), (self.var, fits[best].var)):
             mine.copy_(new)
-        return {"model/loss": squares[best, train].mean().float(), "model/holdout_mse": squares[best, holdout].mean().float()}
+        errors = {"model/holdout_mse": squares[best, holdout].mean().float(), "model/holdout_error": relative[best].sqrt().float()}
+        return {"model/loss": squares[best, train].mean().float(), **errors}
 
     def _rows(self, data: Transition) -> tuple[Tensor, Tensor]:
         """Raw inputs [N, I] and raw targets [N, D] of the window, in float64."""

@@ -130,8 +130,9 @@ class Best:
 def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
     """Train from the present weights and optimizer state; ends with each member's best weights, new elites and new normalisers.
 
-    Returns the number of epochs, the last one's mean loss, and the errors of `choose_elites`, in the units of the targets; where nothing is
-    held out, they are those of up to `holdout_max` training rows. Bounds and optimizer state are not turned back.
+    Returns the number of epochs, the last one's mean loss, and the errors of `choose_elites`, in the units of the targets, and of
+    `relative_errors`; where nothing is held out, they are those of up to `holdout_max` training rows. Bounds and optimizer state are not
+    turned back.
 
     Raises:
         UserError: fewer than two rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
@@ -139,7 +140,8 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
     cfg, raw = network.cfg, rows(network, data)
     check_rows(raw)
     before = deepcopy((network.state_dict(), adam.state_dict()))
-    train, holdout = hold_out(network, raw, resolution(network, data))
+    floor = resolution(network, data)
+    train, holdout = hold_out(network, raw, floor)
     best = Best(network.net, cfg.improvement)
     index = draw_bootstrap(cfg.members, len(train.x), cfg.bootstrap, train.x.device)
     with tqdm(total=cfg.max_epochs, desc="fit dynamics", unit="epoch", leave=False, disable=not cfg.progress) as bar:
@@ -161,7 +163,13 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
                 break
     if cfg.holdout:
         best.restore()
-    return {"model/loss": mean_loss, "model/epochs": mean_loss.new_tensor(float(epoch)), **choose_elites(network, holdout)}
+    metrics = choose_elites(network, holdout)
+    return {
+        "model/loss": mean_loss,
+        "model/epochs": mean_loss.new_tensor(float(epoch)),
+        **metrics,
+        **relative_errors(network, train, holdout, floor),
+    }
 
 
 def check_rows(raw: TrainingRows) -> None:
@@ -212,6 +220,20 @@ def run_epoch(network: EnsembleNetwork, adam: Adam, train: TrainingRows, index: 
         adam.step()
         total += value.detach()
     return total / len(batches)
+
+
+@torch.no_grad()
+def relative_errors(network: EnsembleNetwork, train: TrainingRows, holdout: TrainingRows, floor: Tensor) -> Metrics:
+    """The hold-out error: root mean squared error of the elites' mean, in standard deviations of the targets, and of every member alone.
+
+    Each dimension counts alike; 1 is no better than predicting the mean. `floor` [D]: least deviations of raw targets.
+    """
+    scaled = network.cfg.scale_targets  # by those deviations already
+    unit = torch.ones_like(floor) if scaled else train.y.double().std(0, correction=0).maximum(floor)
+    mean = network.split(network.net(holdout.x))[0]
+    errors = torch.cat((mean[network.elites].mean(0, keepdim=True), mean)) - holdout.y
+    rmse = (errors / unit).square().mean((1, 2)).sqrt().float()
+    return {"model/holdout_error": rmse[0], **{f"model/holdout_error/{e}": member for e, member in enumerate(rmse[1:])}}
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbkit.envs import snapshot, statistics
 from mbkit.envs.checking import CRASHES, FLOAT32_MAX, Fault
+from mbkit.envs.dimensions import dimension_names
 from mbkit.envs.rows import RawStep, SingleEnvs, VectorRows
 from mbkit.envs.seeds import task_seed
 from mbkit.envs.spaces import ActionMap, Array, ObservationMap
@@ -95,6 +96,11 @@ class Environment:
             torch.from_numpy(rows.terminated),
             torch.from_numpy(rows.truncated & ~rows.terminated),
         )
+
+    @property
+    def dimension_names(self) -> list[str]:
+        """What the numbers of an observation are called, O of them."""
+        return dimension_names(self.name, self.envs[0].observation_space)
 
     def native_action(self, action: Tensor) -> Array:
         """Actions [..., A] in [-1, 1] (or int64 [...]) -> the same in the units and type of Gymnasium's `step`."""

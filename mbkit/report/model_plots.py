@@ -88,23 +88,29 @@ def _useful(label: str, steps: Floats, median: Floats, base_steps: Floats, basel
 
 def dimensions(groups: Sequence[Group]) -> Plot | None:
     """Error of each predicted dimension, one step ahead, in standard deviations of its change; of a lone experiment only."""
-    if len(groups) != 1 or not (lists := diagnostic(groups[0], "holdout", "relative", "per_dim")):
+    if len(groups) != 1 or not (lists := diagnostic(groups[0], "one_step", "relative", "per_dim")):
         return None
     relative, raw = lists
     figure, ax = axes("predicted dimension", "error (standard deviations of the change)")
     bars = ax.bar(np.arange(len(relative)), relative, color=color(0), width=0.62, alpha=0.85)
-    caption = "Root mean squared error one step ahead, on evaluation episodes; at 1 the model is no better than predicting the mean change."
+    caption = (
+        "One step ahead, on evaluation episodes, which no fit has used: root mean squared error in standard deviations of the change of "
+        "each dimension; at 1 the model is no better than predicting the mean change."
+    )
     if len(relative) <= LABELLED:
         ax.bar_label(bars, [f"{error:.2g}" for error in raw], color=MUTED, padding=2, fontsize=8)
         ax.set_xticks(np.arange(len(relative)), dimension_names(groups[0], len(relative)))
         caption += " Above each bar: the error in the units of the dimension."
     ax.tick_params(axis="x", colors=MUTED)
     ax.margins(x=0.02, y=0.1)
-    return Plot("holdout_per_dim", "Error of each dimension", caption, figure)
+    return Plot("evaluation_error", "Evaluation error of each dimension", caption, figure)
 
 
 def dimension_names(group: Group, count: int) -> list[str]:
-    """Names of the predicted dimensions: obs 0, obs 1, ..., and the reward where it is learned."""
+    """Names of the predicted dimensions: those of the observation, by number where they have none, and the reward where it is learned."""
+    names = group.runs[0].diagnostics.get("dimensions")
+    if isinstance(names, list) and count - len(names) in (0, 1):
+        return [*map(str, names), "reward"][:count]
     section = group.runs[0].diagnostics.get("horizon")
     table = section.get("rmse_by_dim") if isinstance(section, dict) else None
     observed = len(table[0]) if isinstance(table, list) and table and isinstance(table[0], list) else count

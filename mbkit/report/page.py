@@ -137,9 +137,11 @@ def model_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Diagnostics of the final model in single numbers, averaged over seeds; of a lone experiment only."""
     if len(groups) != 1:
         return []
-    sections = [section for run in groups[0].runs if isinstance(section := run.diagnostics.get("holdout"), dict)]
+    sections = [section for run in groups[0].runs if isinstance(section := run.diagnostics.get("one_step"), dict)]
     likelihoods = [number(section.get("nll")) for section in sections]
-    return [("Negative log-likelihood, nats", num(float(np.nanmean(likelihoods)), 3))] if np.isfinite(likelihoods).any() else []
+    if not np.isfinite(likelihoods).any():
+        return []
+    return [("Negative log-likelihood on evaluation episodes, nats", num(float(np.nanmean(likelihoods)), 3))]
 
 
 def best_videos(group: Group, runs: int) -> list[tuple[RunRecord, Path]]:

@@ -92,10 +92,11 @@ LEARNER = [
 MODEL = [
     Slot(
         Curves(
-            {"": ("model/holdout_mse",)},
+            {"": ("model/holdout_error",)},
             "Hold-out error",
-            "mean squared error",
-            "On transitions held out of training, after each fit.",
+            "error (standard deviations of the change)",
+            "One step ahead, on the transitions held out of each fit: root mean squared error in standard deviations of the change of each "
+            "dimension; at 1 the model is no better than predicting the mean change.",
             "log",
             members=True,
         ),

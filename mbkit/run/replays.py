@@ -86,9 +86,7 @@ def columns_of(replay: ReplayBuffer, env: Environment) -> tuple[Columns, int]:
     order, episode, begun = episodes_of(replay)
     rows = replay.rows_at(order)
     action = env.native_action(rows.action).reshape(len(order), -1)
-    obs, reward, next_obs, terminated, ended = (
-        x.numpy() for x in (rows.obs, rows.reward, rows.next_obs, rows.terminated, rows.ended)
-    )
+    obs, reward, next_obs, terminated, ended = (x.numpy() for x in (rows.obs, rows.reward, rows.next_obs, rows.terminated, rows.ended))
     native = action[:, 0] if env.spec.discrete else action
     return Columns(obs, native, reward, next_obs, terminated, ended & ~terminated, episode), begun
 

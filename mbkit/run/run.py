@@ -199,7 +199,8 @@ class Run:
             return {}
         # a planner's actions cost a search each, so that in the model it repeats those that it took
         policy = self.parts.actor_for(self.env) if c.planner is None and self.env is not None else None
-        return diagnose(model, result, self.parts.spec, policy, c.seed, c.gamma)
+        names = () if self.env is None else self.env.dimension_names
+        return diagnose(model, result, self.parts.spec, policy, c.seed, c.gamma) | {"dimensions": names}
 
     def checkpoint(self, loop: State | None = None) -> None:
         """Everything the rest of the run depends on, on disk in one piece; `loop`: the state of the loop, the present one by default."""

@@ -123,7 +123,7 @@ def test_one_step_by_dimension_averages_to_the_total():
 
     torch.manual_seed(0)
     diagnostics = one_step(Unit(), linear_gaussian(400))
-    calibration, holdout = diagnostics["calibration"], diagnostics["holdout"]
+    calibration, holdout = diagnostics["calibration"], diagnostics["one_step"]
     by_dim = torch.tensor(calibration["per_dim"])
     assert by_dim.shape == (3, len(calibration["nominal"]))
     torch.testing.assert_close(by_dim.mean(0), torch.tensor(calibration["empirical"]))
@@ -187,7 +187,7 @@ def test_diagnose_model_does_not_change_learning(tmp_path):
     quiet = [row for row in read_metrics(tmp_path / "quiet") if "diagnose/error_1" in row]
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in quiet] == [{k: v for k, v in last.items() if k != "seconds"}]
     diagnostics = json.loads((tmp_path / "diagnosed/diagnostics.json").read_text())
-    assert diagnostics.keys() == {"holdout", "calibration", "horizon", "return_gap", "epistemic", "q_gap"}
+    assert diagnostics.keys() == {"one_step", "calibration", "horizon", "return_gap", "epistemic", "q_gap", "dimensions"}
     assert diagnostics["return_gap"]["mean"][-1] == last["diagnose/return_gap"]
 
 

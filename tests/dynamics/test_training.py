@@ -10,7 +10,18 @@ from systems import NOISE, SPEC, A, B, linear_gaussian
 from mbkit.dynamics import training
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
-from mbkit.dynamics.training import Best, TrainingRows, draw_bootstrap, gaussian_loss, hold_out, loss, optimizer, rows, shuffled
+from mbkit.dynamics.training import (
+    Best,
+    TrainingRows,
+    draw_bootstrap,
+    gaussian_loss,
+    hold_out,
+    loss,
+    optimizer,
+    relative_errors,
+    rows,
+    shuffled,
+)
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.types import TaskKnowledge
@@ -244,6 +255,32 @@ def test_hold_out_is_capped():
 
 def test_fit_returns_scalars_among_them_every_members_error():
     metrics = Ensemble(SPEC, replace(SMALL, holdout_max=10)).fit(linear_gaussian(100))
-    members = {f"model/holdout_mse/{e}" for e in range(3)}
-    assert {"model/loss", "model/holdout_mse", "model/holdout_nll", "model/epochs"} | members == set(metrics)
+    members = {f"model/holdout_{kind}/{e}" for e in range(3) for kind in ("mse", "error")}
+    assert {"model/loss", "model/holdout_mse", "model/holdout_error", "model/holdout_nll", "model/epochs"} | members == set(metrics)
     assert all(v.ndim == 0 and not v.requires_grad for v in metrics.values())
+
+
+@pytest.mark.parametrize("units", [1.0, 1e-4, 1e4])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_relative_errors_are_in_standard_deviations_whatever_the_units(units, scaled):
+    data = linear_gaussian(400)
+    data = data._replace(next_obs=data.obs + units * (data.next_obs - data.obs))
+    network = EnsembleNetwork(SPEC, replace(SMALL, scale_targets=scaled), TaskKnowledge(reward=lambda obs, action, next_obs: obs[:, 0]))
+    raw, floor = rows(network, data), torch.full((SPEC.obs_dim,), 1e-12, dtype=torch.float64)
+    train, holdout = hold_out(network, raw, floor)
+    with torch.no_grad():
+        for p in network.net.parameters():
+            p.zero_()
+    metrics = relative_errors(network, train, holdout, floor)
+    mean = network.targets.mean if scaled else torch.zeros(SPEC.obs_dim)
+    raw_rows = network.targets.inverse(holdout.y) if scaled else holdout.y
+    by_hand = ((raw_rows - mean) / raw.y.std(0)).square().mean().sqrt()
+    torch.testing.assert_close(metrics["model/holdout_error"], by_hand, rtol=0.1, atol=0)  # `raw` holds the held-out rows too
+    torch.testing.assert_close(metrics["model/holdout_error/1"], metrics["model/holdout_error"])  # all members alike
+
+
+def test_relative_error_of_a_constant_dimension_is_finite():
+    data = linear_gaussian(100)
+    data = data._replace(next_obs=data.obs.clone())
+    metrics = Ensemble(SPEC, replace(SMALL, scale_targets=False)).fit(data)
+    assert all(value.isfinite() for value in metrics.values())

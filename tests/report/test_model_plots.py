@@ -1,12 +1,13 @@
 """Figures of the final model's diagnostics."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from run_directories import make_run
 
 from mbkit.report.collect import Group, group_runs, read_run
-from mbkit.report.model_plots import calibration, dimensions, horizon
+from mbkit.report.model_plots import calibration, dimension_names, dimensions, horizon
 from mbkit.report.plots import Plot
 
 
@@ -65,3 +66,17 @@ def test_dimensions_of_several_experiments_is_none(tmp_path: Path) -> None:
     assert [tick.get_text() for tick in plot.figure.axes[0].get_xticklabels()] == ["obs 0", "obs 1", "obs 2", "obs 3"]
     assert [text.get_text() for text in plot.figure.axes[0].texts] == ["0.002", "0.004", "0.009", "0.003"]
     assert dimensions(groups) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "expected"),
+    [
+        (["x", "angle"], 2, ["x", "angle"]),
+        (["x", "angle"], 3, ["x", "angle", "reward"]),
+        (["x"], 3, ["obs 0", "obs 1", "obs 2"]),
+        (None, 2, ["obs 0", "obs 1"]),
+    ],
+)
+def test_dimension_names_are_those_of_the_diagnostics_where_they_fit(names, count, expected):
+    group = SimpleNamespace(runs=[SimpleNamespace(diagnostics={} if names is None else {"dimensions": names})])
+    assert dimension_names(group, count) == expected

@@ -62,7 +62,7 @@ def test_write_report_page_is_complete_and_self_contained(run: Path) -> None:
     assert {plot.stem for plot in (run / "plots").glob("*.png")} >= {
         "return_steps",
         "return_seconds",
-        "model_holdout_mse",
+        "model_holdout_error",
         "calibration",
         "horizon",
         "time_act_ms",
@@ -188,7 +188,7 @@ def test_render_text_from_a_run_is_escaped(tmp_path: Path) -> None:
         {"calibration": {"nominal": [0.5]}},
         {"calibration": {"per_dim": [[0.5], 3]}},
         {"horizon": {"steps": [], "median": []}},
-        {"holdout": {"mse": None}},
+        {"one_step": {"mse": None}},
         [],
     ],
 )
@@ -202,9 +202,9 @@ def test_draw_incomplete_diagnostics_are_no_error(run: Path, broken: Any) -> Non
 def test_model_numbers_of_seeds_are_their_mean(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / str(s), seed=s) for s in range(2)]
     groups = groups_of(*paths)
-    groups[0].runs[1].diagnostics["holdout"]["nll"] = -13.2
+    groups[0].runs[1].diagnostics["one_step"]["nll"] = -13.2
     numbers = dict(model_numbers(groups))
-    assert numbers["Negative log-likelihood, nats"] == "\u221212.2"
+    assert numbers["Negative log-likelihood on evaluation episodes, nats"] == "\u221212.2"
     assert len(numbers) == 1
     assert model_numbers([*groups, *groups_of(make_run(tmp_path / "b", gamma=0.9))]) == []
 

@@ -11,7 +11,7 @@ from mbkit.report.figure import axes
 from mbkit.report.plots import Curves, Kind, Plot, learning, over_steps, single_points, value_axis, value_text
 
 ERRORS = Curves({f"{h} steps": (f"diagnose/error_{h}",) for h in (1, 5, 15, 30)}, "Error", "error", "Caption.", "log")
-HOLDOUT = Curves({"": ("model/holdout_mse",)}, "Hold-out error", "error", "Caption.", members=True)
+HOLDOUT = Curves({"": ("model/holdout_error",)}, "Hold-out error", "error", "Caption.", members=True)
 
 
 def groups_of(*paths: Path) -> list[Group]:

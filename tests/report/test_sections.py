@@ -97,9 +97,9 @@ def test_metrics_read_are_logged_by_some_training(runs: dict[str, RunRecord]) ->
 
 
 def test_metrics_read_names_all_that_the_figures_read(drawn: Drawn) -> None:
-    members = {key for key in drawn.keys if key.startswith("model/holdout_mse/")}
-    assert drawn.keys - members | {"model/holdout_mse/0"} == metrics_read()
-    assert members == {f"model/holdout_mse/{member}" for member in range(3)}
+    members = {key for key in drawn.keys if key.startswith("model/holdout_error/")}
+    assert drawn.keys - members | {"model/holdout_error/0"} == metrics_read()
+    assert members == {f"model/holdout_error/{member}" for member in range(3)}
 
 
 def test_sections_read_diagnostics_that_a_training_wrote(runs: dict[str, RunRecord]) -> None:
@@ -110,19 +110,19 @@ def test_sections_read_diagnostics_that_a_training_wrote(runs: dict[str, RunReco
     assert len(model_numbers(groups)) == 1
     read = {key for key in keys if "." in key}
     assert read <= written
-    assert read >= {"calibration.per_dim", "holdout.per_dim", "holdout.relative", "horizon.baseline"}
+    assert read >= {"calibration.per_dim", "one_step.per_dim", "one_step.relative", "horizon.baseline"}
 
 
 def test_sections_every_figure_is_drawn_of_some_training(drawn: Drawn) -> None:
     curve_titles = {slot.figure.title for slots in SECTIONS.values() for slot in slots if isinstance(slot.figure, Curves)}
     assert curve_titles <= set().union(*drawn.titles.values())
-    assert {"Score of the plan", "Calibration", "Error of each dimension"} <= drawn.titles["pets"]
+    assert {"Score of the plan", "Calibration", "Evaluation error of each dimension"} <= drawn.titles["pets"]
     assert {"Model transitions stored", "Temperature"} <= drawn.titles["mbpo"]
 
 
 def test_make_run_has_metrics_of_real_runs(runs: dict[str, RunRecord], tmp_path: Path) -> None:
     run = read_run(add_learner(add_diagnostics(make_run(tmp_path / "run"))))
-    known = logged(runs) | {f"model/holdout_mse/{member}" for member in range(5)}
+    known = logged(runs) | {f"model/holdout_error/{member}" for member in range(5)}
     assert {key for row in run.rows for key in row} <= known
     assert diagnosed(run) <= diagnosed(runs["pets"])
     assert run.summary.keys() <= runs["pets"].summary.keys()

@@ -165,7 +165,7 @@ def test_no_steps_with_a_loaded_model_scores_it_with_the_planner(tmp_path):
     summary = run.summary()
     assert (summary["steps"], summary["eval_return_mean"]) == (0, trained.summary()["eval_return_mean"])
     assert not any("never fitted" in note for note in run.notes)
-    assert read_json(run.path / "diagnostics.json")["holdout"] == read_json(trained.path / "diagnostics.json")["holdout"]
+    assert read_json(run.path / "diagnostics.json")["one_step"] == read_json(trained.path / "diagnostics.json")["one_step"]
     assert write_report([run.path]).is_file()
     assert mbkit.evaluate(run.path, 2)["return_mean"] == summary["eval_return_mean"]
     with pytest.raises(UserError, match="has 0 steps already"):

@@ -37,8 +37,13 @@ def make_run(
         log(path, step, {"episode/return": skill + rng.normal(0, 14), "episode/length": 200})
         if learned and step:
             error = 0.12 * math.exp(-step / 700) + 0.004
-            members = {f"model/holdout_mse/{m}": error * math.exp(rng.normal(0, 0.25)) for m in range(5)}
-            fit = {"model/holdout_mse": error, "model/loss": -4 - step / 400 + rng.normal(0, 0.3), "model/holdout_nll": None}
+            members = {f"model/holdout_error/{m}": error * math.exp(rng.normal(0, 0.25)) for m in range(5)}
+            fit = {
+                "model/holdout_error": error,
+                "model/holdout_mse": error**2,
+                "model/loss": -4 - step / 400 + rng.normal(0, 0.3),
+                "model/holdout_nll": None,
+            }
             log(path, step, {**fit, **members})
             log(path, step, {"time/act_ms": 41 + rng.gamma(2, 2), "plan/score": skill * 0.12 + rng.normal(0, 0.6)})
         std = 4 + 30 * math.exp(-(((step - 900) / 400) ** 2))
@@ -68,7 +73,7 @@ def finish(path: Path, algo: str, env: str, seed: int, steps: int, learned: bool
     median = 0.01 * h**1.1
     horizon = {"steps": h, "median": median, "low": median * 0.5, "high": median * 2.2, "baseline": 0.12 * np.sqrt(h)}
     diagnostics = {
-        "holdout": {"mse": 0.0043, "nll": -11.2, "per_dim": [0.002, 0.004, 0.009, 0.003], "relative": [0.02, 0.03, 0.04, 0.05]},
+        "one_step": {"mse": 0.0043, "nll": -11.2, "per_dim": [0.002, 0.004, 0.009, 0.003], "relative": [0.02, 0.03, 0.04, 0.05]},
         "calibration": {
             "nominal": nominal.tolist(),
             "empirical": (nominal**1.25).tolist(),

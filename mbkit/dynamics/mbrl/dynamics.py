@@ -183,7 +183,19 @@ class MbrlDynamics:
         )
         validation = iterators.TransitionIterator(batch[order[:count]], self.cfg.batch) if count else None
         losses, scores = self.trainer.train(train, validation, num_epochs=self.cfg.epochs, patience=self.cfg.patience, silent=True)
-        return {"model/loss": torch.tensor(losses[-1]), "model/holdout_mse": torch.tensor(min(scores))}
+        rows = torch.from_numpy(order[:count] if count else order).to(data.obs.device)
+        metrics = {"model/loss": torch.tensor(losses[-1]), "model/holdout_mse": torch.tensor(min(scores))}
+        return metrics | {"model/holdout_error": self.relative_error(Transition(*(column[rows] for column in data[:5])))}
+
+    @torch.no_grad()
+    def relative_error(self, data: Transition) -> Tensor:
+        """Root mean squared error of the members' mean in standard deviations of each dimension's change, and of the reward itself, 0-d."""
+        mean = self.predict(data.obs, data.action).mean.mean(0)
+        learned = mean.shape[1] > data.obs.shape[1]
+        y = torch.cat((data.next_obs, data.reward[:, None]), 1) if learned else data.next_obs
+        change = torch.cat((data.next_obs - data.obs, data.reward[:, None]), 1) if learned else data.next_obs - data.obs
+        unit = change.std(0, correction=0)
+        return ((mean - y) / torch.where(unit > 0, unit, 1.0)).square().mean().sqrt()
 
     def state_dict(self) -> State:
         """Weights, elites, normaliser and optimizer."""
