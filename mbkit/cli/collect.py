@@ -28,7 +28,7 @@ def collect(
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="all that a run has stored instead of new steps")] = False,
 ) -> None:
-    """Write a data set of steps with SOURCE's actions, or with --replay of those that a run has stored; OUT is written whole or not at all."""
+    """Write a data set of steps with SOURCE's actions, or of all that a run has stored; OUT is written whole or not at all."""
     options = {"env": env, "steps": steps, "seed": seed, "noise": noise}
     chosen, kwargs = _divided(sources)
     passed = {f"--{name}": value for name, value in options.items() if value is not None} | {f"env_kwargs.{key}": kwargs for key in kwargs}
