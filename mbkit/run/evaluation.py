@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbkit.accelerate import same_random_numbers, seed_everything
 from mbkit.diagnostics.summary import diagnose_model
@@ -12,6 +12,9 @@ from mbkit.errors import UserError
 from mbkit.loops import Evaluation, evaluate_policy
 from mbkit.run.closing import acting
 from mbkit.types import Actor, EnvSpec
+
+if TYPE_CHECKING:
+    from mbkit.run.run import Run
 
 FIRST_SEED = 1_000_000_000  # far from training's seeds, which are seed + environment
 SIDE_BY_SIDE = 10  # evaluation episodes run at once
@@ -71,6 +74,16 @@ def diagnose(model: Any, result: Evaluation, spec: EnvSpec, policy: Actor | None
     with same_random_numbers():
         seed_everything(seed)
         return diagnose_model(model, result.buffer(spec), policy, gamma)
+
+
+def diagnose_run(run: "Run", result: Evaluation) -> dict[str, Any]:
+    """The diagnostics of a run's model; empty where it has none, or before the first fit."""
+    c, model, env = run.config, run.parts.dynamics, run.env
+    if model is None or env is None or (c.loop.fit and not getattr(model, "fitted", run.loop.step >= c.loop.warmup_steps)):
+        return {}
+    # a planner's actions cost a search each, so that in the model it repeats those that it took
+    policy = run.parts.actor_for(env) if c.planner is None else None
+    return diagnose(model, result, run.parts.spec, policy, c.seed, c.gamma) | {"dimensions": env.dimension_names}
 
 
 def diagnose_values(agent: Actor, result: Evaluation, spec: EnvSpec, seed: int, gamma: float) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mbkit.recording.progress import announce
 from mbkit.run.acting import CheckedActor, TaskPolicy
 from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.data import RunData, Space, recorded_spec
-from mbkit.run.evaluation import check_same_task, diagnose, diagnose_values, score
+from mbkit.run.evaluation import check_same_task, diagnose_run, diagnose_values, score
 from mbkit.run.film import film
 from mbkit.run.finishing import how_to_go_on, never_fitted, write_summary
 from mbkit.run.objects import object_note
@@ -189,18 +189,8 @@ class Run:
         if note := result.note():
             self.notes = noted(self.notes, note)
         values = diagnose_values(self.parts.actor, result, self.parts.spec, self.config.seed, self.config.gamma)
-        self.diagnosed = self._diagnose(result) | values
+        self.diagnosed = diagnose_run(self, result) | values
         self.loop.recorder.event(self.loop.step, self.scores | headline(self.diagnosed))
-
-    def _diagnose(self, result: Evaluation) -> dict[str, Any]:
-        """The model's diagnostics; empty before the first fit."""
-        c, model = self.config, self.parts.dynamics
-        if model is None or (c.loop.fit and not getattr(model, "fitted", self.loop.step >= c.loop.warmup_steps)):
-            return {}
-        # a planner's actions cost a search each, so that in the model it repeats those that it took
-        policy = self.parts.actor_for(self.env) if c.planner is None and self.env is not None else None
-        names = () if self.env is None else self.env.dimension_names
-        return diagnose(model, result, self.parts.spec, policy, c.seed, c.gamma) | {"dimensions": names}
 
     def checkpoint(self, loop: State | None = None) -> None:
         """Everything the rest of the run depends on, on disk in one piece; `loop`: the state of the loop, the present one by default."""

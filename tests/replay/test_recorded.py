@@ -1,0 +1,41 @@
+"""Batches of a data set against a plain list of episodes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import dataset
+
+from mbkit.replay.recorded import RecordedRows
+
+LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("choices", [0, 4])
+@settings(max_examples=40, deadline=None)
+@given(lengths=LENGTHS)
+def test_rows_know_what_follows_them(choices: int, lengths: list[int]) -> None:
+    data = dataset(lengths, choices)
+    columns, rows = data.columns(), RecordedRows(data.buffer(data.spec()))
+    everything = rows.all()
+    last = np.append(np.diff(columns.episode), 1).astype(bool)
+    assert everything.row.tolist() == list(range(data.rows))
+    assert everything.next_known.tolist() == (~last).astype(float).tolist()
+    assert torch.equal(everything.next_action[:-1][~last[:-1]], everything.action[1:][~last[:-1]])
+    returns = [columns.reward[t : int(np.flatnonzero(columns.episode == columns.episode[t])[-1]) + 1].sum() for t in range(data.rows)]
+    np.testing.assert_allclose(everything.return_to_go, returns, rtol=1e-6, atol=1e-6)
+    assert everything.discount.tolist() == (~columns.terminated).astype(float).tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 99))
+def test_a_batch_is_rows_of_all(lengths: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    data = dataset(lengths)
+    rows = RecordedRows(data.buffer(data.spec()))
+    batch, everything = rows.sample(9), rows.all()
+    assert batch.real is None
+    for name in everything._fields:
+        if name != "real":
+            assert torch.equal(getattr(batch, name), getattr(everything, name)[batch.row]), name  # type: ignore[attr-defined]
