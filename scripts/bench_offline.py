@@ -64,7 +64,7 @@ def theirs(algo: str) -> Callable[[], object]:
     names = {"td3_bc": "TD3PlusBC", "iql": "IQL", "awac": "AWAC", "cql": "CQL", "rebrac": "ReBRAC", "bc": "BC"}
     config = getattr(d3rlpy.algos, f"{names[algo]}Config")
     networks = d3rlpy.models.encoders.VectorEncoderFactory(list(HIDDEN))
-    factories = {name: networks for name in ("encoder_factory", "actor_encoder_factory", "critic_encoder_factory", "value_encoder_factory")}
+    factories = dict.fromkeys(("encoder_factory", "actor_encoder_factory", "critic_encoder_factory", "value_encoder_factory"), networks)
     known = {name: value for name, value in factories.items() if name in config.__dataclass_fields__}
     scaler = d3rlpy.preprocessing.StandardObservationScaler()
     agent = config(batch_size=BATCH, observation_scaler=scaler, **known).create(device="cpu")
