@@ -26,7 +26,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {  # of the values, as JSON has them
 
 def to_json(data: Dataset) -> str:
     """Everything but the rows, their lengths and the file."""
-    return json.dumps({key: _plain(getattr(data, key)) for key in KINDS})
+    return json.dumps({key: getattr(data, key) for key in KINDS}, default=_plain)
 
 
 def from_json(text: str | bytes, path: Path) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def from_marked(text: bytes, path: Path, options: dict[str, Any]) -> dict[str, A
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
+    """Arrays and NumPy's numbers in terms of JSON."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def _outline(value: Any) -> str:

@@ -34,7 +34,7 @@ class RowChecks:
 
     def __call__(self, rows: Columns) -> Columns:
         """The same rows, once they are checked."""
-        self._shapes(rows)
+        self.shapes(rows)
         last = last_rows(self.ends, self.row, self.row + len(rows.reward))
         for name in ("obs", "action", "reward", "next_obs"):
             self._finite(name, getattr(rows, name))
@@ -45,14 +45,16 @@ class RowChecks:
         self.before = None if last[-1] else rows.next_obs[-1].copy()
         return rows
 
-    def _shapes(self, rows: Columns) -> None:
-        """Columns are as long and as wide as they must be."""
+    def shapes(self, rows: Columns) -> None:
+        """UserError unless the columns are as long and as wide as they must be, and discrete actions whole numbers."""
         data, count = self.data, len(rows.reward)
         observation, action = (count, data.obs_dim), (count,) if data.choices else (count, data.action_dim)
         expected = (observation, action, (count,), observation, (count,), (count,), (count,))
         for name, column, shape in zip(Columns._fields, rows, expected, strict=True):
             if column.shape != shape:
                 raise UserError(f"{data.name}: {name} from row {self.row}: expected shape {list(shape)}, got {list(column.shape)}")
+        if data.choices and rows.action.dtype.kind not in "iu":
+            raise UserError(f"{data.name}: action: expected whole numbers, since actions are discrete, got {rows.action.dtype.name}")
 
     def _finite(self, name: str, values: Array) -> None:
         if values.dtype.kind != "f":

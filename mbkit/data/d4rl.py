@@ -67,7 +67,8 @@ def read(path: Path, low: Any = None, high: Any = None, choices: int | None = No
 def _facts(path: Path, file: h5py.File, options: dict[str, Any]) -> dict[str, Any]:
     """What is known beside the rows: from the file where mbkit wrote it, or from the options."""
     if ABOUT in file:
-        content = bytes(hdf5.column(file["metadata"], path, "mbkit", 1)[:].astype(np.uint8))
+        group = hdf5.child(file, path, "metadata", h5py.Group)
+        content = bytes(hdf5.column(group, path, "mbkit", 1, ABOUT)[:].astype(np.uint8))
         return about.from_marked(content, path, options)
     actions = file[NAMES["action"]]
     facts = flat.action_choices(path, NAMES["action"], actions, options, assumed=True)

@@ -112,7 +112,9 @@ class Dataset:
         begins = np.diff(columns.episode, prepend=-1)
         if not np.isin(begins, (0, 1)).all() or (len(begins) and begins[0] != 1):
             raise UserError(f"{name}: expected episodes numbered 0, 1, 2, ... in order, got {columns.episode[:8].tolist()}...")
-        lengths = np.bincount(columns.episode.astype(np.int64))
+        flags = {name: getattr(columns, name).astype(np.bool_) for name in ("terminated", "truncated")}
+        columns = columns._replace(episode=columns.episode.astype(np.int64), **flags)
+        lengths = np.bincount(columns.episode)
 
         def stream(start: int, stop: int) -> Iterator[Columns]:
             yield part(columns, start, stop)

@@ -45,15 +45,14 @@ def read(path: Path) -> Dataset:
         if not isinstance(metadata, dict) or key not in metadata:
             raise UserError(f"{folder / METADATA}: expected the entry {key}, got none")
     spaces = [space_of(metadata[key], folder / METADATA, key) for key in SPACES]
+    facts, obs_dim = _actions(spaces[1], path), ObservationMap(spaces[0], str(path)).dim
     kind = metadata.get("data_format", "hdf5")
     count = metadata.get("total_episodes")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UserError(f"{path}: expected at least one episode, got {count!r:.60}")
-    with layout_of(folder, kind) as layout:
+    with layout_of(folder, kind, spaces[0]) as layout:
         episodes = [layout.facts(episode) for episode in range(count)]
     lengths = np.array([episode.steps for episode in episodes], np.int64)
-    facts = _actions(spaces[1], path)
-    obs_dim = ObservationMap(spaces[0], str(path)).dim
     stored = _stored(metadata, path, count)
     facts |= _provenance(metadata, episodes) if stored is None else stored
     return Dataset(lambda start, stop: _stream(path, folder, kind, spaces, lengths, start, stop), lengths, obs_dim, path, "minari", **facts)
@@ -110,7 +109,7 @@ def _stream(path: Path, folder: Path, kind: str, spaces: list[Space], lengths: A
     discrete = ActionMap(action, str(path)).discrete
     ends = ends_of(lengths)
     first, last = np.searchsorted(ends, [start, stop - 1], side="right")
-    with layout_of(folder, kind) as layout:
+    with layout_of(folder, kind, spaces[0]) as layout:
         for episode in range(int(first), int(last) + 1):
             begin = int(ends[episode] - lengths[episode])
             for row in range(max(start, begin) - begin, min(stop, int(ends[episode])) - begin, CHUNK):

@@ -11,15 +11,18 @@ from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
+from gymnasium import spaces
 
 from mbkit.data import hdf5
 from mbkit.data.columns import Array
-from mbkit.data.nested import Space, flattened
+from mbkit.data.nested import Space, flattened, parts_of
 from mbkit.errors import UserError
 from mbkit.storage import read_json
 
 MAIN = "main_data.hdf5"
 STEPS = ("rewards", "terminations", "truncations")  # columns with one number a step
+
+COLUMNS = ("observations", "actions", *STEPS)
 
 
 class Facts(NamedTuple):
@@ -47,6 +50,11 @@ class EpisodeFiles(Protocol):
         """One of STEPS, [B]."""
 
 
+def _whole(value: Any) -> int | None:
+    """A whole number of a file's; None where it is none."""
+    return int(value) if isinstance(value, int | np.integer) else None
+
+
 def check_steps(path: Path, episode: int, counts: dict[str, int]) -> None:
     """UserError unless an episode has as many actions, rewards and flags as steps, and one observation more."""
     steps = counts["rewards"]
@@ -56,63 +64,87 @@ def check_steps(path: Path, episode: int, counts: dict[str, int]) -> None:
 
 
 class Groups:
-    """EpisodeFiles as groups `episode_0`, `episode_1`, ... of one HDF5 file."""
+    """Episodes as groups `episode_0`, `episode_1`, ... of one HDF5 file, by h5py's low-level calls: files have many small arrays.
 
-    def __init__(self, file: h5py.File, path: Path) -> None:
+    Args:
+        file: the file, open.
+        path: for messages.
+        space: of the observations.
+    """
+
+    def __init__(self, file: h5py.File, path: Path, space: Space) -> None:
         self.file, self.path = file, path
+        foreign = file.id.links.visit(lambda name, link: None if link.type == h5py.h5l.TYPE_HARD else name, info=True)
+        if foreign is not None:
+            raise UserError(f"{path}: expected {foreign.decode()!r} to be a group or an array of this file, got a link")
+        self.first_leaf = "observations"
+        while parts := parts_of(space):
+            self.first_leaf += "/" + _stored_name(space, parts[0][0])
+            space = parts[0][1]
 
     def facts(self, episode: int) -> Facts:
         """As `EpisodeFiles`."""
-        group = hdf5.child(self.file, self.path, f"episode_{episode}", h5py.Group)
-        actions = self._first(group, episode, "actions")
-        counts = {"observations": len(self._first(group, episode, "observations")), "actions": len(actions)}
-        for name in STEPS:
-            counts[name] = len(hdf5.column(group, self.path, name, 1, f"episode_{episode}/{name}"))
+        try:
+            group = h5py.h5g.open(self.file.id, f"episode_{episode}".encode())
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{self.path}: expected a group episode_{episode}, got none") from error
+        counts = {name: self._open(episode, self.first_leaf if name == "observations" else name).shape[0] for name in COLUMNS}
         check_steps(self.path, episode, counts)
-        seed, number = group.attrs.get("seed"), group.attrs.get("id", episode)
-        dropped = ("infos",) * ("infos" in group) + ("options",) * any(key.startswith("options") for key in group.attrs)
-        return Facts(int(number), None if seed is None else int(seed), counts["rewards"], dropped)
-
-    def _first(self, group: h5py.Group, episode: int, name: str) -> h5py.Dataset:
-        """The first leaf of nested groups."""
-        path, what = self.path, f"episode_{episode}/{name}"
-        item = hdf5.child(group, path, name, object, what)
-        while isinstance(item, h5py.Group) and len(item):
-            name = next(iter(item))
-            item, what = hdf5.child(item, path, name, object, f"{what}/{name}"), f"{what}/{name}"
-        if not isinstance(item, h5py.Dataset) or not item.shape:
-            raise UserError(f"{path}: {what}: expected one row for each step, got none")
-        return item
+        number, seed = (_attribute(group, name) for name in ("id", "seed"))
+        options = any(h5py.h5a.open(group, index=n).name.startswith(b"options") for n in range(h5py.h5a.get_num_attrs(group)))
+        dropped = ("infos",) * (b"infos" in group) + ("options",) * options
+        return Facts(episode if number is None else number, seed, counts["rewards"], dropped)
 
     def observations(self, episode: int, start: int, stop: int, space: Space) -> Array:
         """As `EpisodeFiles`."""
-        return self._rows(episode, "observations", start, stop, space)
+
+        def child(name: Any, parent: Space, key: str) -> str:
+            return f"{name}/{_stored_name(parent, key)}"
+
+        return flattened(space, "observations", child, lambda name, leaf: self.steps(episode, name, start, stop))
 
     def actions(self, episode: int, start: int, stop: int, space: Space) -> Array:
         """As `EpisodeFiles`."""
-        rows: Array = hdf5.column(self.file, self.path, f"episode_{episode}/actions")[start:stop]
-        return rows
+        return self.steps(episode, "actions", start, stop)
 
     def steps(self, episode: int, name: str, start: int, stop: int) -> Array:
         """As `EpisodeFiles`."""
-        rows: Array = self.file[f"episode_{episode}/{name}"][start:stop]
+        item = self._open(episode, name)
+        if start > 0 or stop < item.shape[0]:
+            return np.asarray(h5py.Dataset(item)[start:stop])
+        rows = np.empty(item.shape, item.dtype)
+        item.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
         return rows
 
-    def _rows(self, episode: int, name: str, start: int, stop: int, space: Space) -> Array:
+    def _open(self, episode: int, name: str) -> h5py.h5d.DatasetID:
+        """A column of numbers; UserError where it is absent, is something else, or lies outside of this file."""
         what = f"episode_{episode}/{name}"
+        try:
+            item = h5py.h5d.open(self.file.id, what.encode())
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{self.path}: expected a column {what!r}, got none") from error
+        stored = item.get_create_plist()
+        if stored.get_external_count() or stored.get_layout() == h5py.h5d.VIRTUAL:
+            raise UserError(f"{self.path}: expected {what!r} to be an array of this file, got a reference to another")
+        hdf5.check_numbers(self.path, what, item.dtype, item.shape, 1 if name in STEPS else None)
+        return item
 
-        def child(group: Any, parent: Space, key: str) -> Any:
-            name = f"_index_{key}" if type(parent).__name__ == "Tuple" else key
-            return hdf5.child(group, self.path, name, object, f"{what}/{name}")
 
-        def values(item: Any, leaf: Space) -> Array:
-            if not isinstance(item, h5py.Dataset):
-                raise UserError(f"{self.path}: {what}: expected an array as in the observation space, got a group")
-            hdf5.check_numbers(self.path, what, item.dtype, item.shape)
-            rows: Array = item[start:stop]
-            return rows
+def _stored_name(space: Space, key: str) -> str:
+    """What the part of a Dict or Tuple is called in HDF5."""
+    return f"_index_{key}" if isinstance(space, spaces.Tuple) else key
 
-        return flattened(space, hdf5.child(self.file, self.path, what, object), child, values)
+
+def _attribute(group: Any, name: str) -> int | None:
+    """A whole number among a group's attributes."""
+    if not h5py.h5a.exists(group, name.encode()):
+        return None
+    attribute = h5py.h5a.open(group, name.encode())
+    if attribute.shape != () or attribute.dtype.kind not in "iu":
+        return None
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    return int(value)
 
 
 class Folders:
@@ -126,29 +158,42 @@ class Folders:
         """As `EpisodeFiles`."""
         metadata = read_json(self.path / str(episode) / "metadata.json")
         table = self._table(episode)
-        for name in ("observations", "actions", *STEPS):
+        for name in COLUMNS:
             if name not in table.column_names:
                 raise UserError(f"{self.path}: episode {episode}: expected a column {name!r}; it has {', '.join(table.column_names)}")
         steps = metadata.get("total_steps") if isinstance(metadata, dict) else None
         if not isinstance(steps, int):
             raise UserError(f"{self.path}: episode {episode}: expected total_steps in its metadata.json, got {metadata!r:.60}")
         check_steps(self.path, episode, {"observations": table.num_rows, **dict.fromkeys(("actions", *STEPS), steps)})
-        seed, number = metadata.get("seed"), metadata.get("id", episode)
+        seed, number = _whole(metadata.get("seed")), _whole(metadata.get("id"))
         dropped = ("infos",) * ("infos" in table.column_names) + ("options",) * ("options" in metadata)
-        return Facts(int(number), None if seed is None else int(seed), steps, dropped)
+        return Facts(episode if number is None else number, seed, steps, dropped)
 
     def observations(self, episode: int, start: int, stop: int, space: Space) -> Array:
         """As `EpisodeFiles`."""
-        whole = self._column(episode, "observations").slice(start, stop - start)
-        return flattened(space, whole, lambda node, parent, key: node.field(key), _arrow_rows)
+        return self._rows(episode, "observations", start, stop, space)
 
     def actions(self, episode: int, start: int, stop: int, space: Space) -> Array:
         """As `EpisodeFiles`."""
-        return _arrow_rows(self._column(episode, "actions").slice(start, stop - start), space)
+        return self._rows(episode, "actions", start, stop, space)
 
     def steps(self, episode: int, name: str, start: int, stop: int) -> Array:
         """As `EpisodeFiles`."""
-        rows: Array = self._column(episode, name).slice(start, stop - start).to_numpy(zero_copy_only=False)
+        return self._rows(episode, name, start, stop, None)
+
+    def _rows(self, episode: int, name: str, start: int, stop: int, space: Space | None) -> Array:
+        """Rows of a column; actions and numbers are not flattened."""
+        column = self._column(episode, name).slice(start, stop - start)
+        try:
+            if name == "observations" and space is not None:
+                rows = flattened(space, column, lambda node, parent, key: node.field(key), _arrow_rows)
+            else:
+                rows = _arrow_rows(column, space)
+        except (ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:  # pyarrow's own errors are among them
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{self.path}: {name} of episode {episode}: expected values of the space, got others ({reason})") from error
+        if rows.dtype.kind not in hdf5.NUMERIC:
+            raise UserError(f"{self.path}: {name} of episode {episode}: expected numbers, got {column.type}")
         return rows
 
     def _column(self, episode: int, name: str) -> Any:
@@ -181,11 +226,11 @@ class Folders:
             raise UserError(f"{files[0]} cannot be read: expected {self.suffix}, found a damaged or foreign file ({reason})") from error
 
 
-def _arrow_rows(column: Any, space: Space) -> Array:
+def _arrow_rows(column: Any, space: Space | None) -> Array:
     """The values [B, ...] of a column of numbers or of lists of one length."""
     if hasattr(column.type, "list_size"):
         flat = column.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat).reshape(len(column), *(space.shape or ()))
+        return np.asarray(flat).reshape(len(column), *((space.shape or ()) if space is not None else (-1,)))
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
@@ -200,11 +245,11 @@ def pyarrow(path: Path) -> Any:
 
 
 @contextmanager
-def layout_of(folder: Path, kind: Any) -> Iterator[EpisodeFiles]:
-    """The episodes of a folder whose metadata say data_format `kind`."""
+def layout_of(folder: Path, kind: Any, space: Space) -> Iterator[EpisodeFiles]:
+    """The episodes of a folder whose metadata say data_format `kind`; `space` is that of the observations."""
     if kind == "hdf5":
         with hdf5.opened(folder / MAIN) as file:
-            yield Groups(file, folder / MAIN)
+            yield Groups(file, folder / MAIN, space)
     elif kind in ("arrow", "parquet"):
         yield Folders(folder, kind)
     else:

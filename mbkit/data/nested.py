@@ -65,7 +65,10 @@ def parts_of(space: Space) -> list[tuple[str, Space]]:
 def flattened(space: Space, node: Any, child: Child, values: Values) -> Array:
     """Rows [B, O] of the values that lie behind `node`: Boxes flattened in their own dtype, choices one-hot, parts side by side."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        return np.concatenate([flattened(part, child(node, space, key), child, values) for key, part in parts_of(space)], 1)
+        columns = [flattened(part, child(node, space, key), child, values) for key, part in parts_of(space)]
+        if len({len(column) for column in columns}) != 1:
+            raise NotInSpace(0, f"expected parts of equal lengths, got {[len(column) for column in columns]} rows")
+        return np.concatenate(columns, 1)
     rows = values(node, space)
     if rows.shape[1:] != space.shape:
         raise NotInSpace(0, f"expected shape {space.shape}, got {rows.shape[1:]}")

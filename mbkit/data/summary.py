@@ -85,11 +85,12 @@ def summary(data: Dataset) -> dict[str, Any]:
     actions, the share of each. Returns are undiscounted.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or a column has another shape than it must have.
     """
     totals, checks, fingerprint, problem = Totals(data), RowChecks(data), Fingerprint(), None
     with np.errstate(all="ignore"):
         for chunk in data.raw():
+            checks.shapes(chunk)
             fingerprint.add(chunk)
             totals.add(chunk)
             try:

@@ -279,8 +279,12 @@ def replaced(name, values):
         (replaced("actions", np.full((2, 1), 2.1)), r"row 3 \(episode 1, step 0\): expected a number in \[-2, 2\], got 2.1"),
         (replaced("actions", np.array([b"a", b"b"])), "actions: expected numbers"),
         (lambda f: f["episode_1"].__delitem__("rewards"), "expected a column 'episode_1/rewards'"),
-        (lambda f: f.__delitem__("episode_2"), "expected a column 'episode_2'"),
-        (lambda f: (f["episode_1"].__delitem__("actions"), f["episode_1"].create_group("actions")), "actions: expected one row for each"),
+        (lambda f: f["episode_1"].__setitem__("more", h5py.ExternalLink("other.h5", "x")), "'episode_1/more' to be .*, got a link"),
+        (lambda f: f.__delitem__("episode_2"), "expected a group episode_2, got none"),
+        (
+            lambda f: (f["episode_1"].__delitem__("actions"), f["episode_1"].create_group("actions")),
+            "expected a column 'episode_1/actions', got none",
+        ),
     ],
 )
 def test_read_of_edited_files_is_refused(tmp_path, change, sentence):
