@@ -130,7 +130,7 @@ def _buffers(data: Dataset, observation: Space, action: Space) -> Iterator[Any]:
     """One of Minari's EpisodeBuffers after the other."""
     from minari.data_collector import EpisodeBuffer
 
-    seeds = [seed if isinstance(seed, int) else None for seed in data.listed("seeds")]
+    seeds = [seed if _storable(seed) else None for seed in data.listed("seeds")]
     for number, rows in enumerate(data.whole_episodes()):
         obs = np.concatenate([rows.obs, rows.next_obs[-1:]])
         yield EpisodeBuffer(
@@ -145,6 +145,11 @@ def _buffers(data: Dataset, observation: Space, action: Space) -> Iterator[Any]:
         )
 
 
+def _storable(value: Any) -> bool:
+    """Whether HDF5 has a type for this whole number."""
+    return type(value) is int and -(2**63) <= value < 2**64
+
+
 def _complete(folder: Path, data: Dataset, name: str) -> None:
     """Add what Minari's function has no argument for, or would look up in an environment: ids, specification, scores, what mbkit knows."""
     known = data.source.get("minari")
@@ -155,7 +160,7 @@ def _complete(folder: Path, data: Dataset, name: str) -> None:
     write_json(folder / METADATA, metadata)
     with h5py.File(folder / MAIN, "r+") as file:
         for number, episode in enumerate(data.listed("ids")):
-            if isinstance(episode, int) and episode != number:
+            if _storable(episode) and episode != number:
                 file[f"episode_{number}"].attrs["id"] = episode
 
 

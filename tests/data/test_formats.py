@@ -1,6 +1,8 @@
 """Formats are told apart by what a file holds."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 from recorded import dataset
@@ -40,3 +42,8 @@ def test_write_in_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write(dataset([2]), tmp_path / "absent" / "data.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_import_needs_neither_torch_nor_h5py():
+    code = "import sys, mbkit.data; print([name for name in ('torch', 'h5py', 'gymnasium') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -14,10 +14,8 @@ from mbkit.data import read, write
 from mbkit.data.summary import summary
 
 FACTS = {"source": {"ids": [4, 5, 6], "seeds": [1, None, 2]}, "env": "Pendulum-v1", "obs_names": ("x", "y"), "notes": ["said"]}
-TREE = json.loads(
-    """{"env": "Pendulum-v1", "env_kwargs": {"g": 1}, "obs_names": ["x", "y"], "action_names": [], "action_low": [-1, -2],
-    "action_high": [1, 2], "choices": 0, "start": 0, "has_reward": true, "source": {"ids": [4, 5, 6], "seeds": [1, null, 2]}, "notes": ["n"]}"""
-)
+TREE = {"env": "Pendulum-v1", "env_kwargs": {"g": 1}, "obs_names": ["x", "y"], "action_names": [], "has_reward": True, "notes": ["said"]}
+TREE |= {"action_low": [-1, -2], "action_high": [1, 2], "choices": 0, "start": 0, "source": {"ids": [4, 5, 6], "seeds": [1, None, 2]}}
 
 
 def as_json(tree) -> bytes:
