@@ -15,7 +15,6 @@ from mbkit.data import about, flat, hdf5
 from mbkit.data.columns import Array, ends_of, last_rows
 from mbkit.data.dataset import Dataset
 from mbkit.data.native import empty_column, store
-from mbkit.storage import replacing_path
 
 NAMES = {
     "obs": "observations",
@@ -79,7 +78,7 @@ def _facts(path: Path, file: h5py.File, options: dict[str, Any]) -> dict[str, An
 
 def write(data: Dataset, path: Path) -> Path:
     """Write the data set in D4RL's layout, whole or not at all; timeouts mark the end of every episode that does not terminate."""
-    with replacing_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.replacing(path) as (file, check):
         ends, row, unmarked = ends_of(data.lengths), 0, []
         for chunk in data.chunks():
             last = last_rows(ends, row, row + len(chunk.reward))
@@ -92,5 +91,6 @@ def write(data: Dataset, path: Path) -> Path:
                     empty_column(file, name, (data.rows, *values.shape[1:]), values.dtype)
                 file[name][row : row + len(last)] = values
             row += len(last)
+            check()
         store(file, ABOUT, np.frombuffer(about.marked(data, unmarked).encode(), np.uint8))
     return path

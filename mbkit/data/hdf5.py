@@ -3,16 +3,18 @@
 Letters: N rows, O observation, A action.
 """
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
 
 from mbkit.errors import UserError
 from mbkit.registry import nearest
+from mbkit.storage import replacing_path
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NUMERIC = "biuf"  # kinds of NumPy's real numbers
@@ -27,6 +29,62 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, KeyError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"{path} cannot be read: expected an HDF5 file, found a damaged, cut or foreign one ({reason})") from error
+
+
+class Sink(io.RawIOBase):
+    """A file for HDF5 to write to, whose failed writes are kept as `error`: the library itself crashes where a disk is full."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write bytes at the present position, unless a write failed before."""
+        view = memoryview(content).cast("B")
+        size = len(view)
+        try:
+            while len(view) and self.error is None:
+                view = view[self.file.write(view) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes at the present position; zeros behind the end."""
+        content = self.file.read(memoryview(buffer).nbytes)
+        view = memoryview(buffer).cast("B")
+        view[: len(content)] = content
+        view[len(content) :] = bytes(len(view) - len(content))
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Set the position."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self.file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file."""
+        return self.file.truncate(size)
+
+    def check(self) -> None:
+        """Raise the error of the first write that failed."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file that replaces `path` once it is complete, and a function that raises if the disk refused a write so far."""
+    with replacing_path(path) as temporary, open(temporary, "wb+", buffering=0) as file:
+        sink = Sink(cast(BinaryIO, file))
+        try:
+            with h5py.File(sink, "w") as created:
+                yield created, sink.check
+        finally:
+            sink.check()
 
 
 def child(group: h5py.Group, path: Path, name: str, kind: type, what: str = "") -> Any:

@@ -26,6 +26,7 @@ from mbkit.data.nested import Space, space_of, unflattened
 from mbkit.errors import UserError
 from mbkit.storage import read_json, sync_directory, write_json
 
+OVERHEAD = 20_000  # bytes of an episode in Minari's layout beside its rows
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 
 
@@ -51,6 +52,7 @@ def write(data: Dataset, path: Path, id: str | None = None) -> Path:
     folder = path if path.parts[-len(parts) :] == parts else path / name
     if folder.exists():
         raise UserError(f"{folder} exists; expected the path of a new folder")
+    _check_space(folder, data)
     with _renamed_to(folder, name) as root, _datasets_in(root), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari warns of each entry that is left empty
         spaces_of = dict(zip(SPACES, _spaces(data), strict=True))
@@ -70,6 +72,15 @@ def _package() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(f"writing Minari's data sets needs mbkit[minari]: {error}") from error
     return minari, parse_dataset_id
+
+
+def _check_space(folder: Path, data: Dataset) -> None:
+    """UserError where the disk is too full for what Minari will write: HDF5 crashes where it finds out by itself."""
+    beside = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    needed = data.rows * sum(column.nbytes for column in next(data.raw(1))) + data.episodes * OVERHEAD
+    free = shutil.disk_usage(beside).free
+    if needed > free:
+        raise UserError(f"{folder} cannot be written: it needs about {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free")
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from mbkit.data import about, hdf5
 from mbkit.data.columns import Columns, ends_of, last_rows, successors
 from mbkit.data.dataset import Dataset, rows_of
 from mbkit.errors import UserError
-from mbkit.storage import replacing_path
 
 FORMAT = "mbkit data 1"
 PER_ROW = ("obs", "action", "reward", "terminated", "truncated")
@@ -68,7 +67,7 @@ def _stream(path: Path, ends: Any, start: int, stop: int) -> Iterator[Columns]:
 
 def write(data: Dataset, path: Path) -> Path:
     """Write the data set, whole or not at all; UserError where a row fails a check or the disk refuses."""
-    with replacing_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.replacing(path) as (file, check):
         file.attrs["format"] = FORMAT
         ends, row = ends_of(data.lengths), 0
         for chunk in data.chunks():
@@ -81,6 +80,7 @@ def write(data: Dataset, path: Path) -> Path:
             if len(ended):
                 file["final_obs"][ended[0] : ended[-1] + 1] = chunk.next_obs[last]
             row += len(last)
+            check()
         store(file, "length", data.lengths)
         store(file, "about", np.frombuffer(about.to_json(data).encode(), np.uint8))
     return path

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from mbkit import cli
 from mbkit.cli.data import span
-from mbkit.data import read, write
+from mbkit.data import Dataset, read, write
 from mbkit.errors import UserError
 
 
@@ -116,7 +117,7 @@ def test_span_may_leave_out_either_number():
 
 SLOWLY = """
 import sys, time
-from mbkit.data import read, write
+from mbkit.data import Dataset, read, write
 data = read(sys.argv[1])
 chunks = data.chunks
 def slowly(rows=2):
@@ -142,6 +143,34 @@ def test_convert_that_is_killed_leaves_no_half_file(path, tmp_path, to):
     arguments = ["convert", path, out, "--to", to, *(["--id", name] if name else [])]
     assert run(*arguments).exit_code == 0  # the same command works, whatever was left
     assert read(out / name).rows == 9
+
+
+LIMITED = """
+import resource, signal, sys
+from mbkit.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+sys.argv = ["mbkit", "data", "convert", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
+@pytest.mark.parametrize("to", ["mbkit", "d4rl", "npz"])
+def test_convert_to_a_full_disk_is_one_sentence(tmp_path, to):
+    rng = np.random.default_rng(0)
+    rows = columns([60_000])._replace(reward=rng.standard_normal(60_000))
+    path = write(Dataset.of(rows, action_low=[-1, -2], action_high=[1, 2]), tmp_path / "data.h5")
+    command = [sys.executable, "-c", LIMITED, path, tmp_path / "out", "--to", to]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (result.returncode, result.stderr) == (2, f"mbkit: {tmp_path}/out cannot be written (File too large)\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_convert_to_minari_on_a_full_disk_is_refused_before(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    result = run("convert", path, tmp_path / "out", "--to", "minari", "--id", "toy/some-v0")
+    assert "toy/some-v0 cannot be written: it needs about 0.1 MB, and 0.0 MB are free" in str(result.exception)
 
 
 MEASURED = """
