@@ -69,7 +69,7 @@ def convert(
     terminated: tables.Terminated = None,
 ) -> None:
     """Write DATA in another format, checked row by row; OUT is written whole or not at all."""
-    options = {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
+    options: dict[str, Any] = {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
     options |= {"obs": obs, "action": action, "reward": reward, "episode": episode, "gap": gap, "time": time, "history": history}
     options |= {"terminated": terminated}
     bounds = None if episodes is None else span(episodes)
@@ -127,7 +127,7 @@ def described(facts: dict[str, Any]) -> list[str]:
         "actions": f"{actions} of {action['dtype']}{spoken['actions']}",
         "rows": f"{facts['rows']} in {facts['episodes']} episodes",
         "return": _measures(facts, "return") if facts["has_reward"] else "no rewards",
-        **{"score": f"{score['mean']:.1f} ± {score['std']:.2f} ({score['convention']})" for score in facts["scores"]},
+        **({"score": "; ".join(map(_score, facts["scores"]))} if facts["scores"] else {}),
         "length": _measures(facts, "length"),
         "ends": f"{facts['terminated']} terminated, {facts['truncated']} truncated, {facts['neither']} neither",
         "not finite": ", ".join(f"{count} in {name}" for name, count in missing.items()) or "none",
@@ -136,6 +136,10 @@ def described(facts: dict[str, Any]) -> list[str]:
         "sha256": facts["sha256"],
     }
     return [f"{key + ':':14}{value}" for key, value in lines.items()] + [f"note: {note}" for note in facts["notes"]]
+
+
+def _score(score: dict[str, Any]) -> str:
+    return f"{score['mean']:.1f} ± {score['std']:.2f} ({score['convention']})"
 
 
 def _measures(facts: dict[str, Any], name: str) -> str:

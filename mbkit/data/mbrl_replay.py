@@ -9,7 +9,7 @@ Letters: N rows.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def read(path: Path, low: Any = None, high: Any = None, choices: int | None = No
     @contextmanager
     def opened() -> Iterator[Mapping[str, flat.Column]]:
         with opened_members(path) as members:
-            yield {**members, "episode": episode}
+            yield cast("dict[str, flat.Column]", {**members, "episode": episode})
 
     return flat.read(path, "mbrl-lib", opened, names, facts)
 
@@ -83,7 +83,8 @@ def _episodes(path: Path, members: Mapping[str, flat.Column], names: Mapping[str
         obs, following = members["obs"][start : start + CHUNK + 1], members["next_obs"][start : start + CHUNK]
         differs = (obs[1:] != following[: len(obs) - 1]).reshape(len(obs) - 1, -1).any(1)
         begin[start + 1 : start + 1 + len(differs)] |= differs
-    return np.cumsum(begin[:rows]) - begin[0]
+    episode: Array = np.cumsum(begin[:rows]) - begin[0]
+    return episode
 
 
 def row_count(path: Path, members: Mapping[str, flat.Column], names: Mapping[str, str]) -> int:

@@ -148,7 +148,7 @@ def as_numbers(table: Table, name: str, cells: Array, first: int) -> Array:
     """
     if cells.dtype.kind in "iufb":
         return cells
-    texts = np.where(cells == "", "nan", cells) if cells.dtype.kind in "US" else cells
+    texts = np.where(cells == "", "nan", cells) if cells.dtype.kind == "U" else cells
     try:
         return texts.astype(np.float64)
     except (ValueError, TypeError):
@@ -158,7 +158,7 @@ def as_numbers(table: Table, name: str, cells: Array, first: int) -> Array:
 
 def as_seconds(table: Table, name: str, cells: Array, first: int) -> Array:
     """A column of times as seconds in float64: numbers, or dates like 2026-01-31T12:00:00.5; UserError where it is neither."""
-    if cells.dtype.kind in "US" and len(cells) and not is_number(str(cells[0])):
+    if cells.dtype.kind in "UO" and len(cells) and not is_number(str(cells[0])):
         try:
             cells = np.array([str(cell).strip().removesuffix("Z") for cell in cells], "datetime64[ns]")
         except ValueError:
@@ -171,7 +171,8 @@ def as_seconds(table: Table, name: str, cells: Array, first: int) -> Array:
 
 def as_flags(table: Table, name: str, cells: Array, first: int) -> Array:
     """A column of 0 and 1, or of true and false, as booleans; UserError where it holds something else."""
-    if cells.dtype.kind == "U":
+    if cells.dtype.kind in "UO":
+        cells = cells.astype(str)
         lower = np.char.lower(np.char.strip(cells))
         cells = np.where(lower == "true", "1", np.where(lower == "false", "0", cells))
     values = as_numbers(table, name, cells, first)

@@ -77,10 +77,11 @@ class Tap(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._store(taken, *result[:4])
         return result
 
-    def _store(self, taken: Array, obs: Any, reward: Any, terminated: Any, truncated: Any) -> None:
+    def _store(self, taken: Array, raw: Any, reward: Any, terminated: Any, truncated: Any) -> None:
         """One row."""
-        following = self.observation(obs).copy()
-        values = {"obs": self.current, "action": taken, "reward": reward, "terminated": terminated, "truncated": truncated}
+        following = self.observation(raw).copy()
+        obs = self.current.astype(np.result_type(self.current, following))  # a task may begin with whole numbers
+        values = {"obs": obs, "action": taken, "reward": reward, "terminated": terminated, "truncated": truncated}
         self._fill({name: np.asarray(value) for name, value in values.items()})
         self.current = following
         if terminated or truncated or self.count == self.steps:
@@ -102,6 +103,6 @@ class Tap(gymnasium.Wrapper[Any, Any, Any, Any]):
     def rows(self) -> Rows:
         """What was written down."""
         action = self.stored["action"]
-        action = action[:, 0] if action.dtype.kind in "iu" and isinstance(self.env.action_space, gymnasium.spaces.Discrete) else action
-        columns = (self.stored["obs"], action, *(self.stored[name] for name in ("reward", "terminated", "truncated")))
-        return Rows(*columns, np.array(self.final), np.array(self.lengths, np.int64))
+        action = action[:, 0] if action.dtype.kind in "iu" else action  # whole numbers are choices
+        reward, terminated, truncated = (self.stored[name] for name in ("reward", "terminated", "truncated"))
+        return Rows(self.stored["obs"], action, reward, terminated, truncated, np.array(self.final), np.array(self.lengths, np.int64))

@@ -147,7 +147,7 @@ def _opened(opened: ExitStack, source: str, name: str, kwargs: dict[str, Any], s
 
 def _agreeing(space: dict[str, Any], before: dict[str, Any], source: str) -> dict[str, Any]:
     """The action space, once it is that of the sources before."""
-    if before and any(not np.array_equal(space.get(key), value) for key, value in before.items()):
+    if before and any(not np.array_equal(space.get(key, ()), value) for key, value in before.items()):
         raise UserError(f"{source}: expected the action space of the sources before it, {before}, got {space}")
     return space
 

@@ -3,7 +3,6 @@
 Letters: N rows, O observation, A action.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
 from mbkit.replay.buffer import CONTENT, ReplayBuffer
 from mbkit.run.api import read_config
+from mbkit.types import State
 
 
 def replay_of(directory: str | Path, checkpoint: str | int = "last") -> Dataset:
@@ -59,11 +59,11 @@ def replay_of(directory: str | Path, checkpoint: str | int = "last") -> Dataset:
     return Dataset.of(rows, **about, **facts, source=source, notes=notes)
 
 
-def _saved(experiment: Experiment, directory: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
+def _saved(experiment: Experiment, directory: Path, state: State) -> State:
     """The state of the run's replay buffer; UserError where it has none."""
     parts = state.get("parts")
-    saved = parts.get("buffer") if isinstance(parts, Mapping) else None
-    if not isinstance(saved, Mapping) or not CONTENT.keys() <= saved.keys():
+    saved = parts.get("buffer") if isinstance(parts, dict) else None
+    if not isinstance(saved, dict) or not CONTENT.keys() <= saved.keys():
         raise UserError(f"{directory} holds no replay: {experiment.algo} stores no transitions of earlier steps in its checkpoints")
     if not int(saved["total"]):
         raise UserError(f"{directory}: the replay of this checkpoint is empty; expected one of a later step")
