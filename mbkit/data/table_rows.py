@@ -106,11 +106,11 @@ def _told(table: Table, counts: dict[str, int], zeros: int, history: int) -> tup
     """Counts of what was left out, and sentences on them."""
     notes = []
     if counts["without_successor"]:
-        notes.append(f"{counts['without_successor']} rows are left out, since no row of their episode follows them")
+        notes.append(f"rows left out, since no row of their episode follows them: {counts['without_successor']}")
     if counts["without_history"]:
-        notes.append(f"{counts['without_history']} rows are left out, since fewer than {history - 1} rows of their episode lie before them")
+        notes.append(f"rows left out, since their episode begins less than {history - 1} rows before them: {counts['without_history']}")
     if zeros:
-        notes.append(f"{zeros} terminal rows have zeros as successor, which the file does not have: no model should learn them")
+        notes.append(f"terminal rows with zeros as successor, which the file does not have, so that no model should learn them: {zeros}")
         counts = {**counts, "zero_successors": zeros}
     return {"left_out": {key: count for key, count in counts.items() if count}}, notes
 

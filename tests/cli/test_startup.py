@@ -46,6 +46,9 @@ def answered(*arguments: str) -> tuple[set[str], str, int]:
         ("data convert --help", 0),
         ("data inspekt", 2),
         ("data convert a b --episodes 3", 2),
+        ("data collect --help", 0),
+        ("data collect random --out d.h5", 2),
+        ("data collect run --replay --steps 3 --out d.h5", 2),
     ],
 )
 def test_main_answers_without_torch(line, status):

@@ -48,7 +48,9 @@ def test_environments_are_known_by_their_ids(env, family, indicative):
     assert ("indicative" in score.convention) == indicative
 
 
-@pytest.mark.parametrize("env", [None, "", "Pendulum-v1", "hopper", "maze2d-open-v0", "my-hopper-medium-v2", "hopper-mine-v2", "x:Hopper-v5"])
+@pytest.mark.parametrize(
+    "env", [None, "", "Pendulum-v1", "hopper", "maze2d-open-v0", "my-hopper-medium-v2", "hopper-mine-v2", "x:Hopper-v5"]
+)
 def test_other_environments_have_no_score(env):
     assert scores_of(env, 1.0, 1.0) == []
 

@@ -99,7 +99,9 @@ def test_read_is_what_brute_force_gives(tmp_path_factory, lengths, history, disc
     assert again.sha256 == data.sha256
     assert again.obs_names == data.obs_names
     assert len(data.obs_names) == data.obs_dim
-    assert data.source["left_out"].get("without_successor", 0) + data.source["left_out"].get("without_history", 0) == sum(lengths) - data.rows
+    assert (
+        data.source["left_out"].get("without_successor", 0) + data.source["left_out"].get("without_history", 0) == sum(lengths) - data.rows
+    )
 
 
 def test_read_names_lags_newest_first(tmp_path):
@@ -174,7 +176,10 @@ def test_read_tells_of_uneven_steps(tmp_path):
         ({"obs": "y1", "action": "u", "terminated": "r", **BOX}, "r of row 0: expected 0 or 1"),
         ({"obs": "label", "action": "u", **BOX}, "label of row 0: expected a number, got 'run 0'"),
         ({"obs": "y1", "action": "u", "time": "label", **BOX}, "label of row 0 .* expected seconds, or a date"),
-        ({"obs": "y1", "action": "u", "low": -0.01, "high": 0.01}, r"action, dimension 0 of row \d \(episode 0, step \d\): expected a number"),
+        (
+            {"obs": "y1", "action": "u", "low": -0.01, "high": 0.01},
+            r"action, dimension 0 of row \d \(episode 0, step \d\): expected a number",
+        ),
         ({"obs": "y1", "action": "y2", "choices": 3}, "y2 of row 0: expected a whole number"),
         ({"obs": "y1", "action": "u", "windows": 3, **BOX}, "the option windows has no meaning"),
     ],

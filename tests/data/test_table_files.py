@@ -35,7 +35,14 @@ def test_parquet_columns_have_their_types(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "log"
     when = np.array(["2026-01-01T00:00:00", "2026-01-01T00:00:02", "2026-01-01T00:00:04"], "datetime64[ms]")
-    columns = {"when": when, "y": np.float32([1, 2, 3]), "n": [4, 5, 6], "u": [0, 1, 1], "end": [False, False, True], "who": ["a", "a", "a"]}
+    columns = {
+        "when": when,
+        "y": np.float32([1, 2, 3]),
+        "n": [4, 5, 6],
+        "u": [0, 1, 1],
+        "end": [False, False, True],
+        "who": ["a", "a", "a"],
+    }
     parquet.write_table(arrow.table(columns), path)
     data = read(path, obs="y", action="u", choices=2, time="when", terminated="end", episode="who")
     rows = data.columns()
