@@ -17,7 +17,7 @@ import numpy as np
 from mbkit.data.about import action_facts
 from mbkit.data.columns import Array, Columns, ends_of, episodes_of
 from mbkit.data.dataset import Dataset
-from mbkit.data.table_files import Table, as_numbers, is_table, opened
+from mbkit.data.table_files import TableFile, as_numbers, is_table, opened
 from mbkit.data.table_rewards import NO_REWARDS, TableReward, reward_of
 from mbkit.data.table_rows import TableRows, rows_of_episodes
 from mbkit.errors import UserError
@@ -26,16 +26,16 @@ from mbkit.registry import nearest
 HEAD = 8  # bytes that tell Parquet from text
 
 
-class Block(NamedTuple):
+class Measurements(NamedTuple):
     """Consecutive rows of the table."""
 
     output: Array  # [B, P]
     action: Array  # [B, A]
     reward: Array  # [B]
 
-    def behind(self, row: int) -> "Block":
+    def behind(self, row: int) -> "Measurements":
         """The rows from `row` on."""
-        return Block(*(column[row:] for column in self))
+        return Measurements(*(column[row:] for column in self))
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -108,7 +108,7 @@ def read(
     return data
 
 
-def _columns(table: Table, option: str, names: str | Sequence[str] | None) -> list[str]:
+def _columns(table: TableFile, option: str, names: str | Sequence[str] | None) -> list[str]:
     """The columns that an option names; UserError where it names none, or one twice."""
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")] if names not in table.names else [names]
@@ -122,7 +122,7 @@ def _columns(table: Table, option: str, names: str | Sequence[str] | None) -> li
     return list(names)
 
 
-def _check_column(table: Table, option: str, name: str) -> None:
+def _check_column(table: TableFile, option: str, name: str) -> None:
     """UserError unless the table has exactly one column of this name."""
     count = table.names.count(name)
     if count != 1:
@@ -160,7 +160,7 @@ class Lags:
         """O."""
         return len(self.names)
 
-    def observations(self, block: Block, rows: Any) -> Array:
+    def observations(self, block: Measurements, rows: Any) -> Array:
         """Of these rows [B] of a block that begins K - 1 rows before them or earlier, [B, O]."""
         past = one_hot(block.action, self.choices) if self.choices and self.history > 1 else block.action
         lagged = [block.output[rows - k] for k in range(self.history)] + [past[rows - k] for k in range(1, self.history)]
@@ -179,7 +179,7 @@ class TableReader:
 
     data: Dataset
 
-    def __init__(self, table: Table, part: TableRows, lags: Lags, reward: TableReward | None) -> None:
+    def __init__(self, table: TableFile, part: TableRows, lags: Lags, reward: TableReward | None) -> None:
         self.table, self.part, self.lags, self.reward = table, part, lags, reward
 
     def stream(self, start: int, stop: int) -> Iterator[Columns]:
@@ -189,7 +189,7 @@ class TableReader:
         first, behind = int(rows[0]) - before, min(int(rows[-1]) + 2, self.part.total)
         done, waiting = 0, None  # rows of the data set so far; rows of the table from `first` on that are needed still
         for fresh in self._blocks(first, behind):
-            block = fresh if waiting is None else Block(*map(np.concatenate, zip(waiting, fresh, strict=True)))
+            block = fresh if waiting is None else Measurements(*map(np.concatenate, zip(waiting, fresh, strict=True)))
             read = first + len(block.reward)  # row of the table behind the last one
             ready = len(rows) if read == behind else int(np.searchsorted(rows, read - 1))
             if ready > done:
@@ -198,16 +198,16 @@ class TableReader:
             needed = min(int(rows[done]) - before, read) if done < len(rows) else read
             first, waiting = max(first, needed), block.behind(max(0, needed - first))
 
-    def _blocks(self, first: int, behind: int) -> Iterator[Block]:
+    def _blocks(self, first: int, behind: int) -> Iterator[Measurements]:
         """Rows of the table as numbers."""
         outputs, inputs = self.lags.outputs, self.lags.inputs
         column = [] if self.reward is None or self.reward.function is not None else [self.reward.name]
         names = [*outputs, *inputs, *column]
         for block in self.table.blocks(names, first, behind):
-            numbers = [as_numbers(self.table, name, cells, first) for name, cells in zip(names, block.cells, strict=True)]
+            numbers = [as_numbers(self.table, name, cells, first) for name, cells in zip(names, block.columns, strict=True)]
             y, u = (np.stack(x, 1) for x in (numbers[: len(outputs)], numbers[len(outputs) : len(outputs) + len(inputs)]))
             reward = numbers[-1] if column else np.zeros(block.rows)
-            yield Block(_floating(y), self._inputs(u, first), _floating(reward))
+            yield Measurements(_floating(y), self._inputs(u, first), _floating(reward))
             first += block.rows
 
     def _inputs(self, inputs: Array, first: int) -> Array:
@@ -221,7 +221,7 @@ class TableReader:
             raise UserError(f"{self.table.path}: {culprit}: expected a whole number, since it is discrete, got {values[wrong[0], 0]!s}")
         return values.astype(np.int64)
 
-    def _rows(self, block: Block, rows: Any, first: int, number: int) -> Columns:
+    def _rows(self, block: Measurements, rows: Any, first: int, number: int) -> Columns:
         """These rows [B] of the table, which are rows `number` and following of the data set; the block begins at row `first`."""
         at, zero = rows - first, self.part.zero[rows]
         obs = self.lags.observations(block, at)

@@ -13,28 +13,29 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mbkit.data.columns import CHUNK, Array
+from mbkit.data.columns import Array
 from mbkit.errors import UserError
 
 MAGIC = b"PAR1"
 DELIMITERS = ",;\t|"
+ROWS = 16_384  # of a block: texts take much more memory than their numbers
 SECOND = np.timedelta64(1, "s")
 
 
-class Block(NamedTuple):
+class Cells(NamedTuple):
     """Consecutive rows of some columns."""
 
     rows: int
-    cells: list[Array]  # [B] for each column: numbers, times or texts
+    columns: list[Array]  # [B] for each column: numbers, times or texts
 
 
-class Table(Protocol):
+class TableFile(Protocol):
     """A file of named columns."""
 
     path: Path
     names: list[str]
 
-    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Cells]:
         """Rows start to stop of the columns called `names`."""
 
 
@@ -59,7 +60,7 @@ class CsvTable:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{self.path} cannot be read as a table of text ({reason})") from error
 
-    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Cells]:
         """Rows start to stop; the cells are texts. UserError where a row has another number of cells than there are names."""
         indices = [self.names.index(name) for name in names]
         with self._opened() as file:
@@ -67,11 +68,11 @@ class CsvTable:
             next(reader)
             rows = islice(filter(None, reader), start, stop)
             first = start
-            while lines := list(islice(rows, CHUNK)):
+            while lines := list(islice(rows, ROWS)):
                 for number, line in enumerate(lines):
                     if len(line) != len(self.names):
                         raise UserError(f"{self.path}: row {first + number}: expected {len(self.names)} cells, got {len(line)}")
-                yield Block(len(lines), [np.array([line[i] for line in lines]) for i in indices])
+                yield Cells(len(lines), [np.array([line[i] for line in lines]) for i in indices])
                 first += len(lines)
 
 
@@ -96,23 +97,23 @@ class ParquetTable:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{self.path} cannot be read: expected a Parquet file, found a damaged or cut one ({reason})") from error
 
-    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Iterator[Cells]:
         """Rows start to stop; the cells have the types of the file, and numbers that are missing are NaN."""
         with self._opened() as file:
             rows, first = file.metadata.num_rows, 0
             stop = rows if stop is None else min(stop, rows)
             if not names:
-                yield Block(max(0, stop - start), [])
+                yield Cells(max(0, stop - start), [])
                 return
-            for batch in file.iter_batches(CHUNK, columns=list(names)):
+            for batch in file.iter_batches(ROWS, columns=list(names)):
                 begin, behind = max(start, first), min(stop, first + batch.num_rows)
                 if begin < behind:
                     piece = batch.slice(begin - first, behind - begin)
-                    yield Block(behind - begin, [piece.column(name).to_numpy(zero_copy_only=False) for name in names])
+                    yield Cells(behind - begin, [piece.column(name).to_numpy(zero_copy_only=False) for name in names])
                 first += batch.num_rows
 
 
-def opened(path: Path, head: bytes) -> Table:
+def opened(path: Path, head: bytes) -> TableFile:
     """The table in a file that begins with `head`; UserError where it cannot be read."""
     return ParquetTable(path) if head[: len(MAGIC)] == MAGIC else CsvTable(path)
 
@@ -140,7 +141,7 @@ def is_number(text: str) -> bool:
     return True
 
 
-def as_numbers(table: Table, name: str, cells: Array, first: int) -> Array:
+def as_numbers(table: TableFile, name: str, cells: Array, first: int) -> Array:
     """A column as numbers in its own dtype, texts as float64; empty cells are NaN. `first` is the number of its first row.
 
     Raises:
@@ -156,7 +157,7 @@ def as_numbers(table: Table, name: str, cells: Array, first: int) -> Array:
         raise UserError(f"{table.path}: {name} of row {first + row}: expected a number, got {str(cells[row])!r:.60}") from None
 
 
-def as_seconds(table: Table, name: str, cells: Array, first: int) -> Array:
+def as_seconds(table: TableFile, name: str, cells: Array, first: int) -> Array:
     """A column of times as seconds in float64: numbers, or dates like 2026-01-31T12:00:00.5; UserError where it is neither."""
     if cells.dtype.kind in "UO" and len(cells) and not is_number(str(cells[0])):
         try:
@@ -169,7 +170,7 @@ def as_seconds(table: Table, name: str, cells: Array, first: int) -> Array:
     return as_numbers(table, name, cells, first).astype(np.float64)
 
 
-def as_flags(table: Table, name: str, cells: Array, first: int) -> Array:
+def as_flags(table: TableFile, name: str, cells: Array, first: int) -> Array:
     """A column of 0 and 1, or of true and false, as booleans; UserError where it holds something else."""
     if cells.dtype.kind in "UO":
         cells = cells.astype(str)

@@ -11,7 +11,7 @@ import torch
 
 from mbkit.config.imports import FUNCTION, import_module_of
 from mbkit.data.columns import Array
-from mbkit.data.table_files import Table
+from mbkit.data.table_files import TableFile
 from mbkit.errors import UserError, crashed
 from mbkit.registry import nearest
 from mbkit.types import EnvSpec
@@ -50,7 +50,7 @@ class TableReward(NamedTuple):
         return [f"{self.name} is called with the observation itself in place of the successor of {zeros} terminal rows, which have none"]
 
 
-def reward_of(table: Table, name: str | None, obs_dim: int, action_dim: int, choices: int | None) -> TableReward | None:
+def reward_of(table: TableFile, name: str | None, obs_dim: int, action_dim: int, choices: int | None) -> TableReward | None:
     """What --reward names, None where there are no rewards; a function is tried once.
 
     Raises:

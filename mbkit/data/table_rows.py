@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mbkit.data.columns import Array, Integers
-from mbkit.data.table_files import Table, as_flags, as_seconds
+from mbkit.data.table_files import TableFile, as_flags, as_seconds
 from mbkit.errors import UserError
 
 UNEVEN = 0.1  # share of the usual time between two rows by which another one may differ
@@ -29,7 +29,7 @@ class TableRows(NamedTuple):
 
 
 def rows_of_episodes(
-    table: Table, episode: str | None, gap: float | None, time: str | None, terminated: str | None, history: int
+    table: TableFile, episode: str | None, gap: float | None, time: str | None, terminated: str | None, history: int
 ) -> TableRows:
     """One pass over the columns that say where episodes begin and end; arguments as in `table.read`, `history` is K.
 
@@ -65,13 +65,13 @@ def rows_of_episodes(
     return TableRows(total, rows, zero, over, last & ~over, lengths, rows[first], facts, notes)
 
 
-def _columns(table: Table, episode: str | None, time: str | None, terminated: str | None) -> tuple[Array, Array | None, Array]:
+def _columns(table: TableFile, episode: str | None, time: str | None, terminated: str | None) -> tuple[Array, Array | None, Array]:
     """Where an episode begins by its column, bool [N]; the time of each row in seconds, float64 [N]; terminated, bool [N]."""
     names = [name for name in (episode, time, terminated) if name is not None]
     begins, times, flags = [np.zeros(0, np.bool_)], [np.zeros(0)], [np.zeros(0, np.bool_)]
     row, before = 0, None
     for block in table.blocks(names):
-        cells = dict(zip(names, block.cells, strict=True))
+        cells = dict(zip(names, block.columns, strict=True))
         begin = np.zeros(block.rows, np.bool_)
         if episode is not None:
             labels = cells[episode]
@@ -87,7 +87,7 @@ def _columns(table: Table, episode: str | None, time: str | None, terminated: st
     return np.concatenate(begins), None if time is None else np.concatenate(times), np.concatenate(flags)
 
 
-def _split(table: Table, name: str, begin: Array, seconds: Array, gap: float | None, episode: str | None) -> None:
+def _split(table: TableFile, name: str, begin: Array, seconds: Array, gap: float | None, episode: str | None) -> None:
     """Mark in `begin` [N] where the time leaps; UserError where it does not increase inside an episode."""
     wrong = np.flatnonzero(~np.isfinite(seconds))
     if len(wrong):
@@ -102,7 +102,7 @@ def _split(table: Table, name: str, begin: Array, seconds: Array, gap: float | N
         raise UserError(f"{table.path}: {name} of row {wrong[0] + 1}: expected more than {before:.10g}, got {here:.10g}{advice}")
 
 
-def _told(table: Table, counts: dict[str, int], zeros: int, history: int) -> tuple[dict[str, Any], list[str]]:
+def _told(table: TableFile, counts: dict[str, int], zeros: int, history: int) -> tuple[dict[str, Any], list[str]]:
     """Counts of what was left out, and sentences on them."""
     notes = []
     if counts["without_successor"]:

@@ -19,7 +19,7 @@ from mbkit.envs.spaces import Misfit, ObservationMap
 ODD = (Misfit, LookupError, TypeError, ValueError)  # what a malformed result raises here; `Environment` refuses it, and says why
 
 
-class Rows(NamedTuple):
+class Stretch(NamedTuple):
     """Consecutive steps; an observation is stored once, also where it is the successor of the one before."""
 
     obs: Array  # [N, O]
@@ -100,9 +100,9 @@ class Tap(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.stored[name][self.count] = value.reshape(self.stored[name].shape[1:])
         self.count += 1
 
-    def rows(self) -> Rows:
+    def rows(self) -> Stretch:
         """What was written down."""
         action = self.stored["action"]
         action = action[:, 0] if action.dtype.kind in "iu" else action  # whole numbers are choices
         reward, terminated, truncated = (self.stored[name] for name in ("reward", "terminated", "truncated"))
-        return Rows(self.stored["obs"], action, reward, terminated, truncated, np.array(self.final), np.array(self.lengths, np.int64))
+        return Stretch(self.stored["obs"], action, reward, terminated, truncated, np.array(self.final), np.array(self.lengths, np.int64))

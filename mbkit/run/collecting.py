@@ -26,7 +26,7 @@ from mbkit.loops.online import finite_action, random_action
 from mbkit.recording.progress import Progress
 from mbkit.run.api import load, read_config
 from mbkit.run.closing import close
-from mbkit.run.collected import Rows, Tap
+from mbkit.run.collected import Stretch, Tap
 from mbkit.run.evaluation import whole_number
 from mbkit.run.replays import action_space
 from mbkit.types import Actor, EnvSpec
@@ -35,7 +35,7 @@ Acting = Callable[[Tensor], Tensor]  # obs [1, O] -> action [1, A] in [-1, 1], o
 RANDOM = "random"
 
 
-class Behaviour(NamedTuple):
+class OpenSource(NamedTuple):
     """One source of steps, opened: an environment, what acts in it, and what is told of both."""
 
     env: Environment
@@ -80,7 +80,7 @@ def collect(
     shares = [steps * (i + 1) // len(sources) - steps * i // len(sources) for i in range(len(sources))]
     seeds = np.random.SeedSequence(seed).generate_state(2 * len(sources)).tolist()
     progress = Progress(steps)
-    parts: list[Rows] = []
+    parts: list[Stretch] = []
     facts: dict[str, Any] = {}
     told: list[dict[str, Any]] = []
     try:
@@ -99,7 +99,7 @@ def collect(
         progress.close()
     about = {"env": name, "env_kwargs": {key: comparable(value) for key, value in kwargs.items()}, **facts}
     provenance = {"format": "collected", "sources": _numbered(told), "seed": seed, "versions": recording.versions()}
-    return Rows.dataset(parts, **about, source=provenance)
+    return Stretch.dataset(parts, **about, source=provenance)
 
 
 def _environment(sources: Sequence[str], env: str | None, env_kwargs: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
@@ -131,18 +131,18 @@ def _directory(source: str) -> Path:
     return directory
 
 
-def _opened(opened: ExitStack, source: str, name: str, kwargs: dict[str, Any], seed: int) -> Behaviour:
+def _opened(opened: ExitStack, source: str, name: str, kwargs: dict[str, Any], seed: int) -> OpenSource:
     """The environment and the actor of a source; they are closed with `opened`."""
     if source == RANDOM:
         env = opened.enter_context(make(name, seed=seed, env_kwargs=kwargs))
-        return Behaviour(env, None, {})
+        return OpenSource(env, None, {})
     directory, checkpoint = split(source)
     run = opened.enter_context(load(directory, checkpoint))
     env = opened.enter_context(run.variant(None)(1, seed))
     actor = run.parts.actor_for(env)
     opened.callback(close, actor)
     config = run.config
-    return Behaviour(env, actor, {"algo": config.algo, "run_seed": config.seed, "checkpoint": checkpoint, "step": run.loop.step})
+    return OpenSource(env, actor, {"algo": config.algo, "run_seed": config.seed, "checkpoint": checkpoint, "step": run.loop.step})
 
 
 def _agreeing(space: dict[str, Any], before: dict[str, Any], source: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _agreeing(space: dict[str, Any], before: dict[str, Any], source: str) -> dic
     return space
 
 
-def _acting(behaviour: Behaviour, noise: float) -> Acting:
+def _acting(behaviour: OpenSource, noise: float) -> Acting:
     """What acts for a source."""
     spec, actor = behaviour.env.spec, behaviour.actor
     if actor is None:
@@ -173,7 +173,7 @@ def _noisy(actor: Actor, spec: EnvSpec, noise: float, obs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _steps(env: Environment, actor: Actor | None, act: Acting, steps: int, before: int, progress: Progress) -> Rows:
+def _steps(env: Environment, actor: Actor | None, act: Acting, steps: int, before: int, progress: Progress) -> Stretch:
     """So many consecutive steps of an environment."""
     tap = Tap(env.envs[0], ObservationMap(env.envs[0].observation_space, env.name), steps)
     env.envs[0] = tap

@@ -74,8 +74,8 @@ def test_collect_that_is_interrupted_leaves_nothing(tmp_path, number):
 def test_convert_takes_the_options_of_tables(tmp_path):
     (tmp_path / "log.csv").write_text("t;y;v;u;end\n" + "".join(f"{0.1 * n:.1f};{n};{-n};{n % 2};{int(n == 9)}\n" for n in range(10)))
     out = tmp_path / "d.h5"
-    options = "--obs y,v --action u --choices 2 --time t --gap 1 --history 2 --terminated end --reward y".split()
-    text = answer("data", "convert", str(tmp_path / "log.csv"), str(out), *options)
+    options = {"obs": "y,v", "action": "u", "choices": 2, "time": "t", "gap": 1, "history": 2, "terminated": "end", "reward": "y"}
+    text = answer("data", "convert", str(tmp_path / "log.csv"), str(out), *(f"--{name}={value}" for name, value in options.items()))
     assert f"{out}: 9 rows in 1 episodes" in text
     assert "note: rows left out, since their episode begins less than 1 rows before them: 1" in text
     data = read(out)

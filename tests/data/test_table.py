@@ -84,7 +84,7 @@ def test_read_is_what_brute_force_gives(tmp_path_factory, lengths, history, disc
     options |= {"obs": "y1,y2", "action": "u", "reward": "r", "time": "t", "terminated": "end", "history": history}
     episodes = expected(columns, lengths, history, discrete)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mbkit.data.table_files.CHUNK", chunk)
+        patch.setattr("mbkit.data.table_files.ROWS", chunk)
         if not episodes:
             with pytest.raises(UserError, match="at least one row with a following row"):
                 read(path, **options)
@@ -218,5 +218,5 @@ def test_read_of_a_missing_number_of_parquet_is_refused(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "log.parquet"
     parquet.write_table(arrow.table({"y": [0, None, 2], "u": [0.0, 0.5, 0.5]}), path)
-    with pytest.raises(UserError, match="obs, dimension 0 of row 1 .* finite numbers, got nan"):
+    with pytest.raises(UserError, match=r"obs, dimension 0 of row 1 .* finite numbers, got nan"):
         read(path, obs="y", action="u", **BOX).columns()

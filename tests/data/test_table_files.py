@@ -83,9 +83,9 @@ def test_tables_are_recognised(head):
 
 
 def test_blocks_begin_where_they_are_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr("mbkit.data.table_files.CHUNK", 3)
+    monkeypatch.setattr("mbkit.data.table_files.ROWS", 3)
     path = tmp_path / "log.csv"
     path.write_text("a,b\n" + "".join(f"{n},{-n}\n" for n in range(10)))
     blocks = list(CsvTable(path).blocks(["b"], 2, 9))
     assert [block.rows for block in blocks] == [3, 3, 1]
-    assert np.concatenate([block.cells[0] for block in blocks]).astype(int).tolist() == [-n for n in range(2, 9)]
+    assert np.concatenate([block.columns[0] for block in blocks]).astype(int).tolist() == [-n for n in range(2, 9)]

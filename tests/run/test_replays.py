@@ -63,7 +63,7 @@ def test_replay_of_a_named_checkpoint(run):
     assert (data.rows, data.source["step"], str(data.path)) == (200, 200, f"{path}@200")
     assert data.source["lost_beginnings"] == 0
     assert read(f"{path}@best").source["step"] in (200, 400, 520)
-    with pytest.raises(UserError, match="checkpoint=7: .* holds no checkpoint of that step; stored steps: 0, 200, 400, 520"):
+    with pytest.raises(UserError, match=r"checkpoint=7: .* holds no checkpoint of that step; stored steps: 0, 200, 400, 520"):
         read(f"{path}@7")
     with pytest.raises(UserError, match="expected last, best or a stored step"):
         read(f"{path}@first")
@@ -92,8 +92,8 @@ def test_replay_of_discrete_actions(tmp_path):
 
 
 def test_run_without_a_replay_is_refused(tmp_path):
-    mbkit.train("ppo", "threads=1", "env=Pendulum-v1", "steps=64", "loop.num_envs=1", "loop.rollout_steps=32", "eval.episodes=1", "eval.video=false",
-                "agent.hidden=[8]", f"run_dir={tmp_path / 'run'}")  # fmt: skip
+    options = ["env=Pendulum-v1", "steps=64", "loop.num_envs=1", "loop.rollout_steps=32", f"run_dir={tmp_path / 'run'}"]
+    mbkit.train("ppo", *(option for option in QUICK if "batch" not in option), *options)
     with pytest.raises(UserError, match="holds no replay: ppo stores no transitions"):
         read(tmp_path / "run")
 
@@ -127,7 +127,7 @@ def test_episodes_are_those_that_the_links_tell(data, capacity, columns):
     numbers = buffer.rows_at(positions).reward.long().tolist()
     assert sorted(numbers) == sorted(labels)[-capacity:]
     groups = [[n for n, e in zip(numbers, episode, strict=True) if e == k] for k in range(int(episode[-1]) + 1)]
-    stored = [n for n in sorted(labels)[-capacity:]]
+    stored = sorted(labels)[-capacity:]
     wanted = {}
     for n in stored:
         wanted.setdefault(labels[n], []).append(n)
