@@ -50,17 +50,27 @@ def calibration(model: Predictive, data: Transition, levels: tuple[float, ...] =
     """Coverage of central intervals of the mixture of members: a calibrated model covers a share p of the outcomes at level p.
 
     Exact for a mixture: u = mean_e Phi((y - mu_e) / sigma_e) is uniform, and y lies in the central interval of level p where
-    |2 u - 1| <= p.
+    |2 u - 1| <= p. The levels of a model with `recalibrated` are those that it states by its own correction of |2 u - 1|.
 
     Returns:
-        `level` [Q], `coverage` [Q] over rows and dimensions, `coverage_by_dim` [Q][D], `error`: the mean of |coverage - level|.
+        `level` [Q], `coverage` [Q] over rows and dimensions, `coverage_by_dim` [Q][D], `error`: the mean of |coverage - level|, and
+        `uncorrected`, the same without that correction.
     """
     p = _with_density(model.predict(data.obs, data.action))
     u = torch.special.ndtr((observed(p, data) - p.mean) / p.var.sqrt()).mean(0)
-    inside = torch.stack([((2 * u - 1).abs() <= level).float().mean(0) for level in levels])  # [Q, D]
+    raw = (2 * u - 1).abs()
+    stated = model.recalibrated(raw) if hasattr(model, "recalibrated") else raw
+    inside, uncorrected = (torch.stack([(x <= level).float().mean(0) for level in levels]) for x in (stated, raw))  # [Q, D]
     coverage = inside.mean(1)
-    error = (coverage - coverage.new_tensor(levels)).abs().mean()
-    return {"level": list(levels), "coverage": coverage.tolist(), "coverage_by_dim": inside.tolist(), "error": float(error)}
+    error, before = ((share - share.new_tensor(levels)).abs().mean() for share in (coverage, uncorrected.mean(1)))
+    by_dim = inside.tolist()
+    return {
+        "level": list(levels),
+        "coverage": coverage.tolist(),
+        "coverage_by_dim": by_dim,
+        "error": float(error),
+        "uncorrected": float(before),
+    }
 
 
 @torch.no_grad()

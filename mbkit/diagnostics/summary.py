@@ -74,6 +74,7 @@ def one_step(model: Predictive, data: Transition) -> dict[str, Any]:
             "empirical": coverage["coverage"],
             "per_dim": by_dim,
             "error": coverage["error"],
+            "uncorrected": coverage["uncorrected"],
         },
     }
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mbkit.dynamics import files, training
+from mbkit.dynamics.calibration import intervals, recalibrated
 from mbkit.dynamics.frozen import FrozenElites, blocks
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.dynamics.propagation import PROPAGATION, unroll
@@ -52,6 +53,18 @@ class Ensemble:
     def predict(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the next observation (and reward, if learned): obs [B, O], action [B, A] -> [E, B, D], raw units."""
         return self.network.predict(obs, action)
+
+    def recalibrated(self, inside: Tensor) -> Tensor:
+        """Levels of central intervals [B, D] as the shares of outcomes that they hold by the last fit's correction, if any."""
+        return recalibrated(inside, self.network.levels)
+
+    @torch.no_grad()
+    def intervals(self, obs: Tensor, action: Tensor, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends [B, D] of intervals that are to hold a share `level` of outcomes: obs [B, O], action [B, A], raw units.
+
+        They are corrected on held-out rows where `dynamics.calibrate` is set. Samples of `step` and `rollout` are the Gaussians' own.
+        """
+        return intervals(self.predict(obs, action), self.network.levels, level)
 
     def init(self, obs: Tensor) -> Tensor:
         """The carry is the observation itself, obs [B, O]; for ts_inf row r belongs to elite floor(r K / B), so rows keep their places."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mbkit.dynamics.calibration import identity
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.errors import UserError
 from mbkit.networks.normalizer import InputNormalizer
@@ -76,7 +77,8 @@ def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
 def defaults(network: EnsembleNetwork) -> State:
     """What files lack that were written before inputs were bounded and variances calibrated."""
     fresh = InputNormalizer(network.input_dim)
-    return {"inputs.low": fresh.low, "inputs.high": fresh.high, "log_factor": torch.zeros(network.output_dim)}
+    correction = {"log_factor": torch.zeros(network.output_dim), "levels": identity(network.output_dim)}
+    return {"inputs.low": fresh.low, "inputs.high": fresh.high, **correction}
 
 
 def check(stored: State, state: State, cfg: EnsembleConfig, path: Path) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbkit.config import check_range
+from mbkit.dynamics.calibration import identity
 from mbkit.dynamics.uncertainty import gaussian_log_prob
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
@@ -52,8 +53,8 @@ class EnsembleConfig:
     holdout: float = between(0.2, 0.0, 0.9, when="loop.fit=true")  # hold-out fraction, drawn at each fit; 0: max_epochs on all rows
     holdout_max: int = at_least(5000, 1, when="loop.fit=true")  # maximum number of hold-out rows. mbrl-lib: unlimited
     bootstrap: bool = option(True, when="loop.fit=true")  # training rows drawn with replacement, separately for every member
-    calibrate: bool = option(False, when="probabilistic=true, loop.fit=true, holdout!=0")  # variances times a factor for each dimension by
-    # which intervals of the mixture hold as many held-out outcomes as they should. Papers: false
+    calibrate: bool = option(False, when="probabilistic=true, loop.fit=true, holdout!=0")  # variances times a factor for each dimension, and
+    # levels of intervals mapped, by which intervals of the mixture hold as many held-out outcomes as they should. Papers: false
     progress: bool = option(False, when="loop.fit=true")  # progress bar of a fit
     precision: Literal["float32", "bfloat16"] = "float32"  # matrix product precision of model rollouts; training stays float32
 
@@ -73,6 +74,7 @@ class EnsembleNetwork(nn.Module):
     logvar_bounds: Tensor
     elites: Tensor
     log_factor: Tensor
+    levels: Tensor
     relative: Tensor
 
     def __init__(self, spec: EnvSpec, cfg: EnsembleConfig, task: TaskKnowledge = TaskKnowledge()) -> None:
@@ -89,6 +91,7 @@ class EnsembleNetwork(nn.Module):
         self.logvar_bounds = nn.Parameter(bounds, requires_grad=cfg.learn_bounds and cfg.probabilistic)  # [2, D]: lowest, highest
         self.register_buffer("elites", torch.arange(cfg.elites))
         self.register_buffer("log_factor", torch.zeros(self.output_dim))  # [D] on variances; see `calibration`
+        self.register_buffer("levels", identity(self.output_dim))  # [Q + 1, D]: map of the levels of intervals; see `calibration`
         relative = [float(cfg.delta and d not in task.absolute) for d in range(spec.obs_dim)]
         self.register_buffer("relative", torch.tensor(relative), persistent=False)  # [O]: 1 where the change is predicted
         self.to(spec.device)

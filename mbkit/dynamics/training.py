@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 from tqdm.auto import tqdm
 
-from mbkit.dynamics.calibration import log_factor
+from mbkit.dynamics.calibration import centrality, holdout_miscoverage, level_map, log_factor
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
@@ -247,7 +247,10 @@ def choose_elites(network: EnsembleNetwork, holdout: TrainingRows) -> Metrics:
     if raw is not None:
         logvar = soft_bounded_logvar(raw, *network.logvar_bounds)[network.elites]
         if network.cfg.calibrate and network.cfg.holdout:
-            network.log_factor.copy_(log_factor(holdout.y - mean[network.elites], logvar))
+            errors = holdout.y - mean[network.elites]
+            network.log_factor.copy_(log_factor(errors, logvar))
+            network.levels.copy_(level_map(centrality(errors, (0.5 * (logvar + network.log_factor)).exp())))
+            metrics["model/holdout_calibration"] = holdout_miscoverage(errors, logvar)
         nll = gaussian_loss(mean[network.elites], logvar, holdout.y)
         metrics["model/holdout_nll"] = nll / network.cfg.elites
     return metrics

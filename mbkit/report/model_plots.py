@@ -29,11 +29,22 @@ def calibration(groups: Sequence[Group]) -> Plot | None:
         for coverage in by_dim:
             ax.plot(nominal[: len(coverage)], coverage[: len(nominal)], color=MUTED, alpha=0.4, linewidth=0.8, zorder=1)
         sentences.append("Thin lines: predicted dimensions.")
+    sentences += _correction(groups)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.03))
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
     legend(ax)
     return Plot("calibration", "Calibration", " ".join(sentences), figure)
+
+
+def _correction(groups: Sequence[Group]) -> list[str]:
+    """A sentence on the correction of a lone run's intervals, where there is one."""
+    section = groups[0].runs[0].diagnostics.get("calibration") if len(groups) == 1 and len(groups[0].runs) == 1 else None
+    errors = [section.get(name) for name in ("error", "uncorrected")] if isinstance(section, dict) else []
+    if not all(isinstance(error, float) for error in errors) or len(set(errors)) < 2:
+        return []
+    told = "Intervals are corrected on rows held out of the last fit (mean distance from the diagonal {:.2g}, uncorrected {:.2g})."
+    return [told.format(*errors)]
 
 
 def _coverage_by_dim(group: Group) -> list[Floats]:
