@@ -53,8 +53,8 @@ class EnsembleConfig:
     holdout: float = between(0.2, 0.0, 0.9, when="loop.fit=true")  # hold-out fraction, drawn at each fit; 0: max_epochs on all rows
     holdout_max: int = at_least(5000, 1, when="loop.fit=true")  # maximum number of hold-out rows. mbrl-lib: unlimited
     bootstrap: bool = option(True, when="loop.fit=true")  # training rows drawn with replacement, separately for every member
-    calibrate: bool = option(False, when="probabilistic=true, loop.fit=true, holdout!=0")  # variances times a factor for each dimension, and
-    # levels of intervals mapped, by which intervals of the mixture hold as many held-out outcomes as they should. Papers: false
+    calibrate: bool = option(False, when="probabilistic=true, loop.fit=true, holdout!=0")  # variances times a factor for each dimension,
+    # and levels of intervals mapped, by which intervals of the mixture hold as many held-out outcomes as they should. Papers: false
     progress: bool = option(False, when="loop.fit=true")  # progress bar of a fit
     precision: Literal["float32", "bfloat16"] = "float32"  # matrix product precision of model rollouts; training stays float32
 

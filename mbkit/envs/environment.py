@@ -5,6 +5,7 @@ Letters: M environments, O observation, A action.
 
 import logging
 import math
+from copy import deepcopy
 from importlib import import_module
 from numbers import Real
 from types import TracebackType
@@ -229,12 +230,21 @@ def single(name: str, envs: list[gymnasium.Env[Any, Any]], seed: int) -> Environ
     observation = ObservationMap(getattr(first, "observation_space", None), name)
     action = ActionMap(getattr(first, "action_space", None), name)
     for i, env in enumerate(envs):
+        separate_spaces(env.unwrapped)
         env.action_space.seed(task_seed(seed + i))
         env.observation_space.seed(task_seed(seed + i))
     environment = Environment(name, SingleEnvs(envs, observation), action, observation.dim, seed)
     environment.max_episode_steps = _limit(first)
     environment.dt = _seconds(first)
     return environment
+
+
+def separate_spaces(task: Any) -> None:
+    """Give a task copies of spaces that are attributes of its class, so that seeding them does not touch those of other environments."""
+    for name in ("action_space", "observation_space"):
+        shared = next((vars(cls)[name] for cls in type(task).__mro__ if name in vars(cls)), None)
+        if name not in vars(task) and isinstance(shared, gymnasium.Space):
+            setattr(task, name, deepcopy(shared))
 
 
 def wrap(vector_env: VectorEnv[Any, Any, Any], seed: int = 0) -> Environment:

@@ -215,3 +215,45 @@ def test_environment_render_without_a_mode_is_refused() -> None:
     environment.reset()
     with pytest.raises(mbkit.envs.NoRenderer, match="expected render_mode='rgb_array', got None"):
         environment.render()
+
+
+class Sampler(gymnasium.Env):
+    """Observes a sample of its action space, which is an attribute of the class."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.action_space.sample(), {}
+
+    def step(self, action):
+        return self.action_space.sample(), 0.0, False, False, {}
+
+
+class Inherited(Sampler):
+    """The same, one class further up."""
+
+
+@pytest.mark.parametrize("task", [Sampler, Inherited])
+def test_copies_of_a_task_do_not_reseed_the_spaces_of_its_class(task):
+    def stream(disturbed):
+        env = mbkit.envs.make("Mine", seed=3, task=task)
+        rows = [env.reset().clone()]
+        for step in range(6):
+            if disturbed and step == 2:
+                mbkit.envs.make("Mine", seed=99, task=task).reset()
+            rows.append(env.step(torch.zeros(1, 1)).obs.clone())
+        return torch.cat(rows)
+
+    assert torch.equal(stream(False), stream(True))
+    assert "action_space" in vars(mbkit.envs.make("Mine", task=task).envs[0].unwrapped)
+
+
+def test_space_that_a_task_computes_stays_its_own():
+    class Computed(Sampler):
+        @property
+        def action_space(self):
+            return self.__dict__.setdefault("space", spaces.Box(-1, 1, (1,)))
+
+    assert mbkit.envs.make("Mine", task=Computed).reset().shape == (1, 1)

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import WrapperSpec
 
 from mbkit.envs import knowledge_notes, known, task_knowledge
 from mbkit.envs.rewards import inverted_pendulum_fell, never
-from mbkit.errors import UserError
+from mbkit.errors import UserCodeError, UserError
 from mbkit.types import EnvSpec, TaskKnowledge
 
 WITH_X = {"exclude_current_positions_from_observation": False}
@@ -193,3 +193,45 @@ def test_known_functions_do_not_hold_for_another_body(name):
     body = {"xml_file": "mine.xml"}
     assert known.reward_fn(name, body) is known.termination_fn(name, body) is None
     assert "xml_file" in known.why_learned(name, body)
+
+
+def later(obs, action, next_obs):
+    """A reward that works on the two rows of the check, and on no others."""
+    if len(obs) != 2:
+        raise ValueError("only two rows")
+    return next_obs[:, 0]
+
+
+def two_numbers(obs, action, next_obs):
+    return torch.zeros(2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("reward", "termination", "sentence"),
+    [
+        (later, "never", r"^reward tests.envs.test_known:later raised ValueError: only two rows$"),
+        ("learned", later, r"expected a bool tensor"),
+        ("learned", two_numbers, r"^termination .*two_numbers of obs \[5, 3\]: expected a tensor \[5\], got \[2\]$"),
+    ],
+)
+def test_user_function_that_fails_after_its_check_is_named(reward, termination, sentence):
+    spec, rows = EnvSpec(3, 1, torch.device("cpu")), (torch.randn(5, 3), torch.rand(5, 1), torch.randn(5, 3))
+
+    def use():
+        task = task_knowledge("Mine-v0", spec, None, reward, termination)
+        (task.reward or task.termination)(*rows)
+
+    with pytest.raises(UserError, match=sentence) as caught:
+        use()
+    assert isinstance(caught.value, UserCodeError) == isinstance(caught.value.__cause__, ValueError)
+
+
+def test_user_function_that_lacks_memory_is_not_blamed():
+    def large(obs, action, next_obs):
+        if len(obs) != 2:
+            raise RuntimeError("CUDA out of memory")
+        return next_obs[:, 0]
+
+    task = task_knowledge("Mine-v0", EnvSpec(3, 1, torch.device("cpu")), None, large, "never")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        task.reward(torch.randn(5, 3), torch.rand(5, 1), torch.randn(5, 3))
