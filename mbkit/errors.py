@@ -1,5 +1,11 @@
 """Errors that are the user's to mend, and which of torch's are: too little memory, in any of its wordings."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
 OVERSIZED = (
     "out of memory",
     "allocate memory",
@@ -38,3 +44,16 @@ def lacks_memory(error: Exception) -> bool:
     A fault of the GPU ("an illegal memory access was encountered") speaks of memory too and is none of these.
     """
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OVERSIZED)
+
+
+def guarded(function: Callable[..., T], name: str) -> Callable[..., T]:
+    """The user's function, whose exceptions become a sentence that names it; those for lack of memory stay as they are."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> T:
+        try:
+            return function(*arguments)
+        except Exception as error:  # whatever it raises
+            raise error if isinstance(error, UserError) or lacks_memory(error) else crashed(name, error) from error
+
+    return call

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mbkit.errors import UserError, crashed, lacks_memory
+from mbkit.errors import UserError, guarded
 from mbkit.fields import between
 from mbkit.networks.parts import as_table
 from mbkit.networks.policy import TanhGaussian
@@ -134,18 +134,6 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = Non
     prior = Prior(used, policy, spec.action_dim, cfg.prior_uniform, spec.parts).to(spec.device)
     check_prior(log_density, spec, name)
     return prior
-
-
-def guarded(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
-    """The user's function, whose exceptions become a sentence that names it."""
-
-    def call(*rows: Tensor) -> Tensor:
-        try:
-            return function(*rows)
-        except Exception as error:  # whatever it raises
-            raise error if isinstance(error, UserError) or lacks_memory(error) else crashed(name, error) from error
-
-    return call
 
 
 def log_density_of(policy: DiscretePrior | ContinuousPrior, discrete: bool, name: str) -> Callable[..., Tensor]:

@@ -4,7 +4,6 @@ Functions take obs [..., O], action [..., A] in [-1, 1], which they scale to the
 [...]; they run on the device and in the precision of their arguments, and gradients pass through rewards.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from mbkit.config.imports import import_module_of, object_at, text_of
 from mbkit.envs.rewards import GYMNASIUM, TaskFunctions, never
-from mbkit.errors import UserError, crashed, lacks_memory
+from mbkit.errors import UserError, guarded
 from mbkit.registry import nearest
 from mbkit.types import EnvSpec, ObsProcess, RewardFn, TaskKnowledge, TerminationFn
 
@@ -201,20 +200,15 @@ def _user_fn(function: str | Function, spec: EnvSpec, kind: Kind) -> Callable[..
     path = function if isinstance(function, str) else text_of(function)
     function = load_fn(function) if isinstance(function, str) else function
     check_fn(function, path, spec, kind)
-    return guarded(function, f"{kind} {path}")
+    return checked(function, f"{kind} {path}")
 
 
-def guarded(function: Function, name: str) -> Callable[..., Tensor]:
+def checked(function: Function, name: str) -> Callable[..., Tensor]:
     """The function, whose exceptions become a sentence that names it; UserError also where its result is not one number a row."""
+    guard = guarded(function, name)
 
-    @functools.wraps(function)
     def call(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-        try:
-            out = function(obs, action, next_obs)
-        except UserError:
-            raise
-        except Exception as error:  # whatever the user's function raises
-            raise error if lacks_memory(error) else crashed(name, error) from error
+        out = guard(obs, action, next_obs)
         if not isinstance(out, Tensor) or out.shape != obs.shape[:-1]:
             came = list(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise UserError(f"{name} of obs {list(obs.shape)}: expected a tensor {list(obs.shape[:-1])}, got {came}")
