@@ -95,5 +95,5 @@ def meaningless(experiment: Experiment, entry: Entry, actions: str | None = None
 def counting(experiment: Experiment, group: str, without: dict[str, str]) -> list[str]:
     """Names of the group's options that count: all but those in `without`."""
     options = experiment.group(group)
-    names = [f.name for f in fields(options) if f.name not in (*GROUPS, *NESTED, "typed", "algo")] if options is not None else []
+    names = [f.name for f in fields(options) if f.name not in (*GROUPS, *NESTED, "typed", "objects", "algo")] if options is not None else []
     return [name for name in names if (f"{group}.{name}" if group else name) not in without]
