@@ -1,8 +1,10 @@
 """An agent alone that learns from a data set: the wiring behind `mbkit train iql data=FILE` and the like."""
 
+from mbkit import registry
 from mbkit.accelerate import same_random_numbers
 from mbkit.config import OfflineLoop
 from mbkit.errors import UserError
+from mbkit.loops.shift import Shift
 from mbkit.recipes.assembly import Assembly
 from mbkit.types import Learner, Recorded
 
@@ -15,6 +17,8 @@ def build(x: Assembly[OfflineLoop]) -> None:
         with same_random_numbers():
             prepare(agent, x.recorded.all())
         x.every_step(x.updates(agent, x.recorded))
+        if "dataset" not in registry.agents[x.part("agent").name].learns_from:
+            x.every_step(Shift(agent, x.recorded, x.loop.log_every))
 
 
 def prepare(agent: Learner, data: Recorded) -> None:
