@@ -1,0 +1,68 @@
+"""Advantage-weighted actor-critic (Nair, Gupta, Dalal and Levine 2020, arXiv:2006.09359): a policy cloned by the advantages
+of its critic.
+
+The weights are exp(A / temperature) with A(s, a) = Q(s, a) - E_pi Q(s, .), never the error of the critic, which vanishes as it learns.
+Letters: B batch, O observation, A action, K critics, N sampled actions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mbkit.agents.base import descend, needs_continuous, regression_loss
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, stochastic_policy
+from mbkit.agents.offline.behaviour import expectation, values_under
+from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
+from mbkit.fields import at_least, positive
+from mbkit.networks.heads import Critics
+from mbkit.networks.optimizers import polyak_
+from mbkit.registry import agents
+from mbkit.targets import one_step
+from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
+
+
+@dataclass(frozen=True)
+class AWACConfig(CriticConfig):
+    """Networks, learning rate, weights."""
+
+    temperature: float = positive(1 / 3)  # temperature of the policy's weights exp(A / temperature). Paper: lambda, 0.3 or 1
+    weight_clip: float = positive(100.0)  # largest weight. Paper: weights normalised over the batch; d3rlpy: so, without a largest
+    samples: int = at_least(1, 1)  # actions of the policy by which its value is estimated, N
+
+
+@torch.no_grad()
+def advantage(q: Tensor, policy_q: Tensor, log_prob: Tensor) -> Tensor:
+    """A(s, a) = min_k Q_k(s, a) - E_pi min_k Q_k(s, .), [B]: q [K, B] of recorded actions, policy_q [K, B, N] of the policy's."""
+    return q.amin(0) - expectation(policy_q.amin(0), log_prob)
+
+
+@agents.register("awac", AWACConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
+class AWAC(OfflineActorCritic):
+    """Advantage-weighted actor-critic: a policy cloned by its own critic's advantages."""
+
+    critics: Critics
+
+    def __init__(self, spec: EnvSpec, cfg: AWACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+        needs_continuous("awac", spec)
+        super().__init__(spec, cfg, gamma, target)
+        self.cfg = cfg
+        self.policy = stochastic_policy(spec, cfg.hidden)
+        self.add_critics(spec, cfg)
+        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.to(spec.device)
+        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
+
+    def update(self, batch: Transition) -> Metrics:
+        """One step on the critics and, with weights by the critics before it, one on the policy; then one on the target critics."""
+        cfg = self.cfg
+        y = self.target(self, batch, self.gamma)
+        q, policy = self.critics(y.obs, y.action), self.policy(batch.obs)
+        policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy, cfg.samples)
+        weight = exp_weights(advantage(q, policy_q, log_share), cfg.temperature, cfg.weight_clip)
+        shift = self.shift(policy_q[0], q[0], sampled)
+        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))
+        polyak_(self.target_critics, self.critics, cfg.tau)
+        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean()}
+        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
