@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
+from mbkit.networks.sampled_actions import action_level
 
 
 class Critics(nn.Module):
@@ -33,6 +34,10 @@ class Critics(nn.Module):
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
         q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
         return q[0].squeeze(-1)
+
+    def level(self, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+        """See `action_level`: many actions [B, M, A] of each obs [B, O], all constants, reduced to one number for each critic, [K]."""
+        return action_level(self.net, self.inputs(obs), action, log_density, dtype)
 
 
 class ActionValues(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend
+from mbkit.agents.offline.conservative import conservative_gap, log_sum_exp
 from mbkit.networks.distributions import gaussian_kl, log_volume, squashed_log_prob, unsquash
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.optimizers import polyak_
@@ -86,12 +87,12 @@ def value(net: EnsembleMLP, obs: Tensor, action: Tensor, fixed: bool = False) ->
 
 def log_integral_exp(q: Tensor, log_proposal: Tensor) -> Tensor:
     """Log-integral of exp Q over [-1, 1]^A by importance sampling, q [E, B, M] -> [E, B]."""
-    return (q - log_proposal).logsumexp(-1) - log(q.shape[-1])
+    return log_sum_exp(q, log_proposal) - log(q.shape[-1])
 
 
 def critic_loss(q: Tensor, y: Tensor, level: Tensor, lam: Tensor) -> Tensor:
     """CQL loss 1/2 (Q - y)^2 + lambda (log int exp Q - Q), summed over members: q, y, level [E, B], lam [E]; lambda = 0 is SARSA."""
-    return (0.5 * ((q - y) ** 2).mean(1) + lam * (level - q).mean(1)).sum()
+    return (0.5 * ((q - y) ** 2).mean(1) + lam * conservative_gap(level, q)).sum()
 
 
 class TrainedNetworks(NamedTuple):
@@ -135,7 +136,7 @@ def train(data: DataSets, lams: Array, gamma: float, steps: int, seed: int) -> T
         descend(optimizers[1], -(actor_q + entropy).mean(1).sum())  # the squashed Gaussian nearest to exp Q
         polyak_(target, critics, TAU)
         if step >= 0.9 * steps:
-            gaps += (level - q[..., 0]).detach().mean(1)
+            gaps += conservative_gap(level, q[..., 0]).detach()
     count = steps - int(np.ceil(0.9 * steps))
     finite = all(bool(p.isfinite().all()) for p in (*critics.parameters(), *actors.parameters()))
     return TrainedNetworks(critics, actors, (gaps / count).double().numpy().reshape(-1, D)[1:], finite)
