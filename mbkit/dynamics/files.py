@@ -1,6 +1,7 @@
 """`dynamics.pt`: a trained ensemble on disk, readable without pickle, and refused where it does not fit."""
 
 import hashlib
+import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def alike(value: object, default: object) -> bool:
 def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     """Fill the network in place and return the file's `fitted` and `meta`. See `Ensemble.load` for the errors."""
     content, state = read(path), network.state_dict()
+    if network.task.reward is not None and content["fits"].get("reward") in ("learned", "learned in part"):
+        content = without_reward(content, network.spec.obs_dim)
     stored = {**defaults(network), **content["state"]}
     for key, expected in fits(network).items():
         if content["fits"].get(key) != expected:
@@ -72,6 +75,24 @@ def load(network: EnsembleNetwork, path: Path) -> tuple[State, State]:
     check(stored, state, network.cfg, path)
     network.load_state_dict({name: stored[name] for name in state})
     return dict(content["fitted"]), content["meta"]
+
+
+def without_reward(content: State, obs_dim: int) -> State:
+    """The file's content as if its model had not learned the reward, the last of its D = `obs_dim` + 1 outputs: for those who know it.
+
+    A network's output is [mean D | raw log-variance D, if probabilistic | termination logit, if learned].
+    """
+    d, state = obs_dim + 1, dict(content["state"])
+    blocks = 1 + bool(content["fits"].get("dynamics.probabilistic"))
+    layers = [int(name.rpartition(".")[2]) for name in state if re.fullmatch(r"net\.weight\.\d+", str(name))]
+    last = {f"net.{kind}.{max(layers, default=0)}" for kind in ("weight", "bias")}
+    for name, value in state.items():
+        if name in last and isinstance(value, Tensor):
+            means_and_variances = [value[..., k * d : k * d + obs_dim] for k in range(blocks)]
+            state[name] = torch.cat([*means_and_variances, value[..., blocks * d :]], -1)
+        elif name in ("targets.mean", "targets.std", "log_factor", "levels", "logvar_bounds") and isinstance(value, Tensor):
+            state[name] = value[..., :obs_dim]
+    return {**content, "fits": {**content["fits"], "reward": "known"}, "state": state}
 
 
 def defaults(network: EnsembleNetwork) -> State:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from systems import CPU, SMALL, SPEC, linear_gaussian, small_ensemble, zero_reward
+from systems import CPU, SMALL, SPEC, linear_gaussian, small_ensemble
 
 from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
@@ -40,7 +40,6 @@ def test_save_and_load_give_the_same_model(tmp_path):
         (lambda: Ensemble(EnvSpec(3, 1, CPU), SMALL), "action dimensions"),
         (lambda: Ensemble(SPEC, replace(SMALL, scale_targets=False)), "dynamics.scale_targets must be False, the file has True"),
         (lambda: Ensemble(SPEC, replace(SMALL, hidden=(16,))), "dynamics.hidden"),
-        (lambda: Ensemble(SPEC, SMALL, TaskKnowledge(zero_reward)), "reward must be known, the file has learned"),
         (lambda: Ensemble(SPEC, SMALL, TaskKnowledge(absolute=(1,))), "absolute dimensions"),
         (lambda: Ensemble(SPEC, SMALL, TaskKnowledge(preprocess=torch.sin)), "observation processing"),
         (lambda: Ensemble(SPEC, replace(SMALL, termination="learned")), "termination"),
