@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbkit import recording
-from mbkit.config import Experiment, imports
+from mbkit.config import Experiment
 from mbkit.config.identity import comparable
 from mbkit.data import Columns, Dataset
 from mbkit.envs import Environment, make
@@ -20,31 +20,32 @@ from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
 from mbkit.replay.buffer import CONTENT, ReplayBuffer
 from mbkit.run.api import read_config
+from mbkit.run.objects import taken_up
 from mbkit.types import State
 
 
-def replay_of(directory: str | Path, checkpoint: str | int = "last") -> Dataset:
+def replay_of(directory: str | Path, checkpoint: str | int = "last", *, env: Any = None) -> Dataset:
     """The replay of a run as it stood at a checkpoint: "last", "best" or a stored step.
 
     Episodes stand one behind the other, in the order in which they began; actions are in the environment's units again, observations and
-    rewards are float32, as the run stored them. The last row of an episode that was running, or that was cut, carries no flag.
+    rewards are float32, as the run stored them. The last row of an episode that was running, or that was cut, carries no flag. `env` is
+    the task that the run was trained on, where it is an object without an import path.
 
     Raises:
         UserError: no run, no such checkpoint, a run without a replay, or an environment that cannot be made or has several actions at once.
     """
     directory = Path(directory)
-    experiment = read_config(directory)
+    experiment = taken_up(read_config(directory), {"env": env}, directory)
     step, state = recording.named_checkpoint(directory / "checkpoint", checkpoint)
     saved = _saved(experiment, directory, state)
-    imports.announce(experiment, directory)
-    with make(experiment.env, env_kwargs=experiment.env_kwargs) as env:
-        replay = ReplayBuffer(saved["capacity"], env.spec)
+    with make(experiment.env, env_kwargs=experiment.env_kwargs, task=experiment.objects.get("env")) as task:
+        replay = ReplayBuffer(saved["capacity"], task.spec)
         try:
             replay.load_state_dict(saved)
         except (UserError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"the replay of {directory} at step {step} cannot be read: {error}") from error
-        rows, begun = columns_of(replay, env)
-        facts = action_space(env)
+        rows, begun = columns_of(replay, task)
+        facts = action_space(task)
     notes = ["observations and rewards are float32, as the run stored them"]
     if begun:
         notes.append(f"episodes whose first rows are lost, since later ones were written over them: {begun}")

@@ -10,7 +10,7 @@ import mbkit
 from mbkit.data import read, write
 from mbkit.errors import UserError
 from mbkit.replay.buffer import Experience, ReplayBuffer
-from mbkit.run.replays import episodes_of
+from mbkit.run.replays import episodes_of, replay_of
 from mbkit.types import EnvSpec
 
 QUICK = ["threads=1", "eval.episodes=1", "eval.video=false", "agent.hidden=[8]", "loop.batch_size=8"]
@@ -133,3 +133,18 @@ def test_episodes_are_those_that_the_links_tell(data, capacity, columns):
         wanted.setdefault(labels[n], []).append(n)
     assert groups == sorted(wanted.values())
     assert begun == sum(any(labels[n] == label and n not in stored for n in labels) for label in wanted)
+
+
+def test_run_on_an_object_needs_it_again(tmp_path):
+    import gymnasium
+    from gymnasium.envs.classic_control import PendulumEnv
+
+    class Local(PendulumEnv):
+        """A task without an import path."""
+
+    gymnasium_task = lambda: gymnasium.wrappers.TimeLimit(Local(), 20)  # noqa: E731
+    run = mbkit.train("sac", *QUICK, "steps=30", "loop.warmup_steps=10", f"run_dir={tmp_path / 'run'}", env=gymnasium_task)
+    with pytest.raises(UserError, match="Python object without an import path"):
+        read(tmp_path / "run")
+    data = replay_of(tmp_path / "run", env=gymnasium_task)
+    assert np.array_equal(data.columns().obs, run.parts.store.all().obs)
