@@ -25,7 +25,9 @@ def fit(
 
     settings(options or [], {})
     done = fit_dynamics(data, *(options or []), out=out)
-    figures = ", ".join(f"{name.removeprefix('model/')} {value:.4g}" for name, value in done.metrics.items())
-    say(f"{shown(out)}: fitted to {done.rows} rows; {figures}")
+    error, epochs = done.metrics.get("model/holdout_error"), done.metrics.get("model/epochs", 0)
+    say(f"{shown(out)}: fitted to {done.rows} rows in {epochs:.0f} epochs")
+    if error is not None:
+        say(f"hold-out error: {error:.3g} standard deviations of what happens in a step; 1 is no better than its mean")
     for note in done.notes:
         say(f"note: {note}")
