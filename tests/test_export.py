@@ -182,7 +182,7 @@ def check_files(directory: Path, files: list[Path]) -> None:
     with load(directory) as run:
         for file in files:
             for value, limit in largest_differences(run, file):
-                assert value <= (0 if run.env.spec.discrete else limit)
+                assert value <= (0 if run.parts.spec.discrete else limit)
 
 
 def test_pt2_holds_what_a_program_should_know(runs, tmp_path):

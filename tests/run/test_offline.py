@@ -19,6 +19,7 @@ from mbkit.run import Run
 
 SMALL = ("agent.hidden=[8]", "loop.batch_size=16", "loop.log_every=10", "threads=1", "eval.video=false")
 OFFLINE = [entry.name for entry in registry.agents if entry.learns_from == ("dataset",)]
+DISCRETE = ["ddqn_bc", "cql_discrete"]  # those that take discrete actions alone
 
 
 def pendulum(path: Path, episodes: int = 4, low: float = -2, high: float = 2) -> Path:
@@ -82,7 +83,8 @@ def test_the_best_share_of_the_episodes(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 7])
 @pytest.mark.parametrize("algo", [*OFFLINE, "sac"])
-def test_killed_and_resumed_is_uninterrupted(algo: str, at_once: int, file: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_is_uninterrupted(algo: str, at_once: int, file: Path, discrete: Path, tmp_path: Path) -> None:
+    file = discrete if algo in DISCRETE else file
     options = ["steps=50", "checkpoint.every=10", f"loop.updates_at_once={at_once}", "env=none"]
     begin: Callable[[Path], Run] = lambda folder: mbkit.train(algo, f"data={file}", f"run_dir={folder}", *SMALL[:-1], *options)  # noqa: E731
     begin(tmp_path / "whole")
@@ -138,6 +140,10 @@ REFUSED = {
     "offline agent on choices": (["td3_bc", "data={discrete}"], "td3_bc needs continuous actions"),
     "best without scores": (["sac", "data={file}", "env=none", "checkpoint.keep=best"], "checkpoint.keep=best needs scores"),
     "evaluation without environment": (["sac", "data={file}", "env=none", "eval.episodes=3"], "eval.episodes counts only where env!=none"),
+    "rewards for cross-entropy": (
+        ["cql_discrete", "data={discrete}", "agent.loss=cross_entropy"],
+        r"agent.loss=cross_entropy needs rewards > 0, but the smallest of the data is 0; agent.reward_shift=0.1",
+    ),
     "share of a log without rewards": (["bc", "data={mute}", "data_top=0.5"], "has no rewards"),
 }
 
