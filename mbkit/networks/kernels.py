@@ -202,7 +202,22 @@ class TakenRegression(torch.autograd.Function):
         return gradient.new_zeros(ctx.shape).scatter_(-1, index, (gradient * grad)[..., None]), None, None, None, None
 
 
-class AdamKernel(torch.optim.Adam):
+def uncompiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimizers without its decorator, which imports torch's compiler: a second and 80 MB that no training needs."""
+    plain: Callable[..., Any] = getattr(method, "__wrapped__", method)
+    return plain
+
+
+class UncompiledAdam(torch.optim.Adam):
+    """torch's Adam, whose methods do not import torch's compiler."""
+
+    add_param_group = uncompiled(torch.optim.Optimizer.add_param_group)
+    state_dict = uncompiled(torch.optim.Optimizer.state_dict)
+    load_state_dict = uncompiled(torch.optim.Optimizer.load_state_dict)
+    zero_grad = uncompiled(torch.optim.Optimizer.zero_grad)
+
+
+class AdamKernel(UncompiledAdam):
     """torch's fused Adam with a faster step, `descend`: the state tensors are gathered once, torch's `step` gathers them at every call."""
 
     _slots: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None  # mean, mean square and step count of every parameter
@@ -216,12 +231,11 @@ class AdamKernel(torch.optim.Adam):
     def descend(self, grads: Sequence[Tensor]) -> None:
         """One step on these gradients, one for each parameter; torch's `step` would read them from `.grad`."""
         group = self.param_groups[0]
-        if not self.state:  # torch makes the state tensors in its first step
+        if not self.state:  # torch makes the state tensors of parameters that have a gradient
             for p, grad in zip(group["params"], grads, strict=True):
                 p.grad = grad
-            self.step()
+            self._init_group(group, [], [], [], [], [], [])  # type: ignore[no-untyped-call]
             self.zero_grad()
-            return
         if self._slots is None:
             slots = [self.state[p] for p in group["params"]]
             self._slots = ([s["exp_avg"] for s in slots], [s["exp_avg_sq"] for s in slots], [s["step"] for s in slots])

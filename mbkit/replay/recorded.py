@@ -11,6 +11,8 @@ from torch import Tensor
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.types import Recorded, Transition
 
+CHUNK = 65_536  # rows whose returns are summed at once
+
 
 class RecordedRows:
     """A source of `Recorded` batches from a buffer that holds a whole data set, in order, each episode's rows behind one another."""
@@ -19,30 +21,42 @@ class RecordedRows:
         self.buffer, self.rows = buffer, len(buffer)
         self.return_to_go = returns_to_go(buffer)
 
+    @property
+    def largest_reward(self) -> Tensor:
+        """The largest absolute reward, [1]."""
+        low, high = self.buffer.data[: self.rows, -3].aminmax()
+        return torch.maximum(-low, high)[None]
+
     def sample(self, n: int) -> Transition:
         """n rows [B], drawn uniformly with replacement: a `Recorded`, which is taken wherever a Transition is."""
         row = self.buffer.draw(n)
         batch, _ = self.buffer.unpack(self.buffer.data[row])
-        return cast("Transition", self._recorded(batch, row))
+        return cast("Transition", self._recorded(batch, row, self.buffer.link[row], self.return_to_go[row]))
 
     def all(self) -> Recorded:
-        """All N rows in order: views of the buffer but for actions that are whole numbers, and the following actions."""
+        """All N rows in order: views of the buffer but for the following actions, and for actions that are whole numbers."""
         batch, _ = self.buffer.unpack(self.buffer.data[: self.rows])
-        return self._recorded(batch, torch.arange(self.rows, device=self.buffer.data.device))
+        row = torch.arange(self.rows, device=self.buffer.data.device)
+        return self._recorded(batch, row, self.buffer.link[: self.rows], self.return_to_go)
 
-    def _recorded(self, batch: Transition, row: Tensor) -> Recorded:
+    def _recorded(self, batch: Transition, row: Tensor, following: Tensor, return_to_go: Tensor) -> Recorded:
         """The batch with what follows its rows; the row behind the ring stands for the missing ones."""
-        following = self.buffer.link[row]
         known = (following < self.buffer.capacity).float()
-        return Recorded(*batch, self.buffer.actions_at(following), known, self.return_to_go[row], row)
+        return Recorded(*batch, self.buffer.actions_at(following), known, return_to_go, row)
 
 
 def returns_to_go(buffer: ReplayBuffer) -> Tensor:
-    """Undiscounted sums of the rewards from every row to the end of its episode, float32 [N], summed in float64."""
-    rows = len(buffer)
-    link, reward = buffer.link[:rows], buffer.data[:rows, -3].double()
-    last = link >= buffer.capacity
-    through = reward.cumsum(0)  # sums of the data set up to each row
-    where = torch.arange(rows, device=link.device)
-    end = torch.where(last, where, rows).flip(0).cummin(0).values.flip(0)  # the last row of each row's episode
-    return (through[end] - through + reward).float()
+    """Undiscounted sums of the rewards from every row to the end of its episode, float32 [N], summed in float64, the last rows first."""
+    rows, capacity = len(buffer), buffer.capacity
+    out = torch.empty(rows, device=buffer.data.device)
+    behind = torch.zeros((), dtype=torch.float64, device=out.device)  # the return-to-go of the row behind the present part
+    for start in reversed(range(0, rows, CHUNK)):
+        stop = min(start + CHUNK, rows)
+        reward, last = buffer.data[start:stop, -3].double(), buffer.link[start:stop] >= capacity
+        through = reward.cumsum(0)  # sums of the part up to each row
+        where = torch.arange(stop - start, device=out.device)
+        end = torch.where(last, where, stop - start).flip(0).cummin(0).values.flip(0)  # the last row of each row's episode, if it is here
+        open_ended = end == stop - start
+        part = through[end.clamp(max=stop - start - 1)] - through + reward + torch.where(open_ended, behind, 0)
+        out[start:stop], behind = part, part[0]
+    return out

@@ -71,7 +71,7 @@ class Run:
         if self.env is None:
             self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
             if self.parts.data is not None and self.parts.data.present:
-                self.loop.watch.see(self.parts.recorded.all().reward.numpy(force=True))
+                self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
             check_buffer(experiment)
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))

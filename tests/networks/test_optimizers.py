@@ -1,5 +1,7 @@
 """FusedAdam equals torch's Adam, states are restored in place, and target networks follow."""
 
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -113,3 +115,21 @@ def test_params_of_a_copied_module_are_those_of_the_copy():
     twin = deepcopy(net)
     assert [id(p) for p in params_of(twin)] == [id(p) for p in twin.parameters()]
     assert not {id(p) for p in params_of(twin)} & {id(p) for p in params_of(net)}
+
+
+def test_training_imports_no_compiler() -> None:
+    """Torch's own methods of optimizers do: a second and 80 MB in every run."""
+    program = """
+import sys, torch
+from mbkit import registry
+from mbkit.testing import random_batch
+from mbkit.types import EnvSpec
+spec = EnvSpec(3, 2, torch.device("cpu"))
+agent = registry.agents["sac"].target(spec, registry.agents["sac"].config(hidden=(4,)), 0.99)
+agent.update(random_batch(spec, 8))
+agent.load_state_dict(agent.state_dict())
+agent.update(random_batch(spec, 8))
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

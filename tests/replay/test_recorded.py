@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import dataset
 
+from mbkit.replay import recorded
 from mbkit.replay.recorded import RecordedRows
 
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6)
@@ -39,3 +40,12 @@ def test_a_batch_is_rows_of_all(lengths: list[int], seed: int) -> None:
     for name in everything._fields:
         if name != "real":
             assert torch.equal(getattr(batch, name), getattr(everything, name)[batch.row]), name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5, 100])
+def test_returns_go_on_over_the_parts_in_which_they_are_summed(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset([3, 9, 1, 6])
+    buffer = data.buffer(data.spec())
+    whole = recorded.returns_to_go(buffer)
+    monkeypatch.setattr(recorded, "CHUNK", chunk)
+    torch.testing.assert_close(recorded.returns_to_go(buffer), whole)
