@@ -26,7 +26,7 @@ from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn
 LOG_STD = (-5.0, 2.0)  # bounds of a policy's log standard deviation: recorded actions without noise would have an infinite density
 MIN_STD = 1e-3  # a column of observations that varies by less keeps its scale
 MEASURED = 64  # rows of a batch on which the shift is measured where that takes another pass through a critic
-CHUNK = 65_536  # rows whose statistics are taken at once, in float64
+CHUNK = 8192  # rows whose statistics are taken at once, in float64
 
 
 @dataclass(frozen=True)
