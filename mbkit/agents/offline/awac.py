@@ -7,12 +7,9 @@ Letters: B batch, O observation, A action, K critics, N sampled actions.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from mbkit.agents.base import descend, needs_continuous, regression_loss
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, stochastic_policy
-from mbkit.agents.offline.behaviour import expectation, values_under
+from mbkit.agents.offline.behaviour import advantage, values_under
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.fields import at_least, positive
 from mbkit.networks.heads import Critics
@@ -29,12 +26,6 @@ class AWACConfig(CriticConfig):
     temperature: float = positive(1 / 3)  # temperature of the policy's weights exp(A / temperature). Paper: lambda, 0.3 or 1
     weight_clip: float = positive(100.0)  # largest weight. Paper: weights normalised over the batch; d3rlpy: so, without a largest
     samples: int = at_least(1, 1)  # actions of the policy by which its value is estimated, N
-
-
-@torch.no_grad()
-def advantage(q: Tensor, policy_q: Tensor, log_prob: Tensor) -> Tensor:
-    """A(s, a) = min_k Q_k(s, a) - E_pi min_k Q_k(s, .), [B]: q [K, B] of recorded actions, policy_q [K, B, N] of the policy's."""
-    return q.amin(0) - expectation(policy_q.amin(0), log_prob)
 
 
 @agents.register("awac", AWACConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})

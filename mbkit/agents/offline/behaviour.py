@@ -1,16 +1,20 @@
-"""Values of the actions of a stochastic policy, learned or cloned, which advantages and normalisers are made of.
+"""Values of the actions of a stochastic policy, learned or cloned: advantages, objectives, the best of several actions.
 
 Letters: B batch, O observation, A dimensions of an action or number of discrete actions, K critics, N actions of a state.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mbkit.networks.distributions import Categorical, Distribution
+from mbkit.errors import UserError
+from mbkit.networks.distributions import Categorical, ClippedGaussian, Distribution
 from mbkit.networks.heads import ActionValues, Critics
-from mbkit.types import Recorded, Transition
+from mbkit.types import EnvSpec, Recorded, Transition
+
+CERTAIN = 1e9  # noise by which a discrete action is a candidate, whatever its probability
 
 
 def repeated(distribution: Distribution, n: int) -> Distribution:
@@ -35,9 +39,76 @@ def values_under(critics: Critics | ActionValues, obs: Tensor, policy: Distribut
     return q.view(len(q), samples, len(obs)).transpose(1, 2), log_share, action[: len(obs)]
 
 
+def reparameterised(policy: ClippedGaussian) -> Tensor:
+    """A sample [B, A] as a function of mean and standard deviation; its gradient is 0 in dimensions where it is clipped to the box."""
+    return torch.addcmul(policy.mean, policy.log_std.exp(), torch.randn_like(policy.mean)).clamp(-1, 1)
+
+
 def expectation(q: Tensor, log_prob: Tensor) -> Tensor:
     """V = sum_n exp(log_prob_n) q_n, [B]; q and log_prob [B, N]."""
     return (log_prob.exp() * q).sum(-1)
+
+
+@torch.no_grad()
+def advantage(q: Tensor, policy_q: Tensor, log_prob: Tensor) -> Tensor:
+    """A(s, a) = min_k Q_k(s, a) - E_pi min_k Q_k(s, .), [B]: q [K, B] of recorded actions, policy_q [K, B, N] of the policy's."""
+    return q.amin(0) - expectation(policy_q.amin(0), log_prob)
+
+
+def objective(critics: nn.Module, obs: Tensor, policy: Distribution, transform: Callable[[Tensor], Tensor] = lambda q: q) -> Tensor:
+    """E_pi f(min_k Q_k(s, .)), [B], as a function of the policy alone: exact for discrete actions, else at one sample."""
+    if isinstance(policy, ClippedGaussian):
+        q: Tensor = critics(obs, reparameterised(policy), fixed=True)
+        return transform(q.amin(0))
+    with torch.no_grad():
+        value = transform(critics(obs).amin(0))
+    return expectation(value, policy.log_probs())
+
+
+class Candidates(nn.Module):
+    """Noise of N candidate actions of a behaviour policy for `best_of`: always the same, or fresh."""
+
+    noise: Tensor  # [N, A]; normal for continuous actions, Gumbel for discrete ones
+
+    def __init__(self, spec: EnvSpec, n: int, every: bool = False) -> None:
+        super().__init__()
+        self.discrete, self.every = spec.discrete, every
+        self.register_buffer("noise", CERTAIN * torch.eye(spec.action_dim) if every else self.drawn(torch.empty(n, spec.action_dim)))
+
+    def drawn(self, noise: Tensor) -> Tensor:
+        """The same tensor, filled anew."""
+        return -noise.exponential_().log() if self.discrete else noise.normal_()
+
+    def fresh(self, rows: int) -> Tensor:
+        """Noise [rows, N, A]; [N, A] where `every` discrete action is a candidate."""
+        return self.noise if self.every else self.drawn(self.noise.new_empty(rows, *self.noise.shape))
+
+
+def best_of(obs: Tensor, behaviour: nn.Module, critics: nn.Module, noise: Tensor) -> Tensor:
+    """The best by min_k Q_k of N actions of the behaviour policy, [B, A] or int64 [B], made from noise [N, A] or [B, N, A].
+
+    Continuous candidates are mean + std noise, clipped to the box, discrete ones argmax(logits + noise).
+    """
+    policy = behaviour(obs)
+    if isinstance(policy, ClippedGaussian):
+        actions = (policy.mean[:, None] + policy.log_std.exp()[:, None] * noise).clamp(-1, 1)
+        rows = obs[:, None].expand(-1, actions.shape[1], -1).flatten(0, 1)
+        best = critics(rows, actions.flatten(0, 1)).amin(0).unflatten(0, (-1, actions.shape[1])).argmax(-1)
+        return actions.gather(1, best[:, None, None].expand(-1, 1, actions.shape[2]))[:, 0]
+    choices: Tensor = (policy.logits[:, None] + noise).argmax(-1)
+    best = critics(obs).amin(0).gather(-1, choices).argmax(-1)
+    return choices.gather(-1, best[:, None])[:, 0]
+
+
+def least_reward(reward: Tensor, shift: float, choice: str) -> float:
+    """The smallest reward [N] plus the shift; UserError where that is not > 0, which the option's `choice` needs."""
+    smallest = float(reward.min())
+    if smallest + shift <= 0:
+        raise UserError(
+            f"{choice} needs rewards > 0, but the smallest is {smallest:g} and agent.reward_shift={shift:g}; "
+            f"expected a shift above {-smallest:g}, which changes the policy"
+        )
+    return smallest + shift
 
 
 @torch.no_grad()

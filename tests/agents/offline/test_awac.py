@@ -7,8 +7,9 @@ import torch
 from toys import SPEC, WIDE, learn_bandit
 
 from mbkit.agents.base import regression_loss
-from mbkit.agents.offline.awac import AWAC, AWACConfig, advantage
+from mbkit.agents.offline.awac import AWAC, AWACConfig
 from mbkit.agents.offline.bc import BC, BCConfig
+from mbkit.agents.offline.behaviour import advantage
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
 from mbkit.targets import one_step
