@@ -45,6 +45,14 @@ def implicit_target(batch: Transition, reward: Tensor, next_value: Tensor, gamma
     return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value, torch.ones_like(reward))
 
 
+def return_range_factor(data: Recorded) -> Tensor:
+    """RETURN_RANGE / (largest - smallest return of an episode), 0-d; UserError where all episodes of the whole data set have the same."""
+    low, high = episode_returns(data)[0].aminmax()
+    if high == low:
+        raise UserError(f"agent.reward_scale=return_range: expected episodes of different returns, but all have {float(low):g}")
+    return RETURN_RANGE / (high - low)
+
+
 @agents.register("iql", IQLConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
 class IQL(OfflineActorCritic):
     """Implicit Q-learning: expectiles of recorded actions' values, and a policy cloned by advantage; continuous and discrete actions."""
@@ -69,10 +77,7 @@ class IQL(OfflineActorCritic):
         """As every offline agent's, and the factor of the rewards; UserError where all episodes have the same return."""
         super().prepare(data)
         if self.cfg.reward_scale == "return_range":
-            low, high = episode_returns(data)[0].aminmax()
-            if high == low:
-                raise UserError(f"agent.reward_scale=return_range: expected episodes of different returns, but all have {float(low):g}")
-            self.reward_factor.copy_(RETURN_RANGE / (high - low))
+            self.reward_factor.copy_(return_range_factor(data))
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class OneStepConfig(CriticConfig):
 
 
 def improvement_loss(value: Tensor, divergence: Tensor, temperature: float | Tensor) -> Tensor:
-    """Section 4.2, reverse KL: -E_pi Q + temperature D_KL(pi | beta), the mean over rows; both [B]."""
+    """Reverse-KL improvement: -E_pi Q + temperature D_KL(pi | beta), the mean over rows; both [B]."""
     return (temperature * divergence - value).mean()
 
 
