@@ -35,7 +35,7 @@ class XQLConfig(CriticConfig):
 
 
 def gumbel_loss(advantage: Tensor, scale: float, clip: float) -> Tensor:
-    """Gumbel regression: E [exp z - z - 1], z = (Q - V) / scale, [B], whose gradient's exp z is at most exp(clip): above, the loss is a line.
+    """Gumbel regression: E [exp z - z - 1], z = (Q - V) / scale, [B]; above the clip the loss is a line, its gradient that at the clip.
 
     Authors' code: a constant there, so that V stays where it is while every z is above the clip.
     """
