@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbkit.run import Run, evaluate, load, resume, train
+    from mbkit.run import Run, evaluate, finetune, load, resume, train
 
 __version__ = "0.1.0"
-__all__ = ["Run", "evaluate", "load", "resume", "train"]
+__all__ = ["Run", "evaluate", "finetune", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""Commands on runs: train, resume, evaluate. Options are checked before run and report, and with them the simulators, are imported."""
+"""Commands on runs: train, resume, finetune. Options are checked before run and report, and with them the simulators, are imported."""
 
-import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,27 +80,17 @@ def resume(directory: RunDir, options: Options = None, quiet: Quiet = False, ver
 
 
 @app.command()
-def evaluate(
-    directory: RunDir,
-    options: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="env_kwargs.* that differ from training, device=cpu|cuda")
-    ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="episodes, all on fresh seeds")] = 10,
-    checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="stored checkpoint")] = "last",
-    seed: Annotated[int | None, typer.Option(help="random seed of the evaluation, by default the run's")] = None,
-    video: Annotated[bool, typer.Option("--video", help="also film one episode")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+def finetune(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory, RUN@best or RUN@STEP")],
+    options: Options = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Deterministic returns of a trained run on fresh evaluation seeds."""
-    from mbkit import run
+    """The agent of RUN goes on learning in its environment, steps=N, with the data set in loop.offline_ratio of each batch."""
+    chosen = level(quiet, verbose)
 
-    changes = run.evaluation_options(directory, options or [])
-    result = run.evaluate(directory, episodes=episodes, video=video, checkpoint=checkpoint, seed=seed, **changes)
-    if as_json:
-        say(json.dumps(result))
-        return
-    say(f"return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {episodes} episodes of {result['length_mean']:.0f} steps")
-    if "note" in result:
-        say(result["note"])
-    if video:
-        say(str(result["video"]))
+    from mbkit import run
+    from mbkit.recording.progress import verbosity
+
+    with verbosity(chosen):
+        conclude(run.finetune(directory, *(options or [])))

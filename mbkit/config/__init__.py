@@ -7,6 +7,7 @@ from mbkit.config.compose import (
     from_dict,
     to_yaml,
 )
+from mbkit.config.finetuning import continuing
 from mbkit.config.ranges import check_range, range_text, type_text
 from mbkit.config.reading import parse_overrides, read_yaml
 from mbkit.config.regimes import algorithm
@@ -16,6 +17,7 @@ from mbkit.config.schema import (
     CheckpointConfig,
     EvalConfig,
     Experiment,
+    FinetuneLoop,
     FreshLoop,
     ModelLoop,
     OfflineLoop,
@@ -34,6 +36,7 @@ __all__ = [
     "CheckpointConfig",
     "EvalConfig",
     "Experiment",
+    "FinetuneLoop",
     "FreshLoop",
     "ModelLoop",
     "OfflineLoop",
@@ -48,6 +51,7 @@ __all__ = [
     "check_actions",
     "check_range",
     "compose",
+    "continuing",
     "from_dict",
     "parse_overrides",
     "parse_resumption",

@@ -78,8 +78,14 @@ def compose(algo: str, overrides: Sequence[str] = (), values: Mapping[str, Any] 
         preset = {k: v for k, v in preset.items() if k not in ONLINE}
     defaults = merge(OFFLINE_DEFAULTS, defaults) if offline else defaults
     typed_tree = merge(preset, options) if is_own_file(options.get("preset")) else options
-    tree = {**merge(merge(defaults, preset), options), "algo": algo, "env": env}
-    experiment = from_dict(tree, frozenset(flatten(typed_tree)))
+    if options.get("continues") is not None:
+        raise UserError(f"continues= is not an option of train: `mbkit finetune {options['continues']}` goes on from a run")
+    return composed({**merge(merge(defaults, preset), options), "algo": algo, "env": env}, frozenset(flatten(typed_tree)), entry)
+
+
+def composed(tree: Mapping[str, Any], typed: frozenset[str], entry: Entry) -> Experiment:
+    """The experiment of a tree; UserError where the keys that the user typed have no meaning in it."""
+    experiment = from_dict(tree, typed)
     without = meaningless(experiment, entry)
     refuse_meaningless(experiment, entry, without)
     counted = without_keys(tree, without)  # without what a preset sets beside a condition that an option removed
@@ -124,12 +130,13 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
         raise UserError(f"a configuration is a mapping of options to values; came a {type(tree).__name__}")
     entry = algorithm(str(tree.get("algo")))
     offline, top = tree.get("data") is not None, {k: v for k, v in tree.items() if k not in GROUPS}
-    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry, offline)}
+    continues = tree.get("continues") is not None
+    nested = {"eval": EvalConfig, "checkpoint": CheckpointConfig, "loop": loop_class(entry, offline, continues)}
     known = {f.name for f in fields(Experiment)} - {"typed", "objects"}
     for key in tree:
         if key not in known:
             raise UserError(f"unknown option {key!r}; {nearest(str(key), known)}")
-    refuse_foreign(entry, top.get("loop", {}), offline)
+    refuse_foreign(entry, top.get("loop", {}), offline, continues)
     values: dict[str, Any] = {k: filled(cls, top.pop(k, {}), f"{k}.") for k, cls in nested.items()}
     for group in GROUPS:
         values[group] = _part(entry, group, tree.get(group))

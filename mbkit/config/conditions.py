@@ -41,7 +41,7 @@ def value_of(experiment: Experiment, group: str, key: str, actions: str | None) 
     if key in GROUPS:
         part = getattr(experiment, key)
         return UNKNOWN if part is None else part.name
-    if key in ("algo", "env"):
+    if key in ("algo", "env", "data", "continues"):
         return getattr(experiment, key)
     group, _, name = key.rpartition(".") if "." in key else (group, "", key)
     return getattr(experiment.group(group), name, UNKNOWN)
@@ -54,7 +54,7 @@ def failing(experiment: Experiment, group: str, when: str, actions: str | None =
         sibling = getattr(experiment.group(group), right, UNKNOWN) if isinstance(right, str) else UNKNOWN
         wanted = right if sibling is UNKNOWN else sibling
         if value is not UNKNOWN and not OPERATORS[sign](value, wanted):
-            prefix = "" if left in (*GROUPS, "algo", "env", "actions") or "." in left or not group else f"{group}."
+            prefix = "" if left in (*GROUPS, "algo", "env", "data", "continues", "actions") or "." in left or not group else f"{group}."
             return f"{prefix}{left}{sign}{text_of(right)}"
     return ""
 

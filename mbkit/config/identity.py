@@ -41,7 +41,7 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = flatten(config).items()
     identity = {key: comparable(value) for key, value in flat if key.split(".")[0] not in INCIDENTAL and not key.endswith(".mode")}
-    for elsewhere in ("dynamics.load", "data"):  # a model or data set may have moved; the checkpoint knows the data by its contents
+    for elsewhere in ("dynamics.load", "data", "continues"):  # a file or run may have moved; the checkpoint knows the data by its contents
         identity.pop(elsewhere, None)
     return identity
 

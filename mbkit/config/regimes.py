@@ -5,13 +5,14 @@ from dataclasses import fields
 from typing import Any
 
 from mbkit import registry
-from mbkit.config.schema import LOOPS, FreshLoop, OfflineLoop, OldTrajectoryLoop, OnlineLoop, Part, ReplayLoop, TrajectoryLoop
+from mbkit.config.schema import LOOPS, FinetuneLoop, FreshLoop, OfflineLoop, OldTrajectoryLoop, OnlineLoop, Part, ReplayLoop, TrajectoryLoop
 from mbkit.errors import UserError
 from mbkit.registry import Entry, experience, nearest
 
 # the loop of an agent alone, by the first kind of experience that it learns from
 LOOP_OF = {"old_trajectories": OldTrajectoryLoop, "trajectories": TrajectoryLoop, "replay": ReplayLoop, "fresh": FreshLoop}
 ONLINE = ("env", "steps", "eval", "checkpoint", "loop")  # what the presets and defaults of agents that act say of acting
+CONTINUING_DEFAULTS = {"steps": 20_000, "eval": {"every": 1000}}
 OFFLINE_DEFAULTS = {"steps": 50_000, "eval": {"every": 5000}, "checkpoint": {"every": 5000}}
 
 
@@ -25,8 +26,14 @@ def algorithm(algo: str) -> Entry:
     raise UserError(f"unknown algorithm {algo!r}; {nearest(algo, known)}")
 
 
-def loop_class(entry: Entry, offline: bool = False) -> type:
-    """The class of an algorithm's loop options: the recipe's, or by what an agent alone learns from; `offline`: from a data set."""
+def loop_class(entry: Entry, offline: bool = False, continues: bool = False) -> type:
+    """The class of an algorithm's loop options: the recipe's, or by what an agent alone learns from.
+
+    `offline`: it learns from a data set; `continues`: it goes on from another run, in an environment.
+    """
+    if continues:
+        check_continuing(entry)
+        return FinetuneLoop
     if offline or only_offline(entry):
         return OfflineLoop
     if entry.loop is not None:
@@ -54,6 +61,16 @@ def check_offline(entry: Entry, data: str) -> None:
     raise UserError(f"data={data} has no meaning for {entry.name}, {why}")
 
 
+def check_continuing(entry: Entry) -> None:
+    """UserError where an algorithm's agent cannot go on learning in an environment."""
+    if entry.loop is not None:
+        why = "a recipe round a model" if entry.defaults.get("dynamics") else "no agent that learns"
+        raise UserError(f"{entry.name} cannot be fine-tuned: it is {why}; `mbkit resume RUN steps=M` goes on with it")
+    if not {"dataset", "replay"} & set(entry.learns_from):
+        kinds = experience(entry.learns_from)
+        raise UserError(f"{entry.name} cannot be fine-tuned: it learns from {kinds}, and neither from a data set nor from a replay")
+
+
 def own_group(entry: Entry) -> str:
     """The group that an algorithm's own configuration fills: of a recipe round an exchangeable agent it is `imagination`."""
     return "imagination" if "agent" in entry.defaults else "agent"
@@ -64,14 +81,14 @@ def have(names: Sequence[str]) -> str:
     return "have" if len(names) > 1 else "has"
 
 
-def refuse_foreign(entry: Entry, loop: Any, offline: bool = False) -> None:
+def refuse_foreign(entry: Entry, loop: Any, offline: bool = False, continues: bool = False) -> None:
     """UserError where the loop is set an option of another way of learning."""
-    mine = {f.name for f in fields(loop_class(entry, offline))}
+    mine = {f.name for f in fields(loop_class(entry, offline, continues))}
     others = {f.name for cls in LOOPS for f in fields(cls)} - mine
     foreign = [f"loop.{key}" for key in loop if key in others] if isinstance(loop, Mapping) else []
     if foreign:
         regime = "plans with a model" if entry.loop is not None else f"learns from {experience(entry.learns_from)}"
-        regime = "learns from a fixed data set" if offline else regime
+        regime = "goes on in an environment" if continues else "learns from a fixed data set" if offline else regime
         regime = regime if own_group(entry) == "agent" else f"updates its agent on {experience(entry.learns_from)}"
         names = ", ".join(sorted(mine))
         raise UserError(

@@ -55,6 +55,14 @@ class ReplayLoop(StoringLoop):
 
 
 @dataclass(frozen=True)
+class FinetuneLoop(ReplayLoop):
+    """The same, by an agent that has learned already: it acts from the first step on, and goes on with its data set."""
+
+    warmup_steps: int = at_least(0, 0)  # environment steps of uniformly random actions at the beginning
+    offline_ratio: float = between(0.5, 0, 1, when="data!=null")  # share of each batch drawn from the data set, the rest from the replay
+
+
+@dataclass(frozen=True)
 class FreshLoop(OnlineLoop):
     """On-policy updates on the newest transitions, each of them used once."""
 
@@ -108,7 +116,7 @@ class OfflineLoop:
     mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: loop.updates_at_once updates, sampling included, are a graph
 
 
-LOOPS = (StoringLoop, ReplayLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop, OfflineLoop)
+LOOPS = (StoringLoop, ReplayLoop, FinetuneLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop, OfflineLoop)
 
 # --- parts and the experiment -----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +139,7 @@ class Options:
     env: str  # environment name: Gymnasium's, dm_control/TASK-v0, or cartpole, reacher, pusher, halfcheetah of PETS; none beside data=
     data: str | None = None  # data set to learn from, in place of an environment: a file or directory that `mbkit data inspect` reads
     data_top: float = between(1.0, 1e-6, 1, when="data!=null")  # share of the episodes to learn from, those of the highest return
+    continues: str | None = option(None, when="continues!=null")  # run whose agent goes on learning, in an environment: `mbkit finetune`
     steps: int = at_least(1000, 0)  # environment steps, warm-up included, 0 scores a loaded model; with data= gradient updates
     seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned

@@ -26,7 +26,7 @@ CHUNK = 16_384  # rows at which the policy acts at once
 class FQEConfig:
     """Networks and updates of the critics."""
 
-    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers, ReLU between; () is linear in observations, for each action
+    hidden: tuple[int, ...] = (128, 128)  # widths of the hidden layers, ReLU between; () is linear in observations, for each action
     members: int = 5  # K
     lr: float = 1e-3  # Adam learning rate at the beginning; it falls to 0 along a cosine
     tau: float = 0.05  # weight of the new parameters in the target networks

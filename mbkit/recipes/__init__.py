@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mbkit import registry
 from mbkit.config import Experiment
 from mbkit.errors import UserError
-from mbkit.recipes import dyna, fresh, loop, mba, mbpo, mve, offline, pets, random, replay, trajectories
+from mbkit.recipes import dyna, finetune, fresh, loop, mba, mbpo, mve, offline, pets, random, replay, trajectories
 from mbkit.recipes.assembly import Assembly, OfflineData
 from mbkit.recipes.models import check_learned
 
@@ -28,6 +28,9 @@ def build(experiment: Experiment, env: "Environment | None", restored: bool = Fa
             would be used before it learned anything.
     """
     x: Assembly[Any] = Assembly(experiment, env, data)
+    if experiment.continues is not None:
+        finetune.build(x, restored)
+        return x
     if data is not None:
         offline.build(x)
         return x

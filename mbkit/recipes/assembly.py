@@ -62,8 +62,8 @@ class Assembly(Generic[L]):
     actor_for: "Callable[[Environment], Actor]"  # a fresh actor with the same learned parts, for evaluation and video
 
     def __init__(self, experiment: Experiment, env: "Environment | None", data: OfflineData | None = None) -> None:
-        if (env is None) == (data is None):
-            raise TypeError("a run learns in an environment or from a data set; expected one of the two")
+        if env is None and data is None:
+            raise TypeError("a run learns in an environment or from a data set; expected at least one of the two")
         self.experiment, self._env, self.data = experiment, env, data
         self.loop: L = experiment.loop
         spec = env.spec if env is not None else cast("OfflineData", data).spec
@@ -111,7 +111,7 @@ class Assembly(Generic[L]):
         """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
         agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
         self._acts(agent)
-        if self.data is None and getattr(self.part("agent").config, "normalize_obs", False):
+        if self.experiment.continues is None and self.data is None and getattr(self.part("agent").config, "normalize_obs", False):
             self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))
         return agent
 
@@ -132,7 +132,7 @@ class Assembly(Generic[L]):
 
     def updates(self, agent: Learner, source: Source, rate: float | None = None, prefix: str = "") -> Updates:
         """The hook that updates the agent on batches of `source`; see `Updates`. Schedules of learners from trajectories are their own."""
-        steps = 0 if self.data is None else self.experiment.steps
+        steps = self.experiment.steps if self._env is None else 0
         return Updates(self.part("agent").name, agent, source, self.experiment.loop, self.spec.device, rate, prefix, steps)
 
     def model(self) -> LearnedDynamics:

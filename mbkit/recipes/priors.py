@@ -1,4 +1,4 @@
-"""Priors of KL-regularised agents that are the policy of another run."""
+"""Agents of other runs: as priors of KL-regularised agents, and as what goes on learning."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.agents.prior import PriorConfig, policy_of
 from mbkit.config import from_dict, imports, read_yaml
 from mbkit.errors import UserError
-from mbkit.recording import load_checkpoint
+from mbkit.recording import named_checkpoint
 from mbkit.types import EnvSpec
 
 
@@ -45,8 +45,26 @@ def agent_of_run(path: Path, spec: EnvSpec) -> Any:
     prior = prior_of_run(run.agent.config, spec) if isinstance(run.agent.config, PriorConfig) else None
     make = registry.agents[run.agent.name].target
     agent = make(spec, run.agent.config, run.gamma, **({} if prior is None else {"prior": prior}))
-    saved = load_checkpoint(path / "checkpoint")[1]["parts"]["agent"]
-    if any(isinstance(x, Tensor) and k in saved and saved[k].shape != x.shape for k, x in agent.state_dict().items()):
-        raise UserError(f"its networks were made for other dimensions, those of {run.env}")
-    agent.load_state_dict(saved)
+    fill(agent, path, "last")
     return agent
+
+
+def fill(agent: Any, path: Path, checkpoint: str) -> int:
+    """Give the agent the state of the one that a run's checkpoint holds: "last", "best" or a stored step; returns its step.
+
+    Raises:
+        UserError: no such checkpoint, or one of an agent with other networks.
+    """
+    step, state = named_checkpoint(path / "checkpoint", checkpoint)
+    saved = state["parts"].get("agent")
+    if saved is None:
+        raise UserError(f"the checkpoint of {path} at step {step} holds no agent")
+    here = agent.state_dict()
+    for key, x in here.items():
+        if isinstance(x, Tensor) and key in saved and saved[key].shape != x.shape:
+            was, wants = (list(tensor.shape) for tensor in (saved[key], x))
+            raise UserError(f"its networks were made for other dimensions: {key} is {was}, expected {wants}")
+    if odd := sorted(here.keys() ^ saved.keys()):
+        raise UserError(f"its agent was made with other options: {odd[0]} is there in one of the two alone")
+    agent.load_state_dict(saved)
+    return step

@@ -47,10 +47,12 @@ def say(text: str) -> None:
 def announce(experiment: Experiment, threads: int, path: Path, step: int = 0, notes: Iterable[str] = ()) -> None:
     """The first line of a run: what is trained on what, with how many threads, and where its files are; then what is noted at once."""
     c = experiment
-    unit = "steps" if c.data is None else "updates"
+    offline = c.data is not None and c.continues is None
+    unit = "updates" if offline else "steps"
     part = f"{unit} {step + 1} to {c.steps}" if step else f"{c.steps} {unit}"
-    task = c.env if c.data is None else f"{c.data}, scored on {c.env}" if c.env != "none" else c.data
-    say(f"{c.algo} on {task}, {preset_text(c)}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {shown(path)}")
+    task = c.env if not offline else f"{c.data}, scored on {c.env}" if c.env != "none" else c.data
+    begin = preset_text(c) if c.continues is None else f"from {c.continues}"
+    say(f"{c.algo} on {task}, {begin}: {part} on {c.device}, {threads} thread{'s' * (threads > 1)}, in {shown(path)}")
     for note in notes:
         say(note)
 

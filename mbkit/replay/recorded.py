@@ -39,6 +39,11 @@ class RecordedRows:
         row = torch.arange(self.rows, device=self.buffer.data.device)
         return self._recorded(batch, row, self.buffer.link[: self.rows], self.return_to_go)
 
+    def returns(self) -> Tensor:
+        """Undiscounted returns of the episodes, float32 [E]."""
+        ends = self.buffer.link[: self.rows] >= self.buffer.capacity
+        return self.return_to_go[torch.cat((ends.new_ones(1), ends[:-1]))]
+
     def _recorded(self, batch: Transition, row: Tensor, following: Tensor, return_to_go: Tensor) -> Recorded:
         """The batch with what follows its rows; the row behind the ring stands for the missing ones."""
         known = (following < self.buffer.capacity).float()

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """The finite values of one metric of one run: environment steps [N], seconds [N], values [N]."""
+    """The finite values of one metric of one run: steps [N], seconds [N], values [N]."""
 
     steps: Floats
     seconds: Floats
@@ -60,13 +60,30 @@ class RunRecord:
         return seed
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What the run says of its data set; empty where it has none."""
+        about = self.summary.get("data") or _json(self.path / "data.json")
+        return about if isinstance(about, dict) else {}
+
+    @property
+    def unit(self) -> str:
+        """What its steps are: gradient updates on a data set, or environment steps."""
+        offline = self.config.get("data") is not None and self.config.get("continues") is None
+        return "gradient updates" if offline else "environment steps"
+
+    @property
+    def task(self) -> str:
+        """The environment, or the data set's file where there is none."""
+        return Path(str(self.config.get("data"))).name if self.env == "none" and self.config.get("data") else self.env
+
+    @property
     def steps(self) -> int:
-        """Environment steps of the last line logged."""
+        """Steps of the last line logged."""
         return int(self.rows[-1]["step"])
 
     @property
     def planned(self) -> int | None:
-        """Environment steps that the configuration asks for."""
+        """Steps that the configuration asks for."""
         steps = self.config.get("steps")
         return steps if isinstance(steps, int) else None
 
@@ -127,9 +144,20 @@ class Group:
     label: str
     runs: list[RunRecord]
 
+    @property
+    def data_return(self) -> float:
+        """Mean return of the episodes of the runs' data set; NaN where it is not known."""
+        return number(self.runs[0].data.get("return_mean"))
+
     def all_series(self, *keys: str) -> list[Series]:
         """A metric in each run that logged it; algorithms may log it under different names, `keys`."""
         return [series for run in self.runs if len(series := run.series(*keys))]
+
+
+def unit_of(groups: Sequence[Group]) -> str:
+    """What the steps of all these runs are; "steps" where they differ."""
+    units = {run.unit for group in groups for run in group.runs}
+    return next(iter(units)) if len(units) == 1 else "steps"
 
 
 def number(value: Any, default: float = math.nan) -> float:

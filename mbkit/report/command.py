@@ -12,11 +12,14 @@ from mbkit.errors import UserError
 from mbkit.report.collect import RunRecord
 
 LEADING = ("env", "preset", "seed", "steps")  # options that come first
+DECIDED = ("continues", "preset", "data_top")  # options that a run decides for the one that goes on from it
 PLAIN_TEXT = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n|nan|inf)$)[A-Za-z_][\w./:-]*", re.IGNORECASE)
 
 
 def command(run: RunRecord) -> str:
     """`mbkit train ...` with the options that differ from defaults and preset, or with all where those cannot be composed here."""
+    if run.config.get("continues") is not None:
+        return full_command(run)
     options = settings(run.config)
     chosen = {key: options[key] for key in ("env", "preset") if options.get(key) is not None}
     parts = {key: options[key] for key in REGISTRIES if options.get(key) is not None}
@@ -28,7 +31,7 @@ def command(run: RunRecord) -> str:
         return full_command(run)
     shown = (*chosen, "seed", "steps")
     same = {key for key in options if key in default and comparable(default[key]) == comparable(options[key])}
-    return _line(run.algo, {key: value for key, value in options.items() if key in shown or key not in same})
+    return _line(run, {key: value for key, value in options.items() if key in shown or key not in same})
 
 
 def _composed(algo: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def _composed(algo: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def full_command(run: RunRecord) -> str:
     """`mbkit train ...` with every option of the run's configuration, so that a later change of a preset changes nothing."""
-    return _line(run.algo, settings(run.config))
+    return _line(run, settings(run.config))
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,9 +50,13 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removesuffix(".name") if key.removesuffix(".name") in REGISTRIES else key: value for key, value in leaves.items()}
 
 
-def _line(algo: str, leaves: Mapping[str, Any]) -> str:
+def _line(run: RunRecord, leaves: Mapping[str, Any]) -> str:
+    begin = ["mbkit train", run.algo]
+    if (before := run.config.get("continues")) is not None:
+        begin = ["mbkit finetune", shlex.quote(str(before))]
+        leaves = {key: value for key, value in leaves.items() if key not in DECIDED}
     keys = [key for key in LEADING if key in leaves] + [key for key in leaves if key not in LEADING]
-    return " ".join(["mbkit train", algo, *(shlex.quote(f"{key}={override(leaves[key])}") for key in keys)])
+    return " ".join([*begin, *(shlex.quote(f"{key}={override(leaves[key])}") for key in keys)])
 
 
 def override(value: Any) -> str:

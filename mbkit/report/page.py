@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mbkit.errors import UserError
-from mbkit.report.collect import Group, RunRecord, group_runs, number, read_run
+from mbkit.report.collect import Group, RunRecord, group_runs, number, read_run, unit_of
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import final_score
 from mbkit.report.figure import SERIES, save_png, svg
@@ -76,6 +76,11 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 def draw_sections(groups: Sequence[Group]) -> dict[str, Figures]:
     """All sections that have something to show."""
     drawn = {name: draw(slots, groups) for name, slots in applicable(groups).items()}
+    if all(run.env == "none" for group in groups for run in group.runs):
+        unscored = "Not scored: the run has no environment. `mbkit evaluate RUN --data FILE --method fqe` estimates what its policy earns."
+        drawn["Learning"] = Figures([], [], [unscored])
+    if numbers := data_numbers(groups):
+        drawn = {"The data set": Figures([], numbers, [])} | drawn
     if "The model" in drawn:
         drawn["The model"].numbers.extend(model_numbers(groups))
     return {name: figures for name, figures in drawn.items() if any(figures)}
@@ -124,6 +129,8 @@ def render(groups: Sequence[Group], sections: dict[str, Figures], folder: Path) 
         sections=sections,
         clips=[clip(run, video, folder, group.label) for group in groups for run, video in best_videos(group, len(runs))],
         score=final_score,
+        unit=unit_of(groups),
+        without_environment=all(run.env == "none" for run in runs),
         command=command,
         full_command=full_command,
         notes=remarks(runs),
@@ -142,6 +149,25 @@ def model_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:
     if not np.isfinite(likelihoods).any():
         return []
     return [("Negative log-likelihood on evaluation episodes, nats", num(float(np.nanmean(likelihoods)), 3))]
+
+
+def data_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """What is known of the data set that all runs learned from; empty where there is none, or several."""
+    about = [run.data for group in groups for run in group.runs]
+    if not about[0] or any(one.get("sha256") != about[0].get("sha256") for one in about):
+        return []
+    first, share = about[0], number(about[0].get("share"), 1.0)
+    of = f" (the best {100 * share:g}\u00a0% of the episodes)" if share < 1 else ""
+    kind = f"{first['choices']} discrete" if first.get("choices") else f"{len(first.get('action_low') or [])} continuous"
+    numbers = [
+        ("File", Path(str(first.get("path"))).name),
+        ("Rows", num(number(first.get("rows")), 12) + of),
+        ("Episodes", num(number(first.get("episodes")), 12)),
+        ("Observations", num(number(first.get("obs_dim")))),
+        ("Actions", kind),
+    ]
+    mean = number(first.get("return_mean"))
+    return [*numbers, ("Mean return of an episode", num(mean))] if math.isfinite(mean) else numbers
 
 
 def best_videos(group: Group, runs: int) -> list[tuple[RunRecord, Path]]:

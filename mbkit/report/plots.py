@@ -1,5 +1,6 @@
-"""Figures of a report: returns, and metrics against environment steps. Each is a `Plot`, or None where nothing was logged."""
+"""Figures of a report: returns, and metrics against steps. Each is a `Plot`, or None where nothing was logged."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -7,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mbkit.report.collect import Group, Series
+from mbkit.report.collect import Group, Series, unit_of
 from mbkit.report.curves import Axis, Curve, across_runs, eval_curve, thin
 from mbkit.report.figure import MUTED, axes, band, color, legend, steps_axis
 
@@ -25,7 +26,7 @@ class Plot(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """What a figure of metrics against environment steps shows."""
+    """What a figure of metrics against steps shows."""
 
     lines: Lines
     title: str
@@ -37,9 +38,9 @@ class Curves(NamedTuple):
 
 
 def learning(groups: Sequence[Group], axis: Axis) -> Plot | None:
-    """Evaluation return with its interval over faint training episodes, against environment steps or wall-clock time."""
+    """Evaluation return with its interval over faint training episodes, against steps or wall-clock time."""
     unit, scale = ("steps", 1.0) if axis == "steps" else _time_unit(groups)
-    figure, ax = axes("environment steps" if axis == "steps" else f"wall-clock time ({unit})", "return")
+    figure, ax = axes(unit_of(groups) if axis == "steps" else f"wall-clock time ({unit})", "return")
     rare = rarely_evaluated(groups)
     drawn = False
     for i, group in enumerate(groups):
@@ -58,9 +59,19 @@ def learning(groups: Sequence[Group], axis: Axis) -> Plot | None:
         return None
     if axis == "steps":
         steps_axis(ax)
+    caption = _learning_caption(groups)
+    if math.isfinite(recorded := recorded_return(groups)):
+        ax.axhline(recorded, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+        caption += " Dashed line: mean return of the episodes in the data set."
     legend(ax)
-    title = "Return against environment steps" if axis == "steps" else "Return against wall-clock time"
-    return Plot(f"return_{axis}", title, _learning_caption(groups), figure)
+    title = f"Return against {unit_of(groups)}" if axis == "steps" else "Return against wall-clock time"
+    return Plot(f"return_{axis}", title, caption, figure)
+
+
+def recorded_return(groups: Sequence[Group]) -> float:
+    """Mean return of the data set that all these runs learned from; NaN where there is none, or several."""
+    means = {group.data_return for group in groups}
+    return means.pop() if len(means) == 1 else math.nan
 
 
 def rarely_evaluated(groups: Sequence[Group]) -> bool:
@@ -89,7 +100,7 @@ def over_steps(groups: Sequence[Group], curves: Curves) -> Plot | None:
     logged = [(label, keys) for label, keys in curves.lines.items() if any(group.all_series(*keys) for group in groups)]
     if not logged:
         return None
-    figure, ax = axes("environment steps", curves.ylabel)
+    figure, ax = axes(unit_of(groups), curves.ylabel)
     title, caption = curves.title, curves.caption
     if curves.level is not None:
         ax.axhline(curves.level, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))

@@ -26,7 +26,7 @@ class Slot(NamedTuple):
 
 
 def _curve(key: str, title: str, ylabel: str, caption: str, kind: Kind = "number") -> Slot:
-    """One metric against environment steps."""
+    """One metric against steps."""
     return Slot(Curves({"": (key,)}, title, ylabel, caption, kind))
 
 
@@ -35,8 +35,9 @@ def _by_horizon(prefix: str, horizons: Sequence[int]) -> Lines:
     return {f"{n} step{'s' * (n > 1)}": (f"{prefix}_{n}",) for n in horizons}
 
 
+NO_CURVE = "No learning curve: neither an evaluation nor a training episode has ended yet."
 LEARNING = [
-    Slot(lambda groups: learning(groups, "steps"), "No learning curve: neither an evaluation nor a training episode has ended yet."),
+    Slot(lambda groups: learning(groups, "steps"), NO_CURVE),
     Slot(lambda groups: learning(groups, "seconds")),
 ]
 LEARNER = [
@@ -57,6 +58,27 @@ LEARNER = [
             "Above the dashed line the critics overestimate.",
             level=0.0,
         )
+    ),
+    Slot(
+        Curves(
+            {"": ("critic/overestimation",)},
+            "Overestimation of the policy's actions",
+            "Q(s, policy) − Q(s, data)",
+            "What the critic expects of the policy's actions beyond what it expects of the recorded ones, at the same states: too much "
+            "where nothing in the data supports it.",
+            level=0.0,
+        )
+    ),
+    _curve(
+        "actor/outside_support",
+        "Actions outside the data",
+        "share of actions",
+        "Actions of the policy beyond the range of the recorded ones in a dimension, or never recorded where actions are discrete: no row "
+        "of the data set says what they lead to.",
+        "share",
+    ),
+    _curve(
+        "actor/weight", "Weights of cloning", "mean weight", "Mean over training batches; above 1 where actions are better than expected."
     ),
     _curve("critic/value", "State value", "V", "Mean regression target of the value network over the steps of an update."),
     _curve("critic/loss", "Critic loss", "loss", "Regression of the critics on their targets.", "log"),

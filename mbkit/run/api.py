@@ -1,6 +1,5 @@
-"""Train, resume, load, evaluate: what the command line and Python both call."""
+"""Train, resume, load: what the command line and Python both call."""
 
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,10 @@ from mbkit import config, recording
 from mbkit.config import Experiment, imports
 from mbkit.dynamics import files
 from mbkit.errors import UserError
-from mbkit.loops import Evaluation
 from mbkit.loops.interrupt import interrupted
 from mbkit.recording.notes import noted
 from mbkit.run.closing import closed_on_failure
 from mbkit.run.data import RunData, completed, open_data
-from mbkit.run.evaluation import whole_number
 from mbkit.run.objects import handed_again, named, resumption, taken_up, with_objects
 from mbkit.run.placement import placed
 from mbkit.run.run import Run
@@ -137,69 +134,3 @@ def summarised(directory: Path, step: int) -> bool:
         return False
     summary = read_json(path)
     return isinstance(summary, dict) and summary.get("steps") == step
-
-
-def evaluate(
-    run: Run | str | Path,
-    episodes: int = 10,
-    video: bool = False,
-    *,
-    checkpoint: str | int | None = None,
-    seed: int | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-    device: str | None = None,
-) -> dict[str, Any]:
-    """Deterministic returns on fresh seeds: mean, std over episodes, each return, mean length, and the video's path if asked.
-
-    An episode that does not end is cut, which `note` then says: after `eval.max_steps` steps, by default the time limit of the task.
-
-    Args:
-        run: a run, or the directory of one.
-        episodes: how many, at least 1.
-        video: also film one.
-        checkpoint: of a directory: "last" (the default), "best" or a stored step.
-        seed: from which evaluation seeds follow, by default the run's.
-        env_kwargs: arguments of the environment that differ from those of training.
-        device: of a directory: "cpu" or "cuda", by default where it was trained.
-
-    Raises:
-        UserError: a value that is none of these, or a task of other dimensions.
-    """
-    episodes = whole_number("episodes", episodes, low=1)
-    seed = None if seed is None else whole_number("seed", seed, low=0, high=2**32 - 1)
-    if not isinstance(run, Run):
-        chosen = "last" if checkpoint is None else checkpoint
-        with interrupted(lambda: f"{run} is as it was; the same command scores it again"), load(run, chosen, device) as loaded:
-            return evaluate(loaded, episodes, video, seed=seed, env_kwargs=env_kwargs)
-    for name, value in (("checkpoint", checkpoint), ("device", device)):
-        if value is not None:
-            raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
-    result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs)
-    answer = figures(result) | {"episodes": episodes, "step": run.loop.step}
-    if video:
-        path = run.film(seed, env_kwargs)
-        answer["video"] = run.film_note if path is None else recording.shown(path)
-    return answer
-
-
-def figures(result: Evaluation) -> dict[str, Any]:
-    """Returns and lengths of an evaluation as plain numbers, and its note where episodes were cut."""
-    numbers: dict[str, Any] = {
-        "return_mean": float(result.returns.mean()),
-        "return_std": float(result.returns.std(correction=0)),
-        "returns": result.returns.tolist(),
-        "length_mean": float(result.lengths.double().mean()),
-    }
-    note = result.note()
-    return numbers | {"note": note} if note else numbers
-
-
-def evaluation_options(directory: str | Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Keywords of `evaluate` from `env_kwargs.*` and `device` as key=value; the run's import paths may be repeated."""
-    options = imports.without_repeated(read_config(directory), config.parse_overrides(arguments))
-    for key, value in options.items():
-        if key not in ("env_kwargs", "device"):
-            raise UserError(f"evaluate takes env_kwargs.* and device=; came {key!r}")
-        if key == "env_kwargs" and not isinstance(value, Mapping):
-            raise UserError(f"env_kwargs={value!r}: expected arguments of the environment, env_kwargs.NAME=VALUE")
-    return options

@@ -145,8 +145,11 @@ class RunData:
         return self.dataset.buffer(spec)
 
     def rows(self, spec: EnvSpec) -> RecordedRows:
-        """Batches of its rows."""
-        return RecordedRows(self.buffer(spec))
+        """Batches of its rows; from then on the mean return of its episodes is known too."""
+        rows = RecordedRows(self.buffer(spec))
+        if self.dataset is not None and self.dataset.has_reward:
+            self.about["return_mean"] = float(rows.returns().double().mean())
+        return rows
 
     # --- the task that was recorded -------------------------------------------------------------------------------------------------
 

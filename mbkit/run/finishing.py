@@ -1,6 +1,6 @@
 """What a run writes and says when it ends."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,8 @@ def write_summary(run: "Run", seconds: float) -> None:
         wall_seconds=seconds,
         device=torch.cuda.get_device_name() if c.device == "cuda" else "cpu",
     )
-    more = {"episodes": run.loop.episodes} if isinstance(run.loop, Online) else {"data": run.data.about} if run.data is not None else {}
+    more: dict[str, Any] = {"episodes": run.loop.episodes} if isinstance(run.loop, Online) else {}
+    more |= {"data": run.data.about} if run.data is not None else {}
     recording.write_summary(run.path, summary, threads=run.threads, notes=run.notes, **more)
 
 

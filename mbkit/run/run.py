@@ -74,6 +74,8 @@ class Run:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
             check_buffer(experiment)
+            if self.data is not None and self.data.present:
+                self.data.check_env(self.env)
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
         notes = (*object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
         self.notes = noted(self.notes, *notes)  # told when the run ends
@@ -120,7 +122,7 @@ class Run:
     @property
     def unit(self) -> str:
         """What one step of the run is: of an environment, or an update on a data set."""
-        return "step" if self.data is None else "update"
+        return "update" if isinstance(self.loop, Offline) else "step"
 
     @property
     def path(self) -> Path:

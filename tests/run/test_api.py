@@ -9,7 +9,7 @@ from resumption import check_resumption
 
 import mbkit
 from mbkit.errors import UserError
-from mbkit.run.api import evaluation_options
+from mbkit.run import evaluation_options
 
 
 @pytest.mark.parametrize("env", ["cartpole", "Hopper-v5", "Ant-v5", "Pendulum-v1"])
