@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from mbkit.envs.environment import single
+from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
 from mbkit.run.acting import CheckedActor, TaskPolicy, to_vectors
 from mbkit.types import EnvSpec
@@ -103,7 +104,8 @@ class Any(gymnasium.Env):
 
 def policy(observation, action):
     env = single("Mine-v0", [Any(observation, action)], 0)
-    return TaskPolicy(First(env.spec.discrete), env, env.spec)
+    maps = ObservationMap(observation, env.name), ActionMap(action, env.name)
+    return TaskPolicy(First(env.spec.discrete), env.spec, *maps)
 
 
 def test_task_policy_acts_in_the_units_shape_and_type_of_the_action_space():
