@@ -52,7 +52,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
-    expected = {"train", "resume", "evaluate", "report", "export", "list", "config", "theory", "data", "dynamics"}
+    expected = {"train", "resume", "finetune", "evaluate", "report", "export", "list", "config", "theory", "data", "dynamics"}
     assert {arguments[0] for _, arguments in COMMANDS} == expected
 
 

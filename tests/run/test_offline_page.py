@@ -1,0 +1,45 @@
+"""Everything on docs/offline.md, in the reader's order: its Python runs, its commands succeed, with fewer updates."""
+
+import re
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from mbkit import cli
+
+PAGE = Path(__file__).parents[2] / "docs/offline.md"
+LEARNING = ["agent.hidden=[8]", "loop.batch_size=16", "loop.log_every=10", "threads=1"]
+SCORED = ["eval.video=false", "eval.episodes=1", "eval.every=0"]
+SMALLER = {  # options behind those of the page, of which the last ones count
+    "train": [*LEARNING, "steps=20"],
+    "finetune": [*SCORED, "loop.batch_size=16", "loop.log_every=10", "steps=20"],
+    "resume": ["steps=30"],
+    "collect": ["--steps", "300"],
+}
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    """The command as it stands on the page, and what makes it quick."""
+    name = arguments[1] if arguments[0] == "data" else arguments[0]
+    more = SMALLER.get(name, [])
+    if name == "evaluate":
+        more = ["--episodes", "1", *(["--updates", "5"] if "--data" in arguments else [])]
+    if name == "train" and "env=none" not in arguments:
+        more = [*more, *SCORED]
+    return [*arguments, *more]
+
+
+def test_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, counts = {}, {"python": 0, "bash": 0}
+    for kind, text in re.findall(r"^```(python|bash)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        counts[kind] += 1
+        if kind == "python":
+            exec(compile(text, str(PAGE), "exec"), names)
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            result = CliRunner().invoke(cli.app, smaller(arguments))
+            assert (program, result.exit_code) == ("mbkit", 0), f"{line}: {result.exception}"
+    assert min(counts.values()) > 0
