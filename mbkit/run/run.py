@@ -62,6 +62,8 @@ class Run:
         experiment = self.config
         offline = isinstance(experiment.loop, OfflineLoop)
         self.env = None if offline else self.opened.enter_context(checked_environments(experiment, self.make_env))
+        if self.env is not None and self.data is not None and self.data.present:
+            self.data.check_env(self.env)
         spec = recorded_spec(experiment, self.data, self.make_env) if self.env is None else self.env.spec
         self.actions = spec.actions
         config.check_actions(experiment, self.actions)
@@ -74,8 +76,6 @@ class Run:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
             check_buffer(experiment)
-            if self.data is not None and self.data.present:
-                self.data.check_env(self.env)
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
         notes = (*object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
         self.notes = noted(self.notes, *notes)  # told when the run ends
