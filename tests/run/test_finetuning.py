@@ -191,6 +191,9 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(case: str, before: P
 
 
 def test_what_cannot_go_on(before: Path, file: Path, tmp_path: Path) -> None:
+    conditioned = offline("bc", file, tmp_path / "bc", "agent.condition=return")
+    with pytest.raises(UserError, match="bc cannot be fine-tuned: it learns from what follows each row of a data set"):
+        mbkit.finetune(conditioned, "env=Pendulum-v1", "steps=5")
     with pytest.raises(UserError, match="nowhere is not a run directory"):
         mbkit.finetune("nowhere")
     with pytest.raises(UserError, match=r"checkpoint=7: .* holds no checkpoint of that step"):
