@@ -34,7 +34,7 @@ class AWRConfig(OfflineConfig):
 
 
 def value_loss(value: Tensor, label: Tensor) -> Tensor:
-    """Eq. 12: half the squared error of V(s) to its label, mean over rows; both [B]."""
+    """Half the squared error of V(s) to its label, mean over rows; both [B]."""
     return 0.5 * (value - label).square().mean()
 
 

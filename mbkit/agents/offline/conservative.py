@@ -57,7 +57,7 @@ def conservative_loss(q: Tensor, y: Targets, gap: Tensor, weight: Tensor | float
 
 
 def multiplier_loss(log_multiplier: Tensor, gap: Tensor, weight: float, threshold: float) -> Tensor:
-    """Eq. 30: minus alpha' (weight gap - threshold), mean over critics, alpha' = exp(log alpha'), clipped: descending it raises alpha'."""
+    """Minus alpha' (weight gap - threshold), mean over critics, alpha' = exp(log alpha'), clipped: descending it raises alpha'."""
     return -multiplier(log_multiplier) * (weight * gap.detach() - threshold).mean()
 
 

@@ -45,7 +45,7 @@ def pushed_down(q: Tensor, push: str) -> Tensor:
 
 
 def cross_entropy_loss(u: Tensor, action: Tensor, target: Tensor, pi: Tensor, weight: float) -> Tensor:
-    """Eq. 7 of arXiv:2307.12968 with Q = exp(u): mean of -y log C + log(1 + Q) + w (E_pi log(1 + Q) - log(1 + Q(s, a))), C = Q / (1 + Q).
+    """Critic of arXiv:2307.12968 with Q = exp(u): mean of -y log C + log(1 + Q) + w (E_pi log(1 + Q) - log(1 + Q(s, a))), C = Q / (1 + Q).
 
     u [K, B, A], actions int64 [B], targets [B], pi [B, A]; summed over critics. The minimum is y beta / ((1 - w) beta + w pi).
     """

@@ -41,7 +41,7 @@ def likely(log_prob: Tensor, threshold: float) -> Tensor:
 
 
 def best_of_likely(q: Tensor, log_prob: Tensor, threshold: float) -> Tensor:
-    """Eq. 18 of arXiv:1910.01708: argmax of Q over the likely actions, int64 [B]; q and log p [B, A]."""
+    """Discrete BCQ (arXiv:1910.01708): argmax of Q over the likely actions, int64 [B]; q and log p [B, A]."""
     return q.masked_fill(~likely(log_prob, threshold), -torch.inf).argmax(-1)
 
 
