@@ -14,6 +14,7 @@ from mbkit.networks.distributions import Categorical, ClippedGaussian, Distribut
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.types import EnvSpec, Recorded, Transition
 
+HALVINGS, LOG_RANGE = 24, math.log(1e4)  # of the bisection of a temperature
 CERTAIN = 1e9  # noise by which a discrete action is a candidate, whatever its probability
 
 
@@ -53,6 +54,33 @@ def expectation(q: Tensor, log_prob: Tensor) -> Tensor:
 def advantage(q: Tensor, policy_q: Tensor, log_prob: Tensor) -> Tensor:
     """A(s, a) = min_k Q_k(s, a) - E_pi min_k Q_k(s, .), [B]: q [K, B] of recorded actions, policy_q [K, B, N] of the policy's."""
     return q.amin(0) - expectation(policy_q.amin(0), log_prob)
+
+
+def soft_value(q: Tensor, log_prob: Tensor, temperature: Tensor | float) -> Tensor:
+    """V = temperature log sum_n exp(log_prob_n + q_n / temperature), [B]: the value of b exp(q / temperature) / Z less its divergence."""
+    top = q.amax(-1, keepdim=True)
+    return top[:, 0] + temperature * (log_prob + (q - top) / temperature).logsumexp(-1)
+
+
+def tilted_kl(q: Tensor, log_prob: Tensor, temperature: Tensor | float) -> Tensor:
+    """D_KL(b exp(q / temperature) / Z | b), [B], of q and log b [B, N]; it falls as the temperature rises."""
+    log_tilted = (log_prob + (q - q.amax(-1, keepdim=True)) / temperature).log_softmax(-1)
+    return (log_tilted.exp() * (log_tilted - log_prob)).sum(-1)
+
+
+@torch.no_grad()
+def bisected_temperature(q: Tensor, log_prob: Tensor, delta: float) -> Tensor:
+    """The temperature, 0-d, at which the mean of `tilted_kl` is delta, by bisection of its logarithm without synchronising.
+
+    It is searched between 1e-4 and 1e4 of the mean range of q, at whose ends it stays where no temperature gives delta.
+    """
+    unit = (q.amax(-1) - q.amin(-1)).mean().clamp(min=1e-8)
+    low, high = q.new_full((), -LOG_RANGE), q.new_full((), LOG_RANGE)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        too_far = tilted_kl(q, log_prob, unit * middle.exp()).mean() > delta
+        low, high = torch.where(too_far, middle, low), torch.where(too_far, high, middle)
+    return unit * ((low + high) / 2).exp()
 
 
 def objective(critics: nn.Module, obs: Tensor, policy: Distribution, transform: Callable[[Tensor], Tensor] = lambda q: q) -> Tensor:

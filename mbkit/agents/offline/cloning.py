@@ -18,7 +18,7 @@ def log_likelihood_loss(log_prob: Tensor) -> Tensor:
     return -log_prob.mean()
 
 
-def exp_weights(advantage: Tensor, temperature: float, clip: float) -> Tensor:
+def exp_weights(advantage: Tensor, temperature: float | Tensor, clip: float) -> Tensor:
     """min(exp(A / temperature), clip) as constants, [B].
 
     The KL-constrained improvement of b is b(a|s) exp(A / temperature) / Z(s); Z, which differs between states, is left out.
