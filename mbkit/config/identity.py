@@ -31,7 +31,7 @@ def comparable(value: Any) -> Any:
 
 def group_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """What all runs of one group agree in, as flat key -> value: everything but the seed and incidental options."""
-    return {key: comparable(value) for key, value in flatten(config).items() if key.split(".")[0] not in (*INCIDENTAL, "seed")}
+    return {key: comparable(value) for key, value in flatten(config).items() if key.split(".")[0] not in (*INCIDENTAL, "seed", "continues")}
 
 
 def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pendulum_data import pendulum
 from run_directories import add_diagnostics, add_learner, make_run
 
 import mbkit
@@ -30,6 +31,7 @@ TRAININGS = {
     "dqn": (*REPLAY, "env=CartPole-v1"),
     "soft_q": (*REPLAY, "env=CartPole-v1"),
     "ppo": (*ROLLOUT, "agent.kl_target=0.01", "agent.epochs=1"),
+    "iql": ("data={data}", "agent.hidden=[8]", "loop.batch_size=8", "steps=30"),
     **dict.fromkeys(("trpo", "npg", "vtrace", "retrace", "reinforce"), ROLLOUT),
 }
 
@@ -50,8 +52,9 @@ class Reads(dict[str, Any]):
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRecord]:
     """Small trainings, by their algorithm."""
     folder = tmp_path_factory.mktemp("runs")
+    data = pendulum(folder / "pendulum.h5")
     for algo, options in TRAININGS.items():
-        mbkit.train(algo, *COMMON, *options, f"run_dir={folder / algo}")
+        mbkit.train(algo, *COMMON, *(option.format(data=data) for option in options), f"run_dir={folder / algo}")
     return {algo: read_run(folder / algo) for algo in TRAININGS}
 
 
