@@ -13,7 +13,7 @@ from mbkit.cli.app import app, say
 from mbkit.errors import UserError
 
 if TYPE_CHECKING:
-    from mbkit.run.judging import Estimate
+    from mbkit.run.judging import PolicyValue
 
 OPTION = re.compile(r"[^\W\d][\w.]*=")
 PANEL = "By a data set"
@@ -90,7 +90,7 @@ def tell_score(result: Mapping[str, Any], as_json: bool, video: bool) -> None:
         say(str(result["video"]))
 
 
-def tell_json(estimates: "Sequence[Estimate]") -> None:
+def tell_json(estimates: "Sequence[PolicyValue]") -> None:
     """An object a line."""
     from mbkit.run.judging import as_row
 
@@ -98,7 +98,7 @@ def tell_json(estimates: "Sequence[Estimate]") -> None:
         say(json.dumps(as_row(estimate)))
 
 
-def tell_estimates(estimates: "Sequence[Estimate]") -> None:
+def tell_estimates(estimates: "Sequence[PolicyValue]") -> None:
     """Method by method a table, the best run first; then how the ranking agrees with true returns, where they are known."""
     from mbkit.run.ranking import rankings, true_returns
 

@@ -33,7 +33,7 @@ METHODS = ("fqe", "model", "environment")
 Load = Callable[[str | Path], Run]  # a run directory, as RUN, RUN@best or RUN@STEP -> the run
 
 
-class Estimate(NamedTuple):
+class PolicyValue(NamedTuple):
     """The discounted return of a run's policy by one method, with a 95 % interval whose limits are NaN for a single value."""
 
     run: str
@@ -77,7 +77,7 @@ def judging(method: str | Sequence[str], updates: int | None = None, **options: 
     return Judging(methods, fqe=fqe, **options)
 
 
-def judge(runs: Sequence[Run | str | Path], dataset: "Dataset", options: Judging, load: Load) -> list[Estimate]:
+def judge(runs: Sequence[Run | str | Path], dataset: "Dataset", options: Judging, load: Load) -> list[PolicyValue]:
     """Estimates of every run by every method, run by run; `load` opens directories, as RUN, RUN@best or RUN@STEP.
 
     Raises:
@@ -126,7 +126,7 @@ def check(run: Run, name: str, dataset: "Dataset") -> None:
             raise UserError(f"data={dataset.name} has actions in {here}; the policy of {name} acts in {there}")
 
 
-def estimated(run: Run, name: str, dataset: "Dataset", rows: Transition, options: Judging) -> list[Estimate]:
+def estimated(run: Run, name: str, dataset: "Dataset", rows: Transition, options: Judging) -> list[PolicyValue]:
     """The estimates of one run, in the order of the methods; `rows`: all of the data set."""
     gamma = run.config.gamma if options.gamma is None else options.gamma
     if gamma >= 1:
@@ -150,7 +150,7 @@ def estimated(run: Run, name: str, dataset: "Dataset", rows: Transition, options
             values["model"] = model_value(model_for(run, options.dynamics), policy, starts, horizon, gamma, beyond)
         if "environment" in options.methods:
             values["environment"] = measured(run, options, gamma)
-    return [Estimate(name, method, *resampled(values[method], options.seed)) for method in options.methods]
+    return [PolicyValue(name, method, *resampled(values[method], options.seed)) for method in options.methods]
 
 
 def fitted_q(run: Run, name: str, dataset: "Dataset", rows: Transition, policy: PolicyFn, gamma: float, options: Judging) -> FittedQ:
@@ -174,6 +174,6 @@ def measured(run: Run, options: Judging, gamma: float) -> Tensor:
     return torch.stack([(gamma ** torch.arange(len(e.reward), dtype=torch.float64) * e.reward.double().cpu()).sum() for e in whole])[None]
 
 
-def as_row(estimate: Estimate) -> dict[str, Any]:
+def as_row(estimate: PolicyValue) -> dict[str, Any]:
     """An estimate as JSON holds it: limits that are not known are null."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in estimate._asdict().items()}

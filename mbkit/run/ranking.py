@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mbkit.data.run_replay import split
-from mbkit.run.judging import Estimate
+from mbkit.run.judging import PolicyValue
 from mbkit.storage import read_json
 
 
@@ -36,7 +36,7 @@ def regrets(estimated: Sequence[float], true: Sequence[float]) -> list[float]:
     return [max(true) - max(true[i] for i in order[:k]) for k in range(1, len(true) + 1)]
 
 
-def rankings(estimates: Sequence[Estimate], true: Mapping[str, float]) -> list[Ranking]:
+def rankings(estimates: Sequence[PolicyValue], true: Mapping[str, float]) -> list[Ranking]:
     """A ranking for every method but the environment's, by the true returns of the runs."""
     methods = dict.fromkeys(e.method for e in estimates if e.method != "environment")
     out = []
@@ -47,7 +47,7 @@ def rankings(estimates: Sequence[Estimate], true: Mapping[str, float]) -> list[R
     return out
 
 
-def true_returns(estimates: Sequence[Estimate]) -> tuple[dict[str, float], str]:
+def true_returns(estimates: Sequence[PolicyValue]) -> tuple[dict[str, float], str]:
     """True returns by run, and what they are: measured ones, or those of all runs' `summary.json`; none where one of them lacks it."""
     measured_ones = {e.run: e.value for e in estimates if e.method == "environment"}
     if measured_ones:

@@ -15,7 +15,7 @@ from mbkit.run.run import Run
 
 if TYPE_CHECKING:
     from mbkit.data import Dataset
-    from mbkit.run.judging import Estimate
+    from mbkit.run.judging import PolicyValue
 
 OF_DATA = ("method", "horizon", "dynamics", "gamma", "updates")  # arguments that count beside `data`
 
@@ -129,7 +129,7 @@ def estimates(
     video: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
-) -> "list[Estimate]":
+) -> "list[PolicyValue]":
     """The estimates of one run or several, see `evaluate`."""
     from mbkit.data import Dataset, read
     from mbkit.run.judging import judge, judging

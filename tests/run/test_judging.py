@@ -17,7 +17,7 @@ from mbkit.data import read, write
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.errors import UserError
 from mbkit.run import ranking
-from mbkit.run.judging import Estimate
+from mbkit.run.judging import PolicyValue
 from mbkit.storage import write_json
 from mbkit.types import EnvSpec
 
@@ -99,7 +99,7 @@ def test_the_ranking_is_told_with_what_it_is_compared_to(place: Path, tmp_path: 
 
 
 def test_regret_and_rank_correlation_by_hand() -> None:
-    estimates = [Estimate(run, "fqe", value, 0, 0) for run, value in (("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 0.0))]
+    estimates = [PolicyValue(run, "fqe", value, 0, 0) for run, value in (("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 0.0))]
     true = {"a": 5.0, "b": 7.0, "c": 9.0, "d": -1.0}
     (result,) = ranking.rankings(estimates, true)
     assert result.regret == [4, 2, 0, 0]
