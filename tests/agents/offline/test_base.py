@@ -14,7 +14,7 @@ from mbkit.agents.offline.td3_bc import TD3BC, TD3BCConfig
 from mbkit.testing import random_recorded
 
 DISCRETE = WIDE._replace(discrete=True)
-NAMES = ["bc", "iql", "td3_bc"]
+NAMES = ["bc", "iql", "td3_bc", "awac", "sac_bc", "one_step", "xql", "rebrac", "kl_constrained"]
 
 
 def data_set(n: int = 200, spec=WIDE):

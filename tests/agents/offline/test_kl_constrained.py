@@ -153,7 +153,7 @@ def solution(direction: str, temperature: float) -> np.ndarray:
     return temperature * SHARES / (nu - REWARDS)
 
 
-def learned(updates: int = 700, **options) -> tuple[np.ndarray, np.ndarray, float]:
+def learned(updates: int = 500, **options) -> tuple[np.ndarray, np.ndarray, float]:
     """The policy, the cloned behaviour policy, and the last temperature."""
     data = arms()
     agent = make(EnvSpec(1, 4, CPU, True), lr=1e-2, tau=0.1, **options)
