@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
     ("options", "sentence"),
     [
         ([], "has 60 steps already"),
-        (["planner.elites=4"], r"resume takes steps=M, threads=N and device= only"),
+        (["planner.elites=4"], r"resume takes steps=M, threads=N, device= and data= only"),
         (["steps=30"], "has 60 steps already"),
     ],
 )

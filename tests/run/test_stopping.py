@@ -157,7 +157,7 @@ def test_command_stopped_while_it_scores_ends_with_130_and_can_go_on(tmp_path, n
     job.send_signal(number)
     said = job.communicate(timeout=60)[1].strip().splitlines()
     assert job.returncode == 130
-    assert said[-1:] == [f"mbkit: stopped by {number.name}: a checkpoint was written at step 5, `mbkit resume {run}` goes on from it"]
+    assert said[-1:] == [f"mbkit: stopped by {number.name}: a checkpoint was written at step 5, `mbkit resume {run.name}` goes on from it"]
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"steps": "x"}', "null", "[" * 100_000])
