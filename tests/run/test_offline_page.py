@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from mbkit import cli
@@ -30,6 +31,7 @@ def smaller(arguments: list[str]) -> list[str]:
     return [*arguments, *more]
 
 
+@pytest.mark.slow
 def test_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names, counts = {}, {"python": 0, "bash": 0}
