@@ -77,6 +77,8 @@ def _parameters(creator: Callable[..., Any] | None) -> tuple[dict[str, inspect.P
     parameters: dict[str, inspect.Parameter] = {}
     makers = [vars(c)["__init__"] for c in creator.__mro__ if "__init__" in vars(c)] if isinstance(creator, type) else [creator]
     for maker in filter(None, makers):
+        if maker is object.__init__ and getattr(creator, "__new__", None) is object.__new__:
+            return parameters, True  # its signature says anything, and it takes nothing
         try:
             direct = inspect.signature(maker).parameters
         except (TypeError, ValueError):  # it tells nothing

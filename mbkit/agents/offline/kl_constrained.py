@@ -32,8 +32,9 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Targets, Transition
 class KLConstrainedConfig(CriticConfig):
     """Networks, learning rate, constraint."""
 
-    direction: Literal["reverse", "forward"] = "reverse"  # reverse: D_KL(pi | b); forward: D_KL(b | pi)
-    form: Literal["explicit", "implicit"] = "explicit"  # explicit: the Lagrangian; implicit: cloning with weights exp(A / temperature) / Z
+    direction: Literal["reverse", "forward"] = "reverse"  # direction of the divergence; reverse: D_KL(pi | b), forward: D_KL(b | pi)
+    form: Literal["explicit", "implicit"] = "explicit"  # form of the improvement; explicit: the Lagrangian, implicit: cloning with
+    # weights exp(A / temperature) / Z
     critic: Literal["sarsa", "q_pi"] = "sarsa"  # values of the behaviour policy, or of the policy
     temperature: float = positive(1.0)  # multiplier of the divergence, in units of value; with delta only the first one of `explicit`
     delta: float | None = positive(None)  # bound of the mean divergence, nats, for which the temperature is found; null: it is fixed
