@@ -1,13 +1,9 @@
 """Everything on docs/offline.md, in the reader's order: its Python runs, its commands succeed, with fewer updates."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from mbkit import cli
+from pages import run_page
 
 PAGE = Path(__file__).parents[2] / "docs/offline.md"
 LEARNING = ["agent.hidden=[8]", "loop.batch_size=16", "loop.log_every=10", "threads=1"]
@@ -34,14 +30,4 @@ def smaller(arguments: list[str]) -> list[str]:
 @pytest.mark.slow
 def test_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names, counts = {}, {"python": 0, "bash": 0}
-    for kind, text in re.findall(r"^```(python|bash)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
-        counts[kind] += 1
-        if kind == "python":
-            exec(compile(text, str(PAGE), "exec"), names)
-            continue
-        for line in text.replace("\\\n", " ").splitlines():
-            program, *arguments = shlex.split(line, comments=True)
-            result = CliRunner().invoke(cli.app, smaller(arguments))
-            assert (program, result.exit_code) == ("mbkit", 0), f"{line}: {result.exception}"
-    assert min(counts.values()) > 0
+    run_page(PAGE, smaller)

@@ -21,7 +21,7 @@ from mbkit.networks.heads import ActionValues, Critics, taken
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
 from mbkit.networks.policy import StochasticPolicy
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn
+from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Transition
 
 LOG_STD = (-5.0, 2.0)  # bounds of a policy's log standard deviation: recorded actions without noise would have an infinite density
 MIN_STD = 1e-3  # a column of observations that varies by less keeps its scale
@@ -190,3 +190,9 @@ class OfflineActorCritic(OfflineAgent):
     def shift(self, q: Tensor, recorded: Tensor, action: Tensor) -> Metrics:
         """Mean Q of the policy's actions [B] less that of the recorded ones [B], and the share of the policy's outside the data."""
         return {"critic/overestimation": q.mean() - recorded.mean(), "actor/outside_support": self.outside_support(action)}
+
+    @torch.no_grad()
+    def measured_shift(self, batch: Transition, q: Tensor, action: Tensor) -> Metrics:
+        """`shift` of actions [B, A] or int64 [B] whose values are not known yet, on the first `MEASURED` rows; q [B]: of recorded ones."""
+        few = slice(MEASURED)
+        return self.shift(first_q(self.critics, batch.obs[few], action[few]), q[few], action[few])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mbkit.agents.actor_critic.sac import log_temperature, soft_value, temperature_loss
 from mbkit.agents.base import descend, needs_continuous
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q
+from mbkit.agents.offline.base import MEASURED, CriticConfig, OfflineActorCritic
 from mbkit.agents.offline.conservative import (
     conservative_gap,
     conservative_loss,
@@ -122,8 +122,7 @@ class CQL(OfflineActorCritic):
             loss = multiplier_loss(self.log_multiplier, gap, cfg.conservative_weight, cfg.lagrange)
             metrics = {"critic/multiplier": multiplier(self.log_multiplier.detach())}
             descend(self.optimizers["multiplier"], loss)
-        action = self.greedy(batch.obs).detach()
-        shift = self.shift(first_q(self.critics, batch.obs, action), q[0], action)
+        shift = self.measured_shift(batch, q[0], self.greedy(batch.obs[:MEASURED]))
         loss = descend(self.optimizers["critics"], conservative_loss(q, y, gap, weight))
         return {"critic/loss": loss, "critic/q": q.detach().mean(), "critic/gap": gap.detach().mean(), **metrics, **shift}
 

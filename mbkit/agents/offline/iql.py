@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend, needs_one_action, regression_loss
-from mbkit.agents.offline.base import MEASURED, CriticConfig, OfflineActorCritic, episode_returns, first_q, q_of, stochastic_policy
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, q_of, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
 from mbkit.fields import between, positive
@@ -95,8 +95,7 @@ class IQL(OfflineActorCritic):
         value, q, policy = self.v(batch.obs), q_of(self.critics, batch.obs, batch.action), self.policy(batch.obs)
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
-        action = policy.mode().detach()[:MEASURED]
-        shift = self.shift(first_q(self.critics, batch.obs[:MEASURED], action), q[0, :MEASURED], action)
+        shift = self.measured_shift(batch, q[0], policy.mode())
         value_loss = descend(self.optimizers["v"], expectile_loss(advantage, cfg.expectile))
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
         actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))

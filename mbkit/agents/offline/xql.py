@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend, needs_one_action, regression_loss
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, q_of, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.agents.offline.iql import implicit_target, return_range_factor
 from mbkit.fields import positive
@@ -86,8 +86,7 @@ class XQL(OfflineActorCritic):
         value, q, policy = self.v(batch.obs), q_of(self.critics, batch.obs, batch.action), self.policy(batch.obs)
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
-        action = policy.mode().detach()
-        shift = self.shift(first_q(self.critics, batch.obs, action), q[0], action)
+        shift = self.measured_shift(batch, q[0], policy.mode())
         value_loss = descend(self.optimizers["v"], gumbel_loss(advantage, cfg.scale, cfg.clip))
         critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
         actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))
