@@ -4,7 +4,7 @@ Letters: M environments, N candidates, H horizon, P particles, B batch, T time, 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -126,6 +126,8 @@ TerminationFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # the same arguments
 Objective = Callable[[Tensor], Tensor]  # action sequences [M, N, H, A] -> scores [M, N], higher is better; M problems at once
 ValueFn = Callable[[Tensor], Tensor]  # obs [B, O] -> [B]
 PolicyFn = Callable[[Tensor], Tensor]  # obs [B, O] -> actions [B, A], or int64 [B]
+Measure = Callable[[Prediction], Tensor]  # every member's Gaussian [E, B, D] -> uncertainty [B]
+MeasureName = Literal["max_aleatoric", "disagreement", "distance_from_mean", "ensemble_std", "one_vs_rest"]
 ObsProcess = Callable[[Tensor], Tensor]  # obs [..., O] -> model inputs [..., I]
 
 

@@ -47,6 +47,7 @@ class LearningAgent(nn.Module):
 
     cycle = 1  # calls of `update` after which it does the same work again
     recorded_only = False  # `update` needs the fields of Recorded, which transitions lack that an environment or a model gives
+    uses_reward = True  # `update` needs rewards, which some logs lack
     pessimistic = False  # critics that are low on purpose: values far below any return are no sign of divergence
     count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
 

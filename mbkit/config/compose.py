@@ -141,7 +141,7 @@ def from_dict(tree: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> E
     for group in GROUPS:
         values[group] = _part(entry, group, tree.get(group))
     options = filled(Options, top, "")
-    check_agent(entry, values["agent"])
+    check_agent(entry, values["agent"], offline or only_offline(entry))
     if options.gamma == 1 and not (entry.loop is not None and own_group(entry) == "agent"):
         raise UserError("gamma=1 is out of range: expected in [0, 1), since values of an endless future are learned")
     experiment = Experiment(**{f.name: getattr(options, f.name) for f in fields(Options)}, **values, typed=typed)

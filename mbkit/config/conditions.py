@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mbkit.config.schema import GROUPS, Experiment
+from mbkit.config.schema import GROUPS, Experiment, OfflineLoop
 from mbkit.registry import Entry
 
 COMPARISON = re.compile(r"\s*([\w.]+)\s*(!=|<=|>=|=|<|>)\s*(\S+)\s*")
@@ -43,6 +43,8 @@ def value_of(experiment: Experiment, group: str, key: str, actions: str | None) 
         return UNKNOWN if part is None else part.name
     if key in ("algo", "env", "data", "continues"):
         return getattr(experiment, key)
+    if key == "loop.fit" and isinstance(experiment.loop, OfflineLoop):
+        return getattr(experiment.group("dynamics"), "load", None) is None  # a data set's model is fitted once, or loaded
     group, _, name = key.rpartition(".") if "." in key else (group, "", key)
     return getattr(experiment.group(group), name, UNKNOWN)
 

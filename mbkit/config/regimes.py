@@ -43,12 +43,13 @@ def loop_class(entry: Entry, offline: bool = False, continues: bool = False) -> 
 
 def only_offline(entry: Entry) -> bool:
     """Whether an algorithm learns from a data set and from nothing else."""
-    return entry.loop is None and entry.learns_from == ("dataset",)
+    return entry.loop is OfflineLoop or (entry.loop is None and entry.learns_from == ("dataset",))
 
 
 def check_offline(entry: Entry, data: str) -> None:
     """UserError where an algorithm cannot learn from a data set."""
-    if entry.loop is None and {"dataset", "replay"} & set(entry.learns_from) and entry.name != "random":
+    suited = {"dataset"} if entry.loop is not None else {"dataset", "replay"}
+    if suited & set(entry.learns_from) and entry.name != "random":
         return
     if own_group(entry) == "agent" and entry.loop is not None:
         why = (
@@ -88,22 +89,28 @@ def refuse_foreign(entry: Entry, loop: Any, offline: bool = False, continues: bo
     foreign = [f"loop.{key}" for key in loop if key in others] if isinstance(loop, Mapping) else []
     if foreign:
         regime = "plans with a model" if entry.loop is not None else f"learns from {experience(entry.learns_from)}"
+        regime = regime if own_group(entry) == "agent" else f"updates its agent on {experience(offered(entry, offline))}"
         regime = "goes on in an environment" if continues else "learns from a fixed data set" if offline else regime
-        regime = regime if own_group(entry) == "agent" else f"updates its agent on {experience(entry.learns_from)}"
         names = ", ".join(sorted(mine))
         raise UserError(
             f"{', '.join(foreign)} {have(foreign)} no meaning for {entry.name}, which {regime}; of loop.* these have one: {names}"
         )
 
 
-def check_agent(entry: Entry, agent: Part | None) -> None:
-    """UserError where the chosen agent cannot learn from what the recipe offers it."""
+def check_agent(entry: Entry, agent: Part | None, offline: bool = False) -> None:
+    """UserError where the chosen agent cannot learn from what the recipe offers it; `offline`: on a data set."""
     if agent is None or own_group(entry) == "agent":
         return
-    can = registry.agents[agent.name].learns_from
-    if not set(entry.learns_from) & set(can):
-        suited = [e.name for e in registry.agents if set(entry.learns_from) & set(e.learns_from)]
+    can, offers = registry.agents[agent.name].learns_from, offered(entry, offline)
+    if not set(offers) & set(can):
+        suited = [e.name for e in registry.agents if set(offers) & set(e.learns_from)]
         raise UserError(
-            f"agent {agent.name!r} learns from {experience(can)}, but {entry.name} offers {experience(entry.learns_from)}; "
+            f"agent {agent.name!r} learns from {experience(can)}, but {entry.name} offers {experience(offers)}; "
             f"expected one of {', '.join(suited)}"
         )
+
+
+def offered(entry: Entry, offline: bool) -> list[str]:
+    """What a recipe offers its agent: on a data set also to learners from any transitions, elsewhere no data set."""
+    kinds = [kind for kind in entry.learns_from if offline or kind != "dataset"]
+    return ["replay", *(kind for kind in kinds if kind != "replay")] if offline and "dataset" in kinds else kinds

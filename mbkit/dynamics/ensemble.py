@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mbkit.dynamics import files, training
@@ -15,6 +16,8 @@ from mbkit.dynamics.calibration import intervals, recalibrated
 from mbkit.dynamics.frozen import FrozenElites, blocks
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.dynamics.propagation import PROPAGATION, unroll
+from mbkit.dynamics.uncertainty import gaussian_log_prob
+from mbkit.errors import UserError
 from mbkit.networks.optimizers import restore_optimizer_
 from mbkit.registry import dynamics
 from mbkit.types import EnvSpec, Metrics, Prediction, Rollout, State, Step, TaskKnowledge, Transition
@@ -38,13 +41,18 @@ class Ensemble:
         if cfg.load is not None:
             self.load(cfg.load)
 
-    def fit(self, data: Transition) -> Metrics:
-        """Train on one-step transitions, from the present weights and optimizer state; see `training.fit`."""
-        metrics = training.fit(self.network, self.optimizer, data)
+    def fit(self, data: Transition, known: Tensor | None = None) -> Metrics:
+        """Train on one-step transitions, from the present weights and optimizer state; `known`, bool [N], as in `training.fit`."""
+        metrics = training.fit(self.network, self.optimizer, data, known)
         self.refresh()
         numbers = {name: float(value) for name, value in metrics.items()}
         self.fitted = {"fingerprint": files.fingerprint(data), "rows": len(data.obs), **numbers}
         return metrics
+
+    @property
+    def members(self) -> int:
+        """E."""
+        return self.cfg.members
 
     def refresh(self) -> None:
         """Update the elites' copy that `step` and `rollout` use; needed after weights were changed by anything but `fit` and loading."""
@@ -97,6 +105,48 @@ class Ensemble:
             return sample, None
         threshold = 0 if self.cfg.propagation == "expectation" else torch.rand_like(outcome.logit).logit()
         return sample, outcome.logit > threshold
+
+    @torch.no_grad()
+    def predict_elites(self, obs: Tensor, action: Tensor) -> Prediction:
+        """The elites' Gaussians of the next observation (and reward, if learned), [K, B, D] in raw units, by the fast path."""
+        x = self.network.encode(obs, action)
+        change = self.frozen.gaussian(self.frozen(x.expand(self.cfg.elites, *x.shape)))
+        mean = change.mean + F.pad(obs * self.network.relative, (0, change.mean.shape[-1] - obs.shape[-1]))
+        return Prediction(mean, torch.zeros_like(mean) if change.std is None else change.std.square())
+
+    def scored_step(self, obs: Tensor, action: Tensor) -> tuple[Step, Tensor]:
+        """One step of rows that are dealt out to the elites at random, and the outcome's log-density under every elite, [K, B].
+
+        The density, in nats and raw units, counts the next observation, and the reward where it is learned; it alone has a gradient, to the
+        parameters. obs [B, O], action [B, A].
+
+        Raises:
+            UserError: the members are deterministic and have no density.
+        """
+        if not self.cfg.probabilistic:
+            raise UserError("a density of outcomes needs members that predict a variance; came: dynamics.probabilistic=false")
+        network, o = self.network, obs.shape[-1]
+        target, logit = network.targets_and_termination(obs, action)
+        elites = Prediction(*(x[network.elites] for x in network.in_raw_units(target, obs)))
+        row = torch.arange(len(obs), device=obs.device)
+        member = torch.randint(self.cfg.elites, row.shape, device=obs.device)
+        with torch.no_grad():
+            outcome = torch.normal(elites.mean[member, row], elites.var[member, row].sqrt())
+            where = obs, action, outcome[:, :o]
+            reward = outcome[:, -1] if self.task.reward is None else self.task.reward(*where)
+            if self.task.reward_part is not None:
+                reward = reward + self.task.reward_part(*where)
+            ended = torch.zeros_like(reward, dtype=torch.bool) if self.task.termination is None else self.task.termination(*where)
+            if logit is not None:
+                ended = logit[network.elites][member, row] > torch.rand_like(reward).logit()
+        density = gaussian_log_prob(elites, outcome).sum(-1)
+        return Step(outcome[:, :o], outcome[:, :o], reward, ended), density
+
+    def training_loss(self, data: Transition) -> Tensor:
+        """The loss of a fit, 0-d, on transitions [E b] of which each member sees its own b, by the normalisers of the last fit."""
+        raw = training.rows(self.network, data)
+        columns = self.network.inputs(raw.x), self.network.targets(raw.y), raw.ended
+        return training.loss(self.network, training.TrainingRows(*(column.unflatten(0, (self.members, -1)) for column in columns)))
 
     def state_dict(self) -> State:
         """Network, optimizer, and facts of the last fit."""

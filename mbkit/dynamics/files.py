@@ -41,14 +41,31 @@ def read(path: Path) -> State:
 
 
 def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
-    """`cfg` with the settings that the file's weights depend on (widths, members, ...) taken from the file."""
+    """`cfg` with the settings that the file's weights depend on (widths, members, ...) taken from the file.
+
+    So is the termination, unless `cfg` names one.
+    """
     stored = read(Path(path))["cfg"]
     known = {f.name for f in fields(cfg)}
     structure: State = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in STRUCTURE and k in known}
     for name, value in structure.items():
         if not alike(value, getattr(cfg, name)):
             raise UserError(f"dynamics file {str(path)!r} does not fit: dynamics.{name}={value!r} is no value of this option")
+    if cfg.termination == "auto" and isinstance(stored.get("termination"), str):
+        structure["termination"] = stored["termination"]
     return replace(cfg, **structure)
+
+
+def check_task(path: str | Path, env: str) -> None:
+    """UserError where the file's model is of another task than `env`; versions of a task count as the same."""
+    stored = read(Path(path))["meta"].get("env")
+    if isinstance(stored, str) and "none" not in (stored, env) and family(stored) != family(env):
+        raise UserError(f"dynamics file {str(path)!r} does not fit: it is a model of {stored}, and this run is on {env}")
+
+
+def family(env: str) -> str:
+    """The name of a task without its version, and without the namespace and the module that it is registered by."""
+    return re.sub(r"-v\d+$", "", env.rpartition(":")[2].rpartition("/")[2])
 
 
 def learned_whole_reward(path: str | Path) -> bool:

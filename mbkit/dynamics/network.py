@@ -116,10 +116,14 @@ class EnsembleNetwork(nn.Module):
 
     def predict_targets(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the training targets, in the units they are trained in: obs [B, O], action [B, A] -> [E, B, D]."""
-        mean, raw, _ = self.split(self.net(self.inputs(self.encode(obs, action))))
+        return self.targets_and_termination(obs, action)[0]
+
+    def targets_and_termination(self, obs: Tensor, action: Tensor) -> tuple[Prediction, Tensor | None]:
+        """`predict_targets`, and every member's logit of a termination [E, B] where that is learned."""
+        mean, raw, logit = self.split(self.net(self.inputs(self.encode(obs, action))))
         if raw is None:
-            return Prediction(mean, torch.zeros_like(mean))
-        return Prediction(mean, (soft_bounded_logvar(raw, *self.logvar_bounds) + self.log_factor).exp())
+            return Prediction(mean, torch.zeros_like(mean)), logit
+        return Prediction(mean, (soft_bounded_logvar(raw, *self.logvar_bounds) + self.log_factor).exp()), logit
 
     def log_scale(self) -> Tensor:
         """Log of the raw variance that an output log-variance of 0 stands for, float64 [D]."""
@@ -127,7 +131,10 @@ class EnsembleNetwork(nn.Module):
 
     def predict(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the next observation (and reward, if learned): obs [B, O], action [B, A] -> [E, B, D], raw units."""
-        target = self.predict_targets(obs, action)
+        return self.in_raw_units(self.predict_targets(obs, action), obs)
+
+    def in_raw_units(self, target: Prediction, obs: Tensor) -> Prediction:
+        """Gaussians of the training targets at obs [B, O] as those of the next observation (and reward), [E, B, D]."""
         mean = self.targets.inverse(target.mean) + F.pad(obs * self.relative, (0, self.output_dim - self.spec.obs_dim))
         return Prediction(mean, target.var * self.targets.std.square())
 

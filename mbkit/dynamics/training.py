@@ -31,18 +31,21 @@ class TrainingRows(NamedTuple):
     x: Tensor  # [..., I]
     y: Tensor  # [..., D]
     ended: Tensor  # [...] 1 where the episode terminated
+    known: Tensor | None = None  # [..., 1] 1 where the successor is the true one, 0 where `ended` is all that is known; None: 1 everywhere
 
     def at(self, index: Tensor) -> "TrainingRows":
         """The rows at these indices, int64 [...]."""
-        return TrainingRows(*(part[index] for part in self))
+        known = None if self.known is None else self.known[index]
+        return TrainingRows(self.x[index], self.y[index], self.ended[index], known)
 
 
 @torch.no_grad()
-def rows(network: EnsembleNetwork, data: Transition) -> TrainingRows:
-    """Raw inputs [N, I] and raw targets [N, D] of one-step transitions."""
+def rows(network: EnsembleNetwork, data: Transition, known: Tensor | None = None) -> TrainingRows:
+    """Raw inputs [N, I] and raw targets [N, D] of one-step transitions; known: bool [N], rows whose successor is the true one."""
     reward = network.task.reward_to_learn(data.obs, data.action, data.next_obs, data.reward)
     targets = network.outcome(data.obs, data.next_obs, reward)
-    return TrainingRows(network.encode(data.obs, data.action), targets, (data.discount == 0).float())
+    ended = (data.discount == 0).float()
+    return TrainingRows(network.encode(data.obs, data.action), targets, ended, None if known is None else known[:, None].float())
 
 
 def optimizer(network: EnsembleNetwork) -> Adam:
@@ -53,19 +56,28 @@ def optimizer(network: EnsembleNetwork) -> Adam:
     return Adam([*groups, {"params": free, "weight_decay": 0.0}], lr=network.cfg.lr, fused=True, capturable=bounds.is_cuda)
 
 
-def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor) -> Tensor:
-    """Sum over members of the mean over rows and dimensions of (mu - y)^2 exp(-lv) + lv: twice the NLL less log 2 pi; all [E, B, D]."""
-    return ((mean - y).square() * (-logvar).exp() + logvar).mean((1, 2)).sum()
+def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor, known: Tensor | None = None) -> Tensor:
+    """Sum over members of the mean over rows and dimensions of (mu - y)^2 exp(-lv) + lv: twice the NLL less log 2 pi; all [E, B, D].
+
+    Rows whose `known`, [E, B, 1], is 0 count nothing.
+    """
+    return masked((mean - y).square() * (-logvar).exp() + logvar, known).mean((1, 2)).sum()
+
+
+def masked(x: Tensor, known: Tensor | None) -> Tensor:
+    """x with zeros where `known` is 0; as it is where all rows are known."""
+    return x if known is None else x * known
 
 
 def loss(network: EnsembleNetwork, batch: TrainingRows) -> Tensor:
     """The training loss on normalised rows [E, b, ...]: likelihood, or squared error where members are deterministic; termination."""
     mean, raw, logit = network.split(network.net(batch.x))
     if raw is None:
-        total = (mean - batch.y).square().mean((1, 2)).sum()  # mbrl-lib sums over rows and dimensions
+        total = masked((mean - batch.y).square(), batch.known).mean((1, 2)).sum()  # mbrl-lib sums over rows and dimensions
     else:
         low, high = network.logvar_bounds
-        total = gaussian_loss(mean, soft_bounded_logvar(raw, low, high), batch.y) + BOUND_PENALTY * (high.sum() - low.sum())
+        fit = gaussian_loss(mean, soft_bounded_logvar(raw, low, high), batch.y, batch.known)
+        total = fit + BOUND_PENALTY * (high.sum() - low.sum())
     if logit is not None:
         total = total + F.binary_cross_entropy_with_logits(logit, batch.ended, reduction="none").mean(1).sum()
     return total
@@ -127,8 +139,10 @@ class Best:
             p.copy_(best)
 
 
-def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
+def fit(network: EnsembleNetwork, adam: Adam, data: Transition, known: Tensor | None = None) -> Metrics:
     """Train from the present weights and optimizer state; ends with each member's best weights, new elites and new normalisers.
+
+    Rows that are not `known`, bool [N], have no true successor: where the model learns terminations they are labels of those alone.
 
     Returns the number of epochs, the last one's mean loss, and the errors of `choose_elites`, in the units of the targets, and of
     `relative_errors`; where nothing is held out, they are those of up to `holdout_max` training rows. Bounds and optimizer state are not
@@ -137,7 +151,9 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition) -> Metrics:
     Raises:
         UserError: fewer than two rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
     """
-    cfg, raw = network.cfg, rows(network, data)
+    if known is not None and not network.learns_termination:
+        data, known = Transition(*(column[known] for column in data[:5])), None
+    cfg, raw = network.cfg, rows(network, data, known)
     check_rows(raw)
     before = deepcopy((network.state_dict(), adam.state_dict()))
     floor = resolution(network, data)
@@ -199,14 +215,17 @@ def hold_out(network: EnsembleNetwork, raw: TrainingRows, floor: Tensor | None =
     `floor` [D]: least scales of the targets.
     """
     n, cfg = len(raw.x), network.cfg
-    count = min(round(cfg.holdout * n), cfg.holdout_max, n - 1)
     order = torch.randperm(n, device=raw.x.device)
+    if raw.known is not None:  # rows without a true successor come last: errors and normalisers are those of the others
+        n, order = int(raw.known.sum()), order[raw.known[order, 0].argsort(descending=True, stable=True)]
+    count = min(round(cfg.holdout * n), cfg.holdout_max, n - 1)
     train = order[count:]
-    network.inputs.fit(raw.x[train])
+    network.inputs.fit(raw.x[order[count:n]])
     if cfg.scale_targets:
-        network.targets.fit(raw.y[train], floor)
-    normalised = TrainingRows(network.inputs(raw.x), network.targets(raw.y), raw.ended)
-    return normalised.at(train), normalised.at(order[:count] if count else order[: cfg.holdout_max])
+        network.targets.fit(raw.y[order[count:n]], floor)
+    normalised = TrainingRows(network.inputs(raw.x), network.targets(raw.y), raw.ended, raw.known)
+    held_out = normalised.at(order[:count] if count else order[: min(n, cfg.holdout_max)])
+    return normalised.at(train), held_out._replace(known=None)
 
 
 def run_epoch(network: EnsembleNetwork, adam: Adam, train: TrainingRows, index: Tensor) -> Tensor:
@@ -229,7 +248,8 @@ def relative_errors(network: EnsembleNetwork, train: TrainingRows, holdout: Trai
     Each dimension counts alike; 1 is no better than predicting the mean. `floor` [D]: least deviations of raw targets.
     """
     scaled = network.cfg.scale_targets  # by those deviations already
-    unit = torch.ones_like(floor) if scaled else train.y.double().std(0, correction=0).maximum(floor)
+    y = train.y if train.known is None else train.y[train.known[:, 0] > 0]
+    unit = torch.ones_like(floor) if scaled else y.double().std(0, correction=0).maximum(floor)
     mean = network.split(network.net(holdout.x))[0]
     errors = torch.cat((mean[network.elites].mean(0, keepdim=True), mean)) - holdout.y
     rmse = (errors / unit).square().mean((1, 2)).sqrt().float()

@@ -1,8 +1,36 @@
 """Number and length of model rollouts, and how many of their rows are stored (MBPO, Janner et al. 2019, arXiv:1906.08253)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mbkit.errors import UserError
+
+
+class RolloutSizes(Protocol):
+    """How many rollouts one round has, how long they are, and how many rows are stored."""
+
+    @property
+    def starts(self) -> int: ...  # noqa: D102  # start states of a round
+    @property
+    def options(self) -> str: ...  # noqa: D102  # that say how many these are, for messages
+    def length(self, step: int) -> int: ...  # noqa: D102  # k after `step` steps of the clock
+    def capacity(self, k: int | None = None) -> int: ...  # noqa: D102  # rows stored while rollouts are k steps long
+
+
+class Constant(NamedTuple):
+    """Rollouts that are as many and as long in every round."""
+
+    horizon: int  # k
+    starts: int
+    retain_rounds: int  # rounds whose rows are stored
+    options: str = "imagination.starts"
+
+    def length(self, step: int) -> int:
+        """k."""
+        return self.horizon
+
+    def capacity(self, k: int | None = None) -> int:
+        """Rows of the retained rounds, were none masked."""
+        return self.retain_rounds * self.starts * self.horizon
 
 
 class Schedule(NamedTuple):
@@ -35,6 +63,11 @@ class Schedule(NamedTuple):
                     "expected at least 1"
                 )
         return self
+
+    @property
+    def options(self) -> str:
+        """The options behind `starts`."""
+        return f"imagination.rollouts_per_step and loop.fit_every={self.fit_every}"
 
     @property
     def starts(self) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from mbkit.errors import UserError
 from mbkit.imagination.branch import Gate, branch
-from mbkit.imagination.schedule import Schedule
+from mbkit.imagination.schedule import RolloutSizes
 from mbkit.loops.clock import Clock
 from mbkit.loops.memory import refuse_oversized
 from mbkit.loops.model import check_model
@@ -27,12 +27,12 @@ class ModelRollouts:
     """
 
     def __init__(
-        self, model: Dynamics, policy: PolicyFn, data: Source, buffer: ModelBuffer, schedule: Schedule, gate: Gate | None = None
+        self, model: Dynamics, policy: PolicyFn, data: Source, buffer: ModelBuffer, schedule: RolloutSizes, gate: Gate | None = None
     ) -> None:
         self.model, self.policy, self.data, self.buffer, self.schedule, self.gate = model, policy, data, buffer, schedule, gate
         if schedule.starts > buffer.most:
             raise UserError(
-                f"imagination.rollouts_per_step and loop.fit_every={schedule.fit_every} ask for {schedule.starts} start states at once, "
+                f"{schedule.options} ask for {schedule.starts} start states at once, "
                 f"but imagination.memory_gb holds {buffer.most} rows; expected at most that many"
             )
 
@@ -40,7 +40,7 @@ class ModelRollouts:
         """One round of rollouts. UserError where the model diverged; the replay and the last checkpoint are as they were."""
         began, starts, k = perf_counter(), self.schedule.starts, self.schedule.length(clock.step)
         self.buffer.grow(self.schedule.capacity(k))
-        with refuse_oversized(f"a round of model rollouts from {starts} states (imagination.rollouts_per_step * loop.fit_every)"):
+        with refuse_oversized(f"a round of model rollouts from {starts} states ({self.schedule.options})"):
             out = branch(self.model, self.policy, self.data.sample(starts).obs, k, self.buffer, self.gate)
             offered, stored, broken = torch.stack(out).tolist()
         rows = len(self.buffer)

@@ -35,9 +35,16 @@ class Critics(nn.Module):
         q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
         return q[0].squeeze(-1)
 
-    def level(self, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+    def level(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        log_density: Tensor | None,
+        dtype: torch.dtype | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """See `action_level`: many actions [B, M, A] of each obs [B, O], all constants, reduced to one number for each critic, [K]."""
-        return action_level(self.net, self.inputs(obs), action, log_density, dtype)
+        return action_level(self.net, self.inputs(obs), action, log_density, dtype, weight)
 
 
 class ActionValues(nn.Module):

@@ -18,7 +18,14 @@ CHUNK_ROWS = 1024  # state-action pairs that pass all layers together (CPU)
 Layers = Sequence[tuple[Tensor, Tensor]]  # weights [in, out] and biases [out] of one critic
 
 
-def action_level(net: EnsembleMLP, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+def action_level(
+    net: EnsembleMLP,
+    obs: Tensor,
+    action: Tensor,
+    log_density: Tensor | None,
+    dtype: torch.dtype | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean over states of log sum_m exp(Q_k(s, a_m) - log_density), or without a density of mean_m Q_k(s, a_m), [K].
 
     Args:
@@ -27,11 +34,12 @@ def action_level(net: EnsembleMLP, obs: Tensor, action: Tensor, log_density: Ten
         action: actions [B, M, A], constants.
         log_density: of each action under what drew it, [B, M], or None.
         dtype: of the products between hidden layers; None: that of the weights.
+        weight: of each state, [B], with sum 1; None: all alike.
     """
     if net.norms or net.dropout or net.activation != "relu" or len(net.layers) < 2:
         raise ValueError("expected ReLU networks with a hidden layer, without layer normalisation and dropout")
     params = [p if torch.is_grad_enabled() else p.detach() for layer in net.layers for p in layer]
-    out: Tensor = ActionLevel.apply(obs, action, log_density, dtype or params[0].dtype, *params)  # type: ignore[no-untyped-call]
+    out: Tensor = ActionLevel.apply(obs, action, log_density, dtype or params[0].dtype, weight, *params)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -40,7 +48,7 @@ class ActionLevel(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype, *params: Tensor
+        ctx: Any, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype, weight: Tensor | None, *params: Tensor
     ) -> Tensor:
         """The levels, with gradients where they will be needed."""
         grads = [torch.zeros_like(p) for p in params] if any(ctx.needs_input_grad) else None
@@ -48,7 +56,7 @@ class ActionLevel(torch.autograd.Function):
         for k in range(len(level)):
             layers = [(w[k], b[k, 0]) for w, b in zip(params[::2], params[1::2], strict=True)]
             slopes = None if grads is None else [(w[k], b[k, 0]) for w, b in zip(grads[::2], grads[1::2], strict=True)]
-            level[k] = critic_level(layers, slopes, obs, action, log_density, dtype)
+            level[k] = critic_level(layers, slopes, obs, action, log_density, dtype, weight)
         if grads is not None:
             ctx.save_for_backward(*grads)
         return level
@@ -57,11 +65,17 @@ class ActionLevel(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the parameters; observations and actions are constants."""
-        return None, None, None, None, *(slope * grad[:, None, None] for slope in ctx.saved_tensors)
+        return None, None, None, None, None, *(slope * grad[:, None, None] for slope in ctx.saved_tensors)
 
 
 def critic_level(
-    layers: Layers, slopes: Layers | None, obs: Tensor, action: Tensor, log_density: Tensor | None, dtype: torch.dtype
+    layers: Layers,
+    slopes: Layers | None,
+    obs: Tensor,
+    action: Tensor,
+    log_density: Tensor | None,
+    dtype: torch.dtype,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """The level of one critic, 0-d; its gradient is added to `slopes`, which are zero before."""
     (w, b), inner, (w_last, b_last) = layers[0], [(w.to(dtype), b.to(dtype)) for w, b in layers[1:-1]], layers[-1]
@@ -80,9 +94,9 @@ def critic_level(
         top = values[-1].to(obs.dtype)
         q = torch.addmv(b_last, top, w_last[:, 0]).view(-1, many)
         reduced, slope = reduction(q, None if log_density is None else log_density[rows])
-        level += reduced.sum() / count
+        level += reduced.sum() / count if weight is None else reduced @ weight[rows]
         if slopes is not None:
-            slope = slope.view(-1, 1) / count
+            slope = slope.view(-1, 1) / count if weight is None else (slope * weight[rows, None]).view(-1, 1)
             slopes[-1][0].addmm_(top.T, slope)
             slopes[-1][1].add_(slope.sum())
             g = inner_slopes(slope * w_last[:, 0], values, inner, slopes[1:-1]).to(obs.dtype)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mbkit.accelerate import Graphed, Mode, accelerated
 from mbkit.errors import UserError
-from mbkit.fields import at_least
+from mbkit.fields import at_least, option
 from mbkit.planning.objective import Propose, open_loop_return
-from mbkit.types import Dynamics, EnvSpec, Learnable, Plan, Planner, State, ValueFn
+from mbkit.types import Dynamics, EnvSpec, Learnable, MeasureName, Plan, Planner, State, ValueFn
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class MPCConfig:
     particles: int = at_least(20, 1, when="dynamics!=mujoco")  # model rollouts per candidate, P, whose returns are averaged. PETS: 20
     replan_every: int = at_least(1, 1)  # number of actions executed per plan. PETS: 1
     noise: float = at_least(0.0, 0, when="actions=continuous")  # standard deviation of the exploration noise on executed actions
+    penalty: float = at_least(
+        0.0, 0, when="dynamics=ensemble"
+    )  # weight of an uncertainty that rewards are lowered by, for plans on fixed data
+    measure: MeasureName = option("disagreement", when="dynamics=ensemble, penalty!=0")  # uncertainty measure of the penalty
     mode: Mode = "eager"  # acceleration mode of planning; "cudagraph": one CUDA graph per plan, "compile": torch.compile
 
 

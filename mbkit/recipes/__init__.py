@@ -6,7 +6,25 @@ from typing import TYPE_CHECKING, Any
 from mbkit import registry
 from mbkit.config import Experiment
 from mbkit.errors import UserError
-from mbkit.recipes import dyna, finetune, fresh, loop, mba, mbpo, mve, offline, pets, random, replay, trajectories
+from mbkit.recipes import (
+    combo,
+    dyna,
+    finetune,
+    fresh,
+    loop,
+    mba,
+    mbpo,
+    mobile,
+    mopo,
+    morel,
+    mve,
+    offline,
+    pets,
+    rambo,
+    random,
+    replay,
+    trajectories,
+)
 from mbkit.recipes.assembly import Assembly, OfflineData
 from mbkit.recipes.models import check_learned
 
@@ -31,7 +49,7 @@ def build(experiment: Experiment, env: "Environment | None", restored: bool = Fa
     if experiment.continues is not None:
         finetune.build(x, restored)
         return x
-    if data is not None:
+    if data is not None and experiment.algo in registry.agents:
         offline.build(x)
         return x
     if experiment.algo in registry.recipes:
@@ -50,4 +68,20 @@ def build(experiment: Experiment, env: "Environment | None", restored: bool = Fa
     return x
 
 
-__all__ = ["Assembly", "OfflineData", "build", "dyna", "loop", "mba", "mbpo", "mve", "pets", "random"]
+__all__ = [
+    "Assembly",
+    "OfflineData",
+    "build",
+    "combo",
+    "dyna",
+    "loop",
+    "mba",
+    "mbpo",
+    "mobile",
+    "mopo",
+    "morel",
+    "mve",
+    "pets",
+    "rambo",
+    "random",
+]

@@ -34,6 +34,8 @@ class OfflineData(Protocol):
 
     @property
     def present(self) -> bool: ...  # noqa: D102  # whether its rows can be read; an agent acts without them
+    @property
+    def has_reward(self) -> bool: ...  # noqa: D102  # whether its rows have rewards
     def rows(self, spec: EnvSpec) -> RecordedRows: ...  # noqa: D102
 
 
@@ -69,6 +71,7 @@ class Assembly(Generic[L]):
         spec = env.spec if env is not None else cast("OfflineData", data).spec
         self.spec = spec._replace(device=torch.device(experiment.device))  # dimensions, and the device of networks and replay
         self.hooks: list[Hook] = []
+        self.starts: list[Callable[[], None]] = []  # called in this order when a new run starts, before its first step
         self.stateful: dict[str, Stateful] = {}
         self.dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
         self.notes: list[str] = []  # what the user should know, told when the run ends
@@ -101,6 +104,11 @@ class Assembly(Generic[L]):
         if self.data is None:
             raise TypeError(f"the recipe {self.experiment.algo!r} uses a data set, which an online run does not have")
         return self.data.rows(self.spec)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is a data set whose rows can be read; a run that only acts needs none."""
+        return self.data is not None and self.data.present
 
     @property
     def store(self) -> Store:
@@ -185,6 +193,10 @@ class Assembly(Generic[L]):
         self.notes += model_notes(self.experiment, self.part("dynamics"))
         fits = ModelFits(model, self.replay, self.experiment.loop, first, then)
         self.every_step(fits if until is None else Until(until, [fits], []))
+
+    def at_start(self, *calls: Callable[[], None]) -> None:
+        """These are called once, before the first step of a new run; what they find out must be part of a checkpoint."""
+        self.starts += calls
 
     def keep(self, **parts: Stateful) -> None:
         """These go into every checkpoint."""

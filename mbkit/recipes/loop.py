@@ -49,7 +49,7 @@ def build(x: Assembly[ModelLoop], cfg: LOOPConfig) -> None:
     propose = policy_proposals(agent.sample, model, cfg.proposals, cfg.horizon) if cfg.proposals else None
     guide = Guide(agent.value if cfg.terminal_value else None, propose)
     noise = 0.0 if x.spec.discrete else cfg.noise
-    mpc = MPCConfig(cfg.horizon, cfg.particles, cfg.replan_every, noise, cfg.mode)
+    mpc = MPCConfig(cfg.horizon, cfg.particles, cfg.replan_every, noise, mode=cfg.mode)
     actor = x.acts(lambda env: MPC(spec, planner, model, mpc, gamma, guide))
     x.at_each_fit(model)
     x.every_step(x.updates(agent, x.real_data(agent)), PlanScores(actor, x.loop))

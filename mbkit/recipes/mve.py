@@ -6,14 +6,19 @@ from typing import Any, Literal
 import torch
 
 from mbkit.accelerate import same_random_numbers
-from mbkit.config import ModelLoop, Part
+from mbkit.config import ModelLoop, OfflineLoop, Part
 from mbkit.errors import UserError
 from mbkit.fields import at_least, option
 from mbkit.imagination.mve import ValueExpansion, check_critics
 from mbkit.loops import CountersRead
+from mbkit.loops.rounds import Rounds
+from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
+from mbkit.recipes.pessimistic import offline_model
 from mbkit.registry import recipes
-from mbkit.types import Learner
+from mbkit.types import Learner, TargetFn
+
+COUNTED_EVERY = 1000  # updates on a data set between two looks at the model's answers
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class MVEConfig:
 @recipes.register(
     "mve",
     MVEConfig,
+    learns_from=("replay", "dataset"),
     loop=ModelLoop,
     no_model="horizon=0",
     defaults={
@@ -41,38 +47,52 @@ class MVEConfig:
         "loop": {"warmup_steps": 1000, "fit_every": 250},
     },
 )
-def build(x: Assembly[ModelLoop], cfg: MVEConfig) -> None:
+def build(x: Assembly[Any], cfg: MVEConfig) -> None:
     """MVE, STEVE: an actor-critic on real data, its targets look ahead in a learned ensemble."""
+    on_data = x.experiment.data is not None
     if cfg.horizon == 0:
         agent = x.agent()
     else:
         check(cfg, x.loop)
-        model = x.model()
+        model = offline_model(x) if on_data else x.model()
         target = ValueExpansion(model, cfg.horizon, cfg.start, cfg.weighting, count_particles(cfg, x.part("dynamics")))
         agent = x.agent(target)
         check_agent(x, agent, target, steve=cfg.weighting == "steve")
         x.keep(target=target)
         # fitted before the agent learns: no target comes from a model without data
-        x.at_each_fit(model, first=[CountersRead(target.counters, "targets", "dynamics.lr or imagination.horizon")])
+        counts = CountersRead(target.counters, "targets", "dynamics.lr or imagination.horizon")
+        if on_data:
+            x.every_step(Rounds(COUNTED_EVERY, [counts]))
+        else:
+            x.at_each_fit(model, first=[counts])
+    if on_data:
+        return offline.learn(x, agent)
     x.every_step(x.updates(agent, x.real_data(agent)))
 
 
-def check(cfg: MVEConfig, loop: ModelLoop) -> None:
+def check(cfg: MVEConfig, loop: ModelLoop | OfflineLoop) -> None:
     """UserError where options contradict one another."""
-    if cfg.start == "model" and loop.n_step > 1:
+    if cfg.start == "model" and isinstance(loop, ModelLoop) and loop.n_step > 1:
         raise UserError(f"loop.n_step={loop.n_step}: imagination.start=model uses no real reward, expected 1 or imagination.start=data")
 
 
-def check_agent(x: Assembly[ModelLoop], agent: Learner, target: ValueExpansion, steve: bool) -> None:
-    """UserError where the agent has no target networks to lend, ignores the target, or has a single critic where STEVE needs two."""
-    name = x.part("agent").name
+def check_lends(x: Assembly[Any], agent: Learner) -> None:
+    """UserError where the agent has no target networks to lend."""
     if not all(callable(getattr(agent, method, None)) for method in ("backup_action", "backup_q")):
         raise UserError(
-            f"agent {name!r} lends no backup_action and backup_q to its targets, which mve needs; expected e.g. ddpg, td3 or sac"
+            f"agent {x.part('agent').name!r} lends no backup_action and backup_q to its targets, which {x.experiment.algo} needs; "
+            "expected e.g. ddpg, td3 or sac"
         )
-    if getattr(agent, "target", None) is not target:
+
+
+def check_agent(x: Assembly[Any], agent: Learner, target: TargetFn, steve: bool = False) -> None:
+    """UserError where the agent has no target networks to lend, ignores the target, or has a single critic where STEVE needs two."""
+    name = x.part("agent").name
+    check_lends(x, agent)
+    if getattr(agent, "target", None) is not target or getattr(agent, "computes_targets", False):
         raise UserError(
-            f"agent {name!r} computes its targets itself and ignores the target function of mve; expected e.g. ddpg, td3 or sac"
+            f"agent {name!r} computes its targets itself and ignores the target function of {x.experiment.algo}; "
+            "expected e.g. ddpg, td3 or sac"
         )
     if steve:
         lent: Any = agent

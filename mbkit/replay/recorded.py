@@ -39,10 +39,18 @@ class RecordedRows:
         row = torch.arange(self.rows, device=self.buffer.data.device)
         return self._recorded(batch, row, self.buffer.link[: self.rows], self.return_to_go)
 
+    def begins(self) -> Tensor:
+        """The rows that begin an episode, bool [N]."""
+        ends = self.buffer.link[: self.rows] >= self.buffer.capacity
+        return torch.cat((ends.new_ones(1), ends[:-1]))
+
+    def first_obs(self) -> Tensor:
+        """First observations of the episodes, [E, O]."""
+        return self.buffer.unpack(self.buffer.data[: self.rows][self.begins()])[0].obs
+
     def returns(self) -> Tensor:
         """Undiscounted returns of the episodes, float32 [E]."""
-        ends = self.buffer.link[: self.rows] >= self.buffer.capacity
-        return self.return_to_go[torch.cat((ends.new_ones(1), ends[:-1]))]
+        return self.return_to_go[self.begins()]
 
     def _recorded(self, batch: Transition, row: Tensor, following: Tensor, return_to_go: Tensor) -> Recorded:
         """The batch with what follows its rows; the row behind the ring stands for the missing ones."""

@@ -40,10 +40,14 @@ def train(algo: str, *arguments: str, **options: Any) -> Run:
 
 
 def resolved(experiment: Experiment) -> Experiment:
-    """The experiment with what `dynamics.load` decides (widths, members, ...) written into it, so that a run needs that file only once."""
+    """The experiment with what `dynamics.load` decides (widths, members, ...) written into it, so that a run needs that file only once.
+
+    UserError where the file is a model of another task.
+    """
     part = experiment.dynamics
     if part is None or part.name != "ensemble" or part.config.load is None:
         return experiment
+    files.check_task(part.config.load, experiment.env)
     return replace(experiment, dynamics=part._replace(config=files.config(part.config.load, part.config)))
 
 

@@ -125,6 +125,11 @@ class RunData:
         """Whether its rows can be read."""
         return self.dataset is not None
 
+    @property
+    def has_reward(self) -> bool:
+        """Whether its rows have rewards; a data set that is not at hand counts as one that has."""
+        return self.dataset is None or self.dataset.has_reward
+
     def check_same(self, other: "RunData") -> None:
         """UserError where the file at hand, `self`, is not the one that the run learned from, `other`."""
         if self.about["sha256"] != other.about["sha256"]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mbkit import recording
-from mbkit.config import Experiment
+from mbkit.config import Experiment, OfflineLoop
 from mbkit.loops import Online
 from mbkit.run.objects import resumption
 
@@ -36,7 +36,7 @@ def write_summary(run: "Run", seconds: float) -> None:
 def never_fitted(experiment: Experiment, model: object) -> list[str]:
     """A note where the run is too short for its model."""
     loop, steps = experiment.loop, experiment.steps
-    if model is None or not loop.fit or steps > loop.warmup_steps or steps == 0:
+    if model is None or isinstance(loop, OfflineLoop) or not loop.fit or steps > loop.warmup_steps or steps == 0:
         return []
     return [f"The model was never fitted: all {steps} steps were warm-up (loop.warmup_steps)."]
 

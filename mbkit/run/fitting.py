@@ -14,9 +14,10 @@ from mbkit.data import Dataset, read
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.envs import task_knowledge
 from mbkit.errors import UserError
+from mbkit.recipes.models import checked_terminals, fit_recorded
 from mbkit.replay.recorded import RecordedRows
 from mbkit.run.data import RunData
-from mbkit.types import Recorded, TaskKnowledge, Transition
+from mbkit.types import TaskKnowledge
 
 OPTIONS = ("dynamics", "seed", "threads", "device", "env")
 
@@ -54,17 +55,12 @@ def fit_dynamics(data: str | Path | Dataset, *arguments: str, out: str | Path | 
     env, cfg = chosen.get("env", dataset.env), filled(EnsembleConfig, chosen.get("dynamics", {}), "dynamics.")
     spec = dataset.spec(device)
     task = knowledge(dataset, None if env == "none" else env, cfg)
-    rows = RecordedRows(RunData.of(dataset).buffer(spec)).all()
-    true, left_out = with_true_successors(rows)
-    model = Ensemble(spec, cfg, task)
-    metrics = {name: float(value) for name, value in model.fit(true).items()}
-    notes = list(dataset.notes)
-    if left_out:
-        what = "zeros, or the next episode's first observation"
-        notes.append(f"{left_out} rows that end an episode have no true successor ({what}) and were left out")
+    model, rows = Ensemble(spec, cfg, task), RecordedRows(RunData.of(dataset).buffer(spec)).all()
+    true, told = checked_terminals(rows, task.termination, cfg.termination, str(dataset.path))
+    metrics = fit_recorded(model, rows, true)
     if out is not None:
-        model.save(out, env=env or "none", steps=len(true.obs), data=dataset.sha256)
-    return Fit(model, len(true.obs), metrics, notes)
+        model.save(out, env=env or "none", steps=int(true.sum()), data=dataset.sha256)
+    return Fit(model, int(true.sum()), metrics, [*dataset.notes, *told])
 
 
 def settings(arguments: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,17 +99,3 @@ def knowledge(dataset: Dataset, env: str | None, cfg: EnsembleConfig) -> TaskKno
 def no_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     """Nothing, [B]: of a log without rewards the model learns the observations alone."""
     return torch.zeros(obs.shape[:-1], device=obs.device)
-
-
-def with_true_successors(rows: Recorded) -> tuple[Transition, int]:
-    """The rows without those at whose terminal end another observation stands for the successor, and how many those are.
-
-    Some formats write zeros there, others the first observation of the next episode, both of which would poison a model.
-    """
-    begins = torch.roll(rows.next_known, 1) == 0  # rows that begin an episode
-    next_first = torch.roll(rows.obs, -1, 0)
-    terminal = rows.discount == 0
-    zeros = (rows.next_obs == 0).all(1) & ~(rows.obs == 0).all(1)
-    others = (rows.next_obs == next_first).all(1) & torch.roll(begins, -1)
-    true = ~(terminal & (zeros | others))
-    return Transition(*(column[true] for column in rows[:5])), int((~true).sum())

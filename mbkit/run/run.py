@@ -71,7 +71,7 @@ class Run:
         self.opened.callback(close, self.parts.actor)
         self.loop: Online | Offline
         if self.env is None:
-            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
+            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once, self.start)
             if self.parts.data is not None and self.parts.data.present:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
@@ -140,6 +140,12 @@ class Run:
         return make(c.env, seed=seed, num_envs=num_envs, env_kwargs=arguments, render_mode=render_mode, task=c.objects.get("env"))
 
     # --- training -----------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """What parts of a new run do before its first step, such as fitting a model to the data set; UserError where one cannot."""
+        for call in self.parts.starts:
+            call()
+        self.notes = noted(self.notes, *self.parts.notes)
 
     def open(self) -> None:
         """Make the run directory and write down what is going to run; nothing is written before all parts could be built."""

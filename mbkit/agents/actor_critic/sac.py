@@ -35,6 +35,7 @@ class SACConfig:
     policy_q: Literal["min", "mean"] = option("min", when="critics!=1")  # reduction over critics in the policy loss. REDQ, DroQ: mean
     layer_norm: bool = False  # layer normalisation of the critics. DroQ: true
     dropout: float = between(0.0, 0.0, 0.9)  # dropout probability in the critics. DroQ: 0.01 (0.005 to 0.1)
+    backup_entropy: bool = True  # entropy bonus in the targets. MOBILE: false
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned. arXiv:1801.01290: fixed, mbrl-lib's MBPO: 0.2
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: -A, as in the paper
@@ -99,9 +100,9 @@ class SAC(LearningAgent):
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a' ~ pi(.|s') [B, A] and its entropy bonus -alpha log pi(a'|s') [B]."""
+        """a' ~ pi(.|s') [B, A] and its entropy bonus -alpha log pi(a'|s') [B], or none."""
         action, log_prob = self.policy.rsample(obs)
-        return action, -self.log_alpha.exp() * log_prob
+        return action, -self.log_alpha.exp() * log_prob if self.cfg.backup_entropy else torch.zeros_like(log_prob)
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:

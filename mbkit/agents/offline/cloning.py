@@ -5,7 +5,9 @@ Behaviour cloning: Pomerleau 1991, Neural Computation 3(1). Weights exp(A / temp
 Letters: B batch, A dimensions of an action.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from mbkit.networks.policy import Logits, TanhGaussian
 
 
 def squared_error(action: Tensor, recorded: Tensor) -> Tensor:
@@ -16,6 +18,16 @@ def squared_error(action: Tensor, recorded: Tensor) -> Tensor:
 def log_likelihood_loss(log_prob: Tensor) -> Tensor:
     """-E log pi(a|s) of the recorded actions, log pi [B]."""
     return -log_prob.mean()
+
+
+def imitation_loss(policy: nn.Module, obs: Tensor, recorded: Tensor) -> Tensor:
+    """The loss, 0-d, of a policy that imitates recorded actions [B, A] or int64 [B] at obs [B, O]: by likelihood where it has one."""
+    if isinstance(policy, TanhGaussian):
+        return log_likelihood_loss(policy.log_prob(obs, recorded))
+    output = policy(obs)
+    if isinstance(policy, Logits):
+        return log_likelihood_loss(output.gather(-1, recorded[:, None])[:, 0])
+    return squared_error(output, recorded) if isinstance(output, Tensor) else log_likelihood_loss(output.log_prob(recorded))
 
 
 def exp_weights(advantage: Tensor, temperature: float | Tensor, clip: float) -> Tensor:

@@ -46,8 +46,18 @@ def log_sum_exp(q: Tensor, log_density: Tensor) -> Tensor:
     return (q - log_density).logsumexp(-1)
 
 
-def conservative_gap(level: Tensor, q: Tensor) -> Tensor:
-    """Eq. 4: what is pushed down less what is pushed up, the mean of Q of the recorded actions [K, B], [K]; level [K] or [K, B]."""
+def shares(count: Tensor) -> Tensor:
+    """Weights [B] in proportion to `count` [B], with sum 1."""
+    return count / count.sum()
+
+
+def conservative_gap(level: Tensor, q: Tensor, real: Tensor | None = None) -> Tensor:
+    """Eq. 4: what is pushed down less what is pushed up, the mean of Q of the recorded actions [K, B], [K]; level [K] or [K, B].
+
+    Where `real`, [B], tells recorded rows from those of a model, the recorded ones alone are pushed up (COMBO, arXiv:2102.08363, eq. 2).
+    """
+    if real is not None:
+        return (level if level.dim() < q.dim() else level.mean(-1)) - q @ shares(real)
     return level - q.mean(-1) if level.dim() < q.dim() else (level - q).mean(-1)
 
 

@@ -20,6 +20,7 @@ from mbkit.agents.offline.conservative import (
     multiplier_loss,
     proposals,
     sampled_actions,
+    shares,
     uniform_actions,
 )
 from mbkit.errors import UserError
@@ -39,6 +40,7 @@ class CQLConfig(CriticConfig):
     policy_lr: float = positive(1e-4)  # Adam learning rate of policy and temperature. Paper: 3e-5; d3rlpy, OfflineRL-Kit: 1e-4
     conservative_weight: float = at_least(5.0, 0)  # weight w of the gap beside the full squared error, twice the paper's alpha
     push: Literal["logsumexp", "policy", "uniform"] = "logsumexp"  # what is pushed down: CQL(H), or Q under the policy or at random
+    push_down: Literal["all", "model"] = option("all", when="algo!=cql")  # states of the values pushed down; model: model rows alone
     samples: int = at_least(10, 1)  # actions drawn for each state, of each kind, N
     lagrange: int | float | str = "none"  # threshold of w times the gap, above which a learned multiplier rises; none: no multiplier
     backup: Literal["sample", "mean", "max"] = "sample"  # next action of the targets; mean: tanh of the mean, max: best of N samples
@@ -102,20 +104,21 @@ class CQL(OfflineActorCritic):
 
     def level(self, batch: Transition) -> Tensor:
         """What is pushed down, by `push`: the mean over states of log-sum-exp, or of the mean Q of N actions, [K]."""
+        weight = shares(1 - batch.real) if self.cfg.push_down == "model" and batch.real is not None else None
         if self.cfg.push == "logsumexp":
             action, log_density = proposals(self.policy, batch.obs, batch.next_obs, self.cfg.samples)
-            return self.critics.level(batch.obs, action, log_density, self.dtype)
+            return self.critics.level(batch.obs, action, log_density, self.dtype, weight)
         action, _ = sampled_actions(self.policy, batch.obs, self.cfg.samples)
         if self.cfg.push == "uniform":
             action, _ = uniform_actions(action)
-        return self.critics.level(batch.obs, action, None, self.dtype)
+        return self.critics.level(batch.obs, action, None, self.dtype, weight)
 
     def update_critics(self, batch: Transition) -> Metrics:
         """One step on the critics, and on the multiplier where there is one; all of the multiplier before its step."""
         cfg, metrics = self.cfg, {}
         y = self.target(self, batch, self.gamma)
         q = self.critics(batch.obs, batch.action)
-        gap = conservative_gap(self.level(batch), q)
+        gap = conservative_gap(self.level(batch), q, batch.real)
         weight: Tensor | float = cfg.conservative_weight
         if not isinstance(cfg.lagrange, str):
             weight = weight * multiplier(self.log_multiplier.detach())

@@ -141,7 +141,7 @@ class CQLDiscrete(OfflineActorCritic):
             metrics["actor/loss"] = descend(self.optimizers["policy"], log_q_loss(outputs.amin(0), log_pi))
             metrics["critic/reward_shift"] = recorded.new_full((), cfg.reward_shift)
         else:
-            gap = conservative_gap(pushed_down(outputs, cfg.push), q)
+            gap = conservative_gap(pushed_down(outputs, cfg.push), q, batch.real)
             loss = conservative_loss(q, y, gap, cfg.conservative_weight)
             metrics["critic/gap"] = gap.detach().mean()
         critic_loss = descend(self.optimizers["critics"], loss)

@@ -1,0 +1,86 @@
+"""What the model-based learners from a data set share: a model fitted once or loaded, and updates on its rollouts and on recorded rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbkit.config import OfflineLoop
+from mbkit.dynamics.ensemble import Ensemble
+from mbkit.errors import UserError
+from mbkit.fields import at_least, between, positive
+from mbkit.imagination.schedule import Constant
+from mbkit.loops import Hook, ModelRollouts, Until
+from mbkit.loops.rounds import Cloning, ModelFacts, Rounds
+from mbkit.recipes import offline
+from mbkit.recipes.assembly import Assembly
+from mbkit.recipes.models import checked_terminals, fit_recorded, model_notes
+from mbkit.replay.mixture import Mixture
+from mbkit.types import Dynamics, Learner
+
+AGENT, MODEL = {"name": "sac"}, {"name": "ensemble", "propagation": "ts1"}
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Rollouts of the model from recorded states, and their share in the agent's batches."""
+
+    real_ratio: float = between(0.05, 0.0, 1.0)  # share of recorded transitions in every batch; 1: no model
+    horizon: int = at_least(5, 1, when="real_ratio!=1")  # rollout length, model steps
+    every: int = at_least(1000, 1, when="real_ratio!=1")  # updates between two rounds of rollouts
+    starts: int = at_least(10_000, 1, when="real_ratio!=1")  # start states of a round. Published code: 50 000
+    retain_rounds: int = at_least(5, 1, when="real_ratio!=1")  # number of rounds whose model transitions are stored
+    memory_gb: float = positive(4.0, when="real_ratio!=1")  # memory limit of the model buffer, gigabytes (1e9 bytes)
+
+
+def offline_model(x: Assembly[OfflineLoop]) -> Ensemble:
+    """The experiment's ensemble, fitted to the data set when a new run starts, unless it was loaded; it is part of the run.
+
+    Raises:
+        UserError: another dynamics than an ensemble; when the run starts, terminations that the known function does not explain.
+    """
+    part, facts = x.part("dynamics"), ModelFacts()
+    model = x.model()
+    if not isinstance(model, Ensemble):
+        raise UserError(f"{x.experiment.algo} learns in an ensemble; expected dynamics=ensemble, came dynamics={part.name}")
+    x.dynamics = model
+    x.keep(dynamics=model)
+    x.notes += model_notes(x.experiment, part)
+
+    def fit() -> None:
+        rows, where = x.recorded.all(), f"data={Path(str(x.experiment.data)).name}"
+        true, notes = checked_terminals(rows, model.task.termination, model.cfg.termination, where)
+        x.notes += notes
+        if part.config.load is None:
+            facts.metrics = fit_recorded(model, rows, true)
+
+    x.at_start(fit)
+    x.every_step(facts)
+    return model
+
+
+def learn(
+    x: Assembly[OfflineLoop], cfg: RolloutConfig, agent: Learner, dynamics: Dynamics, first: Sequence[Hook] = (), begin: int = 0
+) -> None:
+    """Update the agent on recorded rows and on rollouts of `dynamics`, of which a round precedes the first of every `cfg.every` updates.
+
+    `first` is called before each update, ahead of the rollouts; `begin`: updates that were of another kind.
+    """
+    sizes = Constant(cfg.horizon, cfg.starts, cfg.retain_rounds)
+    buffer = x.model_buffer(sizes.capacity(), cfg.memory_gb, "imagination.retain_rounds")
+    if not offline.taken(agent, x):
+        return
+    if getattr(agent, "recorded_only", False):
+        raise UserError(f"agent={x.part('agent').name} learns from what follows each recorded row, which rollouts of a model do not have")
+    rollouts = ModelRollouts(dynamics, agent.sample, x.recorded, buffer, sizes)
+    mixed = Mixture([x.recorded, buffer], [cfg.real_ratio, 1 - cfg.real_ratio], real=[True, False])
+    hooks = [*first, Rounds(cfg.every, [rollouts], begin), x.updates(agent, mixed), *offline.shift(agent, x)]
+    x.every_step(*([Until(begin, [], hooks)] if begin else hooks))
+
+
+def cloning(x: Assembly[OfflineLoop], agent: object, updates: int, lr: float) -> None:
+    """The first `updates` of the run are the policy's alone, which imitates the recorded actions."""
+    if updates == 0:
+        return
+    hook = Cloning(agent, x.recorded if x.has_rows else None, x.loop.batch_size, lr)
+    x.keep(cloning=hook)
+    x.every_step(Until(updates, [hook], []))
