@@ -8,7 +8,7 @@ from mbkit.imagination.bellman import BellmanInconsistency
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.mve import check_agent
-from mbkit.recipes.pessimistic import AGENT, MODEL, RolloutConfig, learn, offline_model
+from mbkit.recipes.pessimistic import AGENT, MODEL, RolloutConfig, learn, offline_ensemble
 from mbkit.registry import recipes
 from mbkit.targets import one_step
 
@@ -34,7 +34,7 @@ def build(x: Assembly[OfflineLoop], cfg: MOBILEConfig) -> None:
     """MOBILE: an agent whose targets are low where the members' Bellman backups differ."""
     if cfg.real_ratio == 1:
         return offline.build(x)
-    model = offline_model(x)
+    model = offline_ensemble(x)
     target = BellmanInconsistency(model.predict_elites, one_step, cfg.penalty, cfg.samples, cfg.clip_targets)
     agent = x.agent(target)
     check_agent(x, agent, target)

@@ -7,14 +7,14 @@ import torch
 from mbkit.config import OfflineLoop
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.errors import UserError
-from mbkit.fields import at_least, between, option, positive
+from mbkit.fields import at_least, between, positive
 from mbkit.imagination.pessimism import Halting
 from mbkit.loops import Until
 from mbkit.loops.rounds import ImaginedUpdates
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.measures import measure
-from mbkit.recipes.pessimistic import MODEL, RolloutConfig, cloning, learn, offline_model
+from mbkit.recipes.pessimistic import MODEL, RolloutConfig, cloning, learn, offline_ensemble
 from mbkit.registry import recipes
 from mbkit.types import Measure, MeasureName, Recorded
 
@@ -25,17 +25,17 @@ CHUNK = 8192  # recorded rows whose disagreement is measured at once
 class MOReLConfig(RolloutConfig):
     """Episodes in the model, and where they are halted."""
 
-    real_ratio: float = between(0.05, 0.0, 1.0, when="agent!=npg")  # share of recorded transitions in every batch; 1: no model
-    horizon: int = at_least(100, 1, when="real_ratio!=1")  # length of the episodes, or of the rollouts from recorded states, model steps
-    every: int = at_least(1000, 1, when="real_ratio!=1, agent!=npg")  # updates between two rounds of rollouts
-    starts: int = at_least(10_000, 1, when="real_ratio!=1, agent!=npg")  # start states of a round
-    retain_rounds: int = at_least(5, 1, when="real_ratio!=1, agent!=npg")  # number of rounds whose model transitions are stored
-    memory_gb: float = positive(4.0, when="real_ratio!=1, agent!=npg")  # memory limit of the model buffer, gigabytes (1e9 bytes)
+    real_ratio: float = between(0.05, 0.0, 0.99, when="agent!=npg")  # share of recorded transitions in every batch
+    horizon: int = at_least(100, 1)  # length of the episodes, or of the rollouts from recorded states, model steps
+    every: int = at_least(1000, 1, when="agent!=npg")  # updates between two rounds of rollouts
+    starts: int = at_least(10_000, 1, when="agent!=npg")  # start states of a round
+    retain_rounds: int = at_least(5, 1, when="agent!=npg")  # number of rounds whose model transitions are stored
+    memory_gb: float = positive(4.0, when="agent!=npg")  # memory limit of the model buffer, gigabytes (1e9 bytes)
     episodes: int = at_least(50, 1, when="agent=npg")  # episodes of each update, side by side, from first observations of the data set
-    measure: MeasureName = option("disagreement", when="real_ratio!=1")  # uncertainty measure that halts
-    coefficient: float = positive(1 / 3, when="real_ratio!=1")  # threshold, in the largest uncertainty of the recorded rows
-    kappa: float = at_least(1.0, 0, when="real_ratio!=1")  # penalty: reward of the halted state less the smallest recorded reward, negated
-    bc_updates: int = at_least(1000, 0, when="real_ratio!=1")  # first updates, in which the policy is cloned
+    measure: MeasureName = "disagreement"  # uncertainty measure that halts
+    coefficient: float = positive(1 / 3)  # halting threshold, in the largest uncertainty of the recorded rows
+    kappa: float = at_least(1.0, 0)  # halting penalty kappa, below the smallest recorded reward, at each step of the absorbing state
+    bc_updates: int = at_least(1000, 0)  # first updates, in which the policy is cloned
     bc_lr: float = positive(1e-3, when="bc_updates!=0")  # Adam learning rate of the cloned policy
 
 
@@ -44,7 +44,6 @@ class MOReLConfig(RolloutConfig):
     MOReLConfig,
     learns_from=("dataset", "trajectories"),
     loop=OfflineLoop,
-    no_model="real_ratio=1",
     defaults={
         "steps": 1500,
         "eval": {"every": 250},
@@ -58,8 +57,6 @@ def build(x: Assembly[OfflineLoop], cfg: MOReLConfig) -> None:
     """MOReL: a policy learned in a model whose episodes end where its members disagree."""
     if x.part("agent").name == "npg":
         return on_episodes(x, cfg)
-    if cfg.real_ratio == 1:
-        return offline.build(x)
     agent = x.agent()
     halting = halting_model(x, cfg)
     cloning(x, agent, cfg.bc_updates, cfg.bc_lr)
@@ -79,7 +76,7 @@ def on_episodes(x: Assembly[OfflineLoop], cfg: MOReLConfig) -> None:
 
 def halting_model(x: Assembly[OfflineLoop], cfg: MOReLConfig) -> Halting:
     """The fitted ensemble, whose episodes end where it is more uncertain than the data allow."""
-    model, u = offline_model(x), measure(cfg.measure, "imagination.measure", x.part("dynamics"))
+    model, u = offline_ensemble(x), measure(cfg.measure, "imagination.measure", x.part("dynamics"))
     halting = Halting(model, u)
     x.keep(halting=halting)
     x.at_start(lambda: halt_beyond_data(halting, model, u, cfg, x.recorded.all(), x.experiment.gamma))

@@ -15,7 +15,7 @@ from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.models import checked_terminals, fit_recorded, model_notes
 from mbkit.replay.mixture import Mixture
-from mbkit.types import Dynamics, Learner
+from mbkit.types import Dynamics, LearnedDynamics, Learner, TaskKnowledge
 
 AGENT, MODEL = {"name": "sac"}, {"name": "ensemble", "propagation": "ts1"}
 
@@ -32,29 +32,35 @@ class RolloutConfig:
     memory_gb: float = positive(4.0, when="real_ratio!=1")  # memory limit of the model buffer, gigabytes (1e9 bytes)
 
 
-def offline_model(x: Assembly[OfflineLoop]) -> Ensemble:
-    """The experiment's ensemble, fitted to the data set when a new run starts, unless it was loaded; it is part of the run.
+def offline_model(x: Assembly[OfflineLoop]) -> LearnedDynamics:
+    """The experiment's model, fitted to the data set when a new run starts, unless it was loaded; it is part of the run.
 
     Raises:
-        UserError: another dynamics than an ensemble; when the run starts, terminations that the known function does not explain.
+        UserError: when the run starts, terminations that the known function does not explain.
     """
-    part, facts = x.part("dynamics"), ModelFacts()
-    model = x.model()
-    if not isinstance(model, Ensemble):
-        raise UserError(f"{x.experiment.algo} learns in an ensemble; expected dynamics=ensemble, came dynamics={part.name}")
+    part, facts, model = x.part("dynamics"), ModelFacts(), x.model()
     x.dynamics = model
     x.keep(dynamics=model)
     x.notes += model_notes(x.experiment, part)
+    task: TaskKnowledge = getattr(model, "task", TaskKnowledge())
 
     def fit() -> None:
         rows, where = x.recorded.all(), f"data={Path(str(x.experiment.data)).name}"
-        true, notes = checked_terminals(rows, model.task.termination, model.cfg.termination, where)
+        true, notes = checked_terminals(rows, task.termination, getattr(part.config, "termination", "auto"), where)
         x.notes += notes
-        if part.config.load is None:
+        if getattr(part.config, "load", None) is None:
             facts.metrics = fit_recorded(model, rows, true)
 
     x.at_start(fit)
     x.every_step(facts)
+    return model
+
+
+def offline_ensemble(x: Assembly[OfflineLoop]) -> Ensemble:
+    """The same of a recipe that needs an ensemble; UserError where the dynamics is another."""
+    model = offline_model(x)
+    if not isinstance(model, Ensemble):
+        raise UserError(f"{x.experiment.algo} learns in an ensemble; expected dynamics=ensemble, came dynamics={x.part('dynamics').name}")
     return model
 
 

@@ -9,7 +9,7 @@ from mbkit.loops.rounds import AdversaryRound, Rounds
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.mve import check_lends
-from mbkit.recipes.pessimistic import AGENT, MODEL, RolloutConfig, cloning, learn, offline_model
+from mbkit.recipes.pessimistic import AGENT, MODEL, RolloutConfig, cloning, learn, offline_ensemble
 from mbkit.registry import recipes
 
 
@@ -35,7 +35,7 @@ def build(x: Assembly[OfflineLoop], cfg: RAMBOConfig) -> None:
     """RAMBO: an agent on rollouts of a model that is trained against it."""
     if cfg.real_ratio == 1:
         return offline.build(x)
-    agent, model = x.agent(), offline_model(x)
+    agent, model = x.agent(), offline_ensemble(x)
     check_lends(x, agent)
     adversary = Adversary(model, cfg.adversary_weight, cfg.adversary_lr, cfg.horizon)
     x.at_start(adversary.restart)
