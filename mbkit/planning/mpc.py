@@ -24,10 +24,8 @@ class MPCConfig:
     particles: int = at_least(20, 1, when="dynamics!=mujoco")  # model rollouts per candidate, P, whose returns are averaged. PETS: 20
     replan_every: int = at_least(1, 1)  # number of actions executed per plan. PETS: 1
     noise: float = at_least(0.0, 0, when="actions=continuous")  # standard deviation of the exploration noise on executed actions
-    penalty: float = at_least(
-        0.0, 0, when="dynamics=ensemble"
-    )  # weight of an uncertainty that rewards are lowered by, for plans on fixed data
-    measure: MeasureName = option("disagreement", when="dynamics=ensemble, penalty!=0")  # uncertainty measure of the penalty
+    penalty: float = at_least(0.0, 0, when="dynamics!=mujoco")  # weight of an uncertainty that rewards are lowered by
+    measure: MeasureName = option("disagreement", when="dynamics!=mujoco, penalty!=0")  # uncertainty measure of the penalty
     mode: Mode = "eager"  # acceleration mode of planning; "cudagraph": one CUDA graph per plan, "compile": torch.compile
 
 
