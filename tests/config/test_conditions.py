@@ -83,7 +83,7 @@ def violating(experiment, group, left, sign, right):
     holder, _, name = key.rpartition(".")
     options = experiment.group(holder)
     field = next((f for f in fields(options) if f.name == name), None) if is_dataclass(options) else None
-    if field is None and key == "agent" and sign == "=":
+    if key == "agent" and sign == "=":
         return ["agent=sac"]
     if field is None:
         return [f"{key}={text_of(right)}"] if sign == "!=" else None
