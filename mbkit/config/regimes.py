@@ -5,7 +5,18 @@ from dataclasses import fields
 from typing import Any
 
 from mbkit import registry
-from mbkit.config.schema import LOOPS, FinetuneLoop, FreshLoop, OfflineLoop, OldTrajectoryLoop, OnlineLoop, Part, ReplayLoop, TrajectoryLoop
+from mbkit.config.schema import (
+    LOOPS,
+    FinetuneLoop,
+    FinetuneModelLoop,
+    FreshLoop,
+    OfflineLoop,
+    OldTrajectoryLoop,
+    OnlineLoop,
+    Part,
+    ReplayLoop,
+    TrajectoryLoop,
+)
 from mbkit.errors import UserError
 from mbkit.registry import Entry, experience, nearest
 
@@ -31,6 +42,8 @@ def loop_class(entry: Entry, offline: bool = False, continues: bool = False) -> 
 
     `offline`: it learns from a data set; `continues`: it goes on from another run, in an environment.
     """
+    if continues and entry.loop is not None and "dynamics" in entry.defaults:
+        return FinetuneModelLoop
     if continues:
         check_continuing(entry)
         return FinetuneLoop
@@ -75,6 +88,18 @@ def check_continuing(entry: Entry) -> None:
 def own_group(entry: Entry) -> str:
     """The group that an algorithm's own configuration fills: of a recipe round an exchangeable agent it is `imagination`."""
     return "imagination" if "agent" in entry.defaults else "agent"
+
+
+def continued_by(entry: Entry) -> Entry:
+    """What goes on, in an environment, from a run of an algorithm: itself, or MBPO from rollouts of a model of a data set.
+
+    Raises:
+        UserError: nothing can.
+    """
+    if entry.loop is OfflineLoop:
+        return registry.recipes["mbpo"]
+    check_continuing(entry)
+    return entry
 
 
 def have(names: Sequence[str]) -> str:

@@ -107,6 +107,14 @@ class ModelLoop(ReplayLoop):
 
 
 @dataclass(frozen=True)
+class FinetuneModelLoop(ModelLoop):
+    """The same, by an agent and a model that have learned already; the replay begins with their data set."""
+
+    warmup_steps: int = at_least(1, 1)  # environment steps of uniformly random actions at the beginning
+    fit_every: int = at_least(250, 0)  # environment steps between fits of the model; 0: whenever an episode ends
+
+
+@dataclass(frozen=True)
 class OfflineLoop:
     """Updates on a data set; a step of the run is one of them."""
 
@@ -116,7 +124,18 @@ class OfflineLoop:
     mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: loop.updates_at_once updates, sampling included, are a graph
 
 
-LOOPS = (StoringLoop, ReplayLoop, FinetuneLoop, FreshLoop, TrajectoryLoop, OldTrajectoryLoop, PlanLoop, ModelLoop, OfflineLoop)
+LOOPS = (
+    StoringLoop,
+    ReplayLoop,
+    FinetuneLoop,
+    FreshLoop,
+    TrajectoryLoop,
+    OldTrajectoryLoop,
+    PlanLoop,
+    ModelLoop,
+    FinetuneModelLoop,
+    OfflineLoop,
+)
 
 # --- parts and the experiment -----------------------------------------------------------------------------------------------------------
 

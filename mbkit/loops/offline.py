@@ -1,24 +1,18 @@
 """The offline loop: one step is one gradient update on a data set."""
 
-from collections.abc import Callable
-
 from mbkit.loops.clock import Clock
 from mbkit.types import State
 
 
 class Offline(Clock):
-    """Counts updates; the hooks make them. A stride is `at_once` of them, or as many as are left of `steps`.
+    """Counts updates; the hooks make them. A stride is `at_once` of them, or as many as are left of `steps`."""
 
-    `prepare` is called once, before the first update of a new run.
-    """
-
-    def __init__(self, steps: int, at_once: int, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, steps: int, at_once: int) -> None:
         super().__init__(stride=at_once)
-        self.steps, self.at_once, self.prepare = steps, at_once, prepare
+        self.steps, self.at_once = steps, at_once
 
     def start(self) -> None:
-        """What an agent takes from the data set before it learns."""
-        self.prepare()
+        """A data set needs no beginning."""
 
     def advance(self) -> None:
         """The next stride."""

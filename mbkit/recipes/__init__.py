@@ -47,7 +47,7 @@ def build(experiment: Experiment, env: "Environment | None", restored: bool = Fa
     """
     x: Assembly[Any] = Assembly(experiment, env, data)
     if experiment.continues is not None:
-        finetune.build(x, restored)
+        finetune.build(x, restored) if experiment.algo in registry.agents else finetune.build_recipe(x, restored)
         return x
     if data is not None and experiment.algo in registry.agents:
         offline.build(x)

@@ -33,7 +33,7 @@ def train(algo: str, *arguments: str, **options: Any) -> Run:
         imports.import_typed(experiment)
         run = opened.enter_context(Run(resolved(experiment), data=open_data(experiment)))
         opened.enter_context(interrupted(run.how_to_go_on))
-        run.loop.start()
+        run.start()
         run.open()
         run.train()
     return run

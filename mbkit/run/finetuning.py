@@ -44,7 +44,7 @@ def finetune(directory: str | Path, *arguments: str, **options: Any) -> Run:
             data.check_same(RunData.stored(folder))
         learner = opened.enter_context(Run(experiment, data=data))
         opened.enter_context(interrupted(learner.how_to_go_on))
-        learner.loop.start()
+        learner.start()
         learner.open()
         learner.train()
     return learner

@@ -71,7 +71,7 @@ class Run:
         self.opened.callback(close, self.parts.actor)
         self.loop: Online | Offline
         if self.env is None:
-            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once, self.start)
+            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
             if self.parts.data is not None and self.parts.data.present:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
@@ -146,6 +146,7 @@ class Run:
         for call in self.parts.starts:
             call()
         self.notes = noted(self.notes, *self.parts.notes)
+        self.loop.start()
 
     def open(self) -> None:
         """Make the run directory and write down what is going to run; nothing is written before all parts could be built."""
