@@ -45,13 +45,13 @@ class Explained(NamedTuple):
 def explained(termination: TerminationFn | None, rows: Recorded, true: Tensor) -> Explained:
     """Recall and precision of a termination function, None for one that is never true, on the rows of `true`, bool [N]."""
     recorded = (rows.discount == 0) & true
-    terminals, found, called = int(recorded.sum()), 0, 0
+    terminals, explained_ends, called = int(recorded.sum()), 0, 0
     if termination is not None:
         for part in torch.split(torch.arange(len(true), device=true.device), CHUNK):
             ended = termination(rows.obs[part], rows.action[part], rows.next_obs[part]) & true[part]
-            found += int((ended & recorded[part]).sum())
+            explained_ends += int((ended & recorded[part]).sum())
             called += int(ended.sum())
-    return Explained(terminals, found / max(terminals, 1), found / called if called else 1.0)
+    return Explained(terminals, explained_ends / max(terminals, 1), explained_ends / called if called else 1.0)
 
 
 def check_explained(figures: Explained, where: str) -> None:

@@ -19,7 +19,7 @@ class Sampling(Protocol):
 
 
 @torch.no_grad()
-def imagined(dynamics: Dynamics, policy: Sampling, start: Tensor, restart: Tensor) -> Trajectory:
+def model_trajectory(dynamics: Dynamics, policy: Sampling, start: Tensor, restart: Tensor) -> Trajectory:
     """T steps of M episodes in the model, all at static shapes: start [M, O]; restart [T, M, O] states of new episodes.
 
     Where the model terminates, or a step is not finite, the next step begins a new episode; a step that is not finite is stored as the end

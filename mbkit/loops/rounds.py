@@ -1,4 +1,4 @@
-"""Hooks of model-based learning from a data set: rounds of model rollouts, of an adversarial model, of imagined episodes, and cloning."""
+"""Hooks of model-based learning from a data set: rounds of model rollouts, of an adversarial model, of episodes in a model, and cloning."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -11,7 +11,7 @@ from mbkit.agents.base import descend
 from mbkit.agents.offline.cloning import imitation_loss
 from mbkit.errors import UserError
 from mbkit.imagination.adversary import Adversary
-from mbkit.imagination.trajectories import imagined
+from mbkit.imagination.trajectories import model_trajectory
 from mbkit.loops.clock import Clock, Hook
 from mbkit.loops.updates import check_metrics
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
@@ -110,7 +110,7 @@ class AdversaryRound:
         clock.recorder.event(clock.step, {**values, "time/adversary_seconds": perf_counter() - began})
 
 
-class ImaginedUpdates:
+class EpisodeUpdates:
     """Updates of a learner from trajectories on episodes in a model; one for each step of the clock.
 
     Args:
@@ -134,7 +134,7 @@ class ImaginedUpdates:
         for n in range(clock.stride):
             began = perf_counter()
             begin = torch.randint(len(self.first), (self.shape[0] + 1, self.shape[1]), device=self.first.device)
-            trajectory = imagined(self.model, self.agent, self.first[begin[0]], self.first[begin[1:]])
+            trajectory = model_trajectory(self.model, self.agent, self.first[begin[0]], self.first[begin[1:]])
             self.agent.anneal(max(0.0, 1 - (clock.step - clock.stride + n) / self.steps))
             metrics = self.agent.update(trajectory)
         about = {"imagination/reward": trajectory.reward.mean(), "imagination/terminated": 1 - trajectory.discount.mean()}

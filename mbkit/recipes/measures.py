@@ -19,9 +19,9 @@ NEEDS_VARIANCE = ("max_aleatoric", "one_vs_rest")
 
 def possible(members: int, probabilistic: bool) -> list[str]:
     """Names of the measures that an ensemble of so many members can give."""
-    several = {name for name in MEASURES if members > 1 or name not in COMPARES_MEMBERS}
-    given = several if probabilistic else several - set(NEEDS_VARIANCE)
-    return sorted(given if members > 1 or probabilistic else ())
+    names = {name for name in MEASURES if members > 1 or name not in COMPARES_MEMBERS}
+    names -= set() if probabilistic else set(NEEDS_VARIANCE)
+    return sorted(names if members > 1 or probabilistic else ())
 
 
 def measure(name: str, option: str, dynamics: Part) -> Measure:

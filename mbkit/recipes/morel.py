@@ -10,7 +10,7 @@ from mbkit.errors import UserError
 from mbkit.fields import at_least, between, positive
 from mbkit.imagination.pessimism import Halting
 from mbkit.loops import Until
-from mbkit.loops.rounds import ImaginedUpdates
+from mbkit.loops.rounds import EpisodeUpdates
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.measures import measure
@@ -70,7 +70,7 @@ def on_episodes(x: Assembly[OfflineLoop], cfg: MOReLConfig) -> None:
     cloning(x, agent, cfg.bc_updates, cfg.bc_lr)
     if offline.taken(agent, x):
         shape = cfg.horizon, cfg.episodes
-        updates = ImaginedUpdates("npg", agent, halting, x.recorded.first_obs(), shape, x.experiment.steps, x.loop.log_every)
+        updates = EpisodeUpdates("npg", agent, halting, x.recorded.first_obs(), shape, x.experiment.steps, x.loop.log_every)
         x.every_step(Until(cfg.bc_updates, [], [updates]))
 
 

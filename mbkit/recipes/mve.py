@@ -59,15 +59,12 @@ def build(x: Assembly[Any], cfg: MVEConfig) -> None:
         agent = x.agent(target)
         check_agent(x, agent, target, steve=cfg.weighting == "steve")
         x.keep(target=target)
-        # fitted before the agent learns: no target comes from a model without data
         counts = CountersRead(target.counters, "targets", "dynamics.lr or imagination.horizon")
         if on_data:
             x.every_step(Rounds(COUNTED_EVERY, [counts]))
-        else:
+        else:  # fitted before the agent learns: no target comes from a model without data
             x.at_each_fit(model, first=[counts])
-    if on_data:
-        return offline.learn(x, agent)
-    x.every_step(x.updates(agent, x.real_data(agent)))
+    offline.learn(x, agent) if on_data else x.every_step(x.updates(agent, x.real_data(agent)))
 
 
 def check(cfg: MVEConfig, loop: ModelLoop | OfflineLoop) -> None:

@@ -35,8 +35,8 @@ def taken(agent: Learner | TrajectoryLearner, x: Assembly[OfflineLoop]) -> bool:
 
 def shift(agent: Learner, x: Assembly[OfflineLoop]) -> list[Hook]:
     """The hook that measures the shift of an agent which has no such measures of its own."""
-    own = "dataset" in registry.agents[x.part("agent").name].learns_from
-    return [] if own else [Shift(agent, x.recorded, x.loop.log_every)]
+    measures_itself = "dataset" in registry.agents[x.part("agent").name].learns_from
+    return [] if measures_itself else [Shift(agent, x.recorded, x.loop.log_every)]
 
 
 def prepare(agent: Learner | TrajectoryLearner, data: Recorded) -> None:

@@ -13,7 +13,8 @@ from mbkit.loops import Hook, ModelRollouts, Until
 from mbkit.loops.rounds import Cloning, ModelFacts, Rounds
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
-from mbkit.recipes.models import checked_terminals, fit_recorded, model_notes
+from mbkit.recipes.models import model_notes
+from mbkit.recipes.recorded_models import checked_terminals, fit_recorded
 from mbkit.replay.mixture import Mixture
 from mbkit.types import Dynamics, LearnedDynamics, Learner, TaskKnowledge
 

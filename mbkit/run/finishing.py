@@ -1,13 +1,16 @@
 """What a run writes and says when it ends."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mbkit import recording
 from mbkit.config import Experiment, OfflineLoop
+from mbkit.errors import UserError
 from mbkit.loops import Online
 from mbkit.run.objects import resumption
+from mbkit.storage import read_json
 
 if TYPE_CHECKING:
     from mbkit.run.run import Run
@@ -31,6 +34,15 @@ def write_summary(run: "Run", seconds: float) -> None:
     more: dict[str, Any] = {"episodes": run.loop.episodes} if isinstance(run.loop, Online) else {}
     more |= {"data": run.data.about} if run.data is not None else {}
     recording.write_summary(run.path, summary, threads=run.threads, notes=run.notes, **more)
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The content of a run's `summary.json`; UserError where it is no object."""
+    path = directory / "summary.json"
+    summary = read_json(path)
+    if not isinstance(summary, dict):
+        raise UserError(f"{path} must hold an object; came a {type(summary).__name__}")
+    return summary
 
 
 def never_fitted(experiment: Experiment, model: object) -> list[str]:

@@ -14,7 +14,7 @@ from mbkit.data import Dataset, read
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.envs import task_knowledge
 from mbkit.errors import UserError
-from mbkit.recipes.models import checked_terminals, fit_recorded
+from mbkit.recipes.recorded_models import checked_terminals, fit_recorded
 from mbkit.replay.recorded import RecordedRows
 from mbkit.run.data import RunData
 from mbkit.types import TaskKnowledge

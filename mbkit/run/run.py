@@ -28,11 +28,11 @@ from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.data import RunData, Space, recorded_spec
 from mbkit.run.evaluation import check_same_task, diagnose_run, diagnose_values, score
 from mbkit.run.film import film
-from mbkit.run.finishing import how_to_go_on, never_fitted, write_summary
+from mbkit.run.finishing import how_to_go_on, never_fitted, read_summary, write_summary
 from mbkit.run.objects import object_note
 from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import check_buffer, checked_environments
-from mbkit.storage import read_json, write_json, write_text
+from mbkit.storage import write_json, write_text
 from mbkit.types import State
 
 
@@ -72,13 +72,12 @@ class Run:
         self.loop: Online | Offline
         if self.env is None:
             self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
-            if self.parts.data is not None and self.parts.data.present:
+            if self.parts.has_rows:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
             check_buffer(experiment)
             self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
-        notes = (*object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
-        self.notes = noted(self.notes, *notes)  # told when the run ends
+        self.notes = noted(self.notes, *object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
 
     def close(self) -> None:
         """Close the environments and simulators, and let others train in the directory; the agent still acts, and can be evaluated."""
@@ -142,7 +141,7 @@ class Run:
     # --- training -----------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """What parts of a new run do before its first step, such as fitting a model to the data set; UserError where one cannot."""
+        """What precedes the first step of a new run, such as fitting a model to a data set; UserError where that fails."""
         for call in self.parts.starts:
             call()
         self.notes = noted(self.notes, *self.parts.notes)
@@ -258,10 +257,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
-        summary = read_json(self.path / "summary.json")
-        if not isinstance(summary, dict):
-            raise UserError(f"{self.path / 'summary.json'} must hold an object; came a {type(summary).__name__}")
-        return summary
+        return read_summary(self.path)
 
     # --- scoring ------------------------------------------------------------------------------------------------------------------
 
@@ -272,17 +268,15 @@ class Run:
 
         `seed` replaces the run's, `env_kwargs` change the arguments of its environment.
         """
-        make_env = self.variant(env_kwargs)
         if self.config.env == "none":
             raise UserError("this run has no environment (env=none), in which its policy could be scored")
         first = self.config.seed if seed is None else seed
-        return score(make_env, self.parts.actor_for, first, episodes, keep_rows, self.config.eval.max_steps)
+        return score(self.variant(env_kwargs), self.parts.actor_for, first, episodes, keep_rows, self.config.eval.max_steps)
 
     def film(self, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None) -> Path | None:
         """One episode as a video in `videos/`; None, and a note, where there is no renderer. Arguments as in `evaluate`."""
         path = self.path / "videos" / f"step-{self.loop.step}.mp4"
-        make_env = self.variant(env_kwargs)
-        video, reason = film(make_env, self.parts.actor_for, path, self.config.seed if seed is None else seed)
+        video, reason = film(self.variant(env_kwargs), self.parts.actor_for, path, self.config.seed if seed is None else seed)
         self.film_note = sentence(reason or "")
         self.notes = noted(self.notes, self.film_note)
         return video
