@@ -28,6 +28,7 @@ class SACConfig:
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
     lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
+    policy_lr: float | None = positive(None)  # Adam learning rate of policy and temperature; null: lr. OfflineRL-Kit: 1e-4
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
     critics: int = at_least(2, 1)  # number of critics, K. REDQ: 10
     target_subset: int | None = at_least(None, 1, when="critics!=1")  # critics drawn for each target's minimum; null: all. REDQ: 2
@@ -80,7 +81,9 @@ class SAC(LearningAgent):
         self.register_buffer("last", torch.zeros(2))
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
-        self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
+        policy_lr = cfg.lr if cfg.policy_lr is None else cfg.policy_lr
+        self.add_optimizers(policy_lr, policy=self.policy, alpha=self.log_alpha)
+        self.add_optimizers(cfg.lr, critics=self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
