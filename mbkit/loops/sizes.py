@@ -134,12 +134,14 @@ def modelled(x: Experiment, spec: EnvSpec) -> list[Demand]:
         size = members * held_out * FLOAT * 2 * hidden.widest
         sizes.append(Demand("the model's hold-out error", size, factors | {"dynamics.holdout_max": held_out}, passing=True))
     per_step, cadence = setting(x, "imagination", "rollouts_per_step"), setting(x, "loop", "fit_every")
-    size = per_step * cadence * (row(spec) + FLOAT * at_once(x, hidden))
-    factors = {"imagination.rollouts_per_step": per_step, "loop.fit_every": cadence, "dynamics.hidden": hidden.widths or (0,)}
-    return [
-        *sizes,
-        Demand("a round of model rollouts", size if setting(x, "imagination", "real_ratio", 1) < 1 else 0, factors, passing=True),
-    ]
+    factors = {"imagination.rollouts_per_step": per_step, "loop.fit_every": cadence}
+    starts = per_step * cadence
+    if starts == 0:
+        starts = setting(x, "imagination", "starts")
+        factors = {"imagination.starts": starts}
+    rolls = setting(x, "imagination", "real_ratio", 1) < 1
+    size = starts * (row(spec) + FLOAT * at_once(x, hidden)) if rolls else 0
+    return [*sizes, Demand("a round of model rollouts", size, factors | {"dynamics.hidden": hidden.widths or (0,)}, passing=True)]
 
 
 def at_once(x: Experiment, hidden: Hidden) -> int:

@@ -79,8 +79,10 @@ def diagnose(model: Any, result: Evaluation, spec: EnvSpec, policy: Actor | None
 def diagnose_run(run: "Run", result: Evaluation) -> dict[str, Any]:
     """The diagnostics of a run's model; empty where it has none, or before the first fit."""
     c, model, env = run.config, run.parts.dynamics, run.env
-    if model is None or env is None or (c.loop.fit and not getattr(model, "fitted", run.loop.step >= c.loop.warmup_steps)):
+    if model is None or (getattr(c.loop, "fit", False) and not getattr(model, "fitted", run.loop.step >= c.loop.warmup_steps)):
         return {}
+    if env is None:
+        return diagnose(model, result, run.parts.spec, run.parts.actor, c.seed, c.gamma)
     # a planner's actions cost a search each, so that in the model it repeats those that it took
     policy = run.parts.actor_for(env) if c.planner is None else None
     return diagnose(model, result, run.parts.spec, policy, c.seed, c.gamma) | {"dimensions": env.dimension_names}
