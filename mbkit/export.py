@@ -25,6 +25,7 @@ from mbkit.errors import UserError
 from mbkit.loops.interrupt import interrupted
 from mbkit.networks.normalizer import Normalizer
 from mbkit.networks.plain import of_mode, plain
+from mbkit.paths import check_file, exists, short
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.run import Run, load
 from mbkit.run.api import read_config
@@ -69,7 +70,7 @@ def export(run: Run | str | Path, out: str | Path, checkpoint: str | int | None 
             return export(loaded, out)
     if checkpoint is not None:
         raise UserError(f"checkpoint={checkpoint!r} applies to the directory of a run; expected none for a run that is loaded already")
-    policy, rows, replaced = policy_module(run), check_rows(run), out.exists()
+    policy, rows, replaced = policy_module(run), check_rows(run), exists(out)
     policy(rows[:2])  # index tensors that networks make once must not be made while they are traced
     with quiet():
         content = write(traced(policy, rows[:2], run), metadata(run))
@@ -85,11 +86,8 @@ def export(run: Run | str | Path, out: str | Path, checkpoint: str | int | None 
 def format_of(out: Path) -> tuple[Callable[..., bytes], Callable[[bytes], Outputs]]:
     """Writer and reader of a path's format; UserError for another suffix, a missing directory, or missing packages."""
     if out.suffix not in (".onnx", ".pt2"):
-        raise UserError(f"{out}: expected a path that ends in .onnx or .pt2, came {out.suffix or 'none of them'}")
-    if not out.parent.is_dir():
-        raise UserError(f"{out} cannot be written: there is no directory {out.parent}")
-    if out.is_dir():
-        raise UserError(f"{out} cannot be written: it is a directory")
+        raise UserError(f"{short(out)}: expected a path that ends in .onnx or .pt2, came {short(out.suffix) or 'none of them'}")
+    check_file(out)
     if out.suffix == ".pt2":
         return write_pt2, read_pt2
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]

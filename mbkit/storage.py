@@ -14,6 +14,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import torch
 
 from mbkit.errors import UserError
+from mbkit.paths import check_file, read_text, reason, short
 from mbkit.types import State
 
 DIRECTORY = 0x10  # bit that marks a zip entry as a directory: torch.load would fill its tensor with uninitialised memory
@@ -30,6 +31,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         UserError: the disk is full or read-only, or the directory does not exist.
     """
     path = Path(path)
+    check_file(path)
     with _renamed_to(path, path.with_name(f"{path.name}.tmp")) as temporary, open(temporary, "wb") as file:
         yield file
 
@@ -38,6 +40,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 def replacing_path(path: str | Path) -> Iterator[Path]:
     """As `replacing`, for a writer that needs a path: that of a temporary file with the same extension."""
     path = Path(path)
+    check_file(path)
     with _renamed_to(path, path.with_name(f"{path.stem}.tmp{path.suffix}")) as temporary:
         yield temporary
 
@@ -55,8 +58,7 @@ def _renamed_to(path: Path, temporary: Path) -> Iterator[Path]:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises RuntimeError while it closes its archive
         if not isinstance(cause, OSError):
             raise
-        reason = str(cause.strerror or cause).partition("\n")[0]
-        raise UserError(f"{path} cannot be written ({reason})") from error
+        raise UserError(f"{short(path)} cannot be written ({reason(cause)})") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -97,12 +99,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file; UserError if the file is absent or is not JSON."""
+    text = read_text(path)
     try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(f"{short(path)} is not valid JSON: {error}") from error
 
 
 def write_tensors(path: str | Path, kind: str, content: Mapping[str, Any]) -> None:
@@ -145,7 +146,7 @@ def read_tensors(path: str | Path, kind: str, parts: Mapping[str, type]) -> Stat
     try:
         content = load_archive(path)
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}: expected {kind!r}") from error
+        raise UserError(f"there is no file {short(path)}: expected {kind!r}") from error
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: expected {kind!r}, found a damaged or foreign file") from error
     if isinstance(content, dict) and content.get("format") == kind and all(isinstance(content.get(k), t) for k, t in parts.items()):

@@ -17,6 +17,7 @@ from mbkit.errors import UserError, guarded
 from mbkit.fields import between
 from mbkit.networks.parts import as_table
 from mbkit.networks.policy import TanhGaussian
+from mbkit.paths import short
 from mbkit.types import EnvSpec
 
 INSIDE = 1 - 1e-6  # largest action at which a prior is evaluated: at 1 the density of a squashed one is not finite
@@ -117,7 +118,7 @@ def make_prior(cfg: PriorConfig, spec: EnvSpec, policy: PriorPolicy | None = Non
     Raises:
         UserError: neither a function nor a policy, or one that fails `check_prior`.
     """
-    name = f"agent.prior={cfg.prior}"
+    name = f"agent.prior={short(cfg.prior)}"
     if policy is None and cfg.prior == "uniform":
         policy = Uniform(spec.action_dim, spec.parts)
     elif isinstance(policy, TanhGaussian):

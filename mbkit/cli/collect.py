@@ -9,6 +9,7 @@ from mbkit.cli.app import say
 from mbkit.cli.data import commands
 from mbkit.config import parse_overrides
 from mbkit.errors import UserError
+from mbkit.paths import check_file
 
 if TYPE_CHECKING:
     from mbkit.data import Dataset
@@ -37,8 +38,7 @@ def collect(
         raise UserError(f"--replay takes one run, RUN, RUN@best or RUN@STEP, and of the options only --out; got {wrong}")
     if not replay and steps is None:
         raise UserError("expected --steps, the number of steps to collect, or --replay; got neither")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: expected a file to write in a directory that exists")
+    check_file(out)
 
     from mbkit.data import write
     from mbkit.loops.interrupt import interrupted

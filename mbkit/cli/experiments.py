@@ -3,10 +3,10 @@
 import ast
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from mbkit.errors import UserError
+from mbkit.paths import matching, read_text
 from mbkit.registry import nearest
 
 
@@ -22,7 +22,7 @@ def experiments() -> list[Listed]:
     """All experiments of `mbkit.theory`, sorted by name."""
     spec = find_spec("mbkit.theory")
     folders = spec.submodule_search_locations if spec is not None else None
-    return sorted(listed for folder in folders or () for file in Path(folder).glob("*.py") for listed in decorations(file.read_text()))
+    return sorted(listed for folder in folders or () for file in matching(folder, "*.py") for listed in decorations(read_text(file)))
 
 
 def decorations(source: str) -> Iterator[Listed]:

@@ -11,6 +11,7 @@ import typer
 
 from mbkit.cli.app import app, say
 from mbkit.errors import UserError
+from mbkit.paths import exists
 
 if TYPE_CHECKING:
     from mbkit.run.judging import PolicyValue
@@ -70,7 +71,7 @@ def evaluate(
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Run directories and key=value options; UserError where no run is among them."""
-    options = [text for text in arguments if OPTION.match(text) and not Path(text).exists()]
+    options = [text for text in arguments if OPTION.match(text) and not exists(text)]
     directories = [text for text in arguments if text not in options]
     if not directories:
         raise UserError(f"expected a run directory before {' '.join(options)}")

@@ -11,6 +11,7 @@ from mbkit.config.reading import parse_overrides
 from mbkit.config.regimes import CONTINUING_DEFAULTS, algorithm, continued_by
 from mbkit.config.schema import Experiment, FinetuneLoop, OfflineLoop
 from mbkit.errors import UserError
+from mbkit.paths import short
 from mbkit.registry import Entry
 
 CARRIED = ("algo", "env", "env_kwargs", "data", "data_top", "seed", "gamma", "device", "threads", "precision")  # options of the run
@@ -44,7 +45,7 @@ def continuing(before: Experiment, run: str, arguments: Sequence[str] = (), opti
         name = before.algo if before.agent is None else before.agent.name
         raise UserError(f"agent= is not an option of finetune: the agent is {name}, of {run}")
     if typed.get("data") is not None and before.data is None:
-        raise UserError(f"data={typed['data']} has no meaning here: {run} learned without a data set")
+        raise UserError(f"data={short(typed['data'])} has no meaning here: {run} learned without a data set")
     tree = merge({**carried(before, entry, run), "continues": run}, typed)
     if typed.get("env", before.env) != before.env and "env_kwargs" not in typed:
         tree["env_kwargs"] = {}

@@ -17,6 +17,7 @@ from typing import Any
 from mbkit.config.identity import flatten
 from mbkit.config.schema import GROUPS, Experiment
 from mbkit.errors import UserError, crashed
+from mbkit.paths import is_dir, is_file
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # pkg.mod:fn
 TASK = re.compile(r"[A-Za-z_][\w.]*:.+")  # pkg.mod:Name-v0
@@ -84,7 +85,7 @@ def import_module_of(path: str, here: bool = False) -> ModuleType:
 def _advice(name: str, here: bool) -> str:
     """How to allow a module of the working directory, where there is one of this name."""
     root = Path(name.partition(".")[0])
-    if here or not (root.is_dir() or root.with_suffix(".py").is_file()):
+    if here or not (is_dir(root) or is_file(f"{root}.py")):
         return ""
     return (
         "; it lies in the working directory, which is searched only for import paths that are typed: repeat the option, or set PYTHONPATH=."

@@ -13,6 +13,7 @@ from mbkit.config import dialect
 from mbkit.config.dialect import ODD
 from mbkit.config.schema import Experiment
 from mbkit.errors import UserError
+from mbkit.paths import is_dir, is_file, matching, read_text, short
 from mbkit.registry import nearest
 
 TASK = "env_kwargs"  # the group whose values are the task's, and reach it as they are
@@ -22,7 +23,7 @@ def config_root() -> Path:
     """Where the presets live: inside the installed package, or at the top of the source tree."""
     package = Path(__file__).parent.parent
     installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    return installed if is_dir(installed) else package.parent / "configs"
 
 
 def refuse_odd_numbers(text: str, where: str) -> None:
@@ -142,8 +143,8 @@ def is_own_file(preset: Any) -> bool:
 def preset_text(experiment: Experiment) -> str:
     """The preset of an experiment in words: "preset demo", "default preset" or "no preset"."""
     if experiment.preset is not None:
-        return f"preset {experiment.preset}"
-    has = (config_root() / experiment.algo / f"{experiment.env.replace('/', '-')}.yaml").is_file()
+        return f"preset {short(experiment.preset)}"
+    has = is_file(config_root() / experiment.algo / f"{experiment.env.replace('/', '-')}.yaml")
     return "default preset" if has else "no preset"
 
 
@@ -152,21 +153,19 @@ def read_preset(algo: str, env: str, preset: Any) -> dict[str, Any]:
     path = Path(str(preset)) if is_own_file(preset) else _shipped(algo, env, preset)
     if path is None:
         return {}
-    try:
-        options = read_yaml(path.read_text(), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"preset={preset}: {path} cannot be read ({getattr(error, 'strerror', error)})") from error
+    options = read_yaml(read_text(path, "preset "), short(path.name))
     if options is not None and not isinstance(options, dict):
-        raise UserError(f"{path.name} must hold a mapping of options to values, came a {type(options).__name__}")
+        raise UserError(f"{short(path.name)} must hold a mapping of options to values, came a {type(options).__name__}")
     return options or {}
 
 
 def _shipped(algo: str, env: str, preset: Any) -> Path | None:
     stem = env.replace("/", "-")
     path = config_root() / algo / f"{stem}.{preset}.yaml" if preset else config_root() / algo / f"{stem}.yaml"
-    if path.is_file():
+    if is_file(path):
         return path
     if preset is None:
         return None
-    known = [p.stem.removeprefix(stem + ".") for p in (config_root() / algo).glob(f"{stem}.*.yaml")]
-    raise UserError(f"there is no preset {preset!r} for {algo} on {env}; {nearest(str(preset), known)}")
+    files = (p for p in matching(config_root() / algo, "*.yaml") if p.name.startswith(f"{stem}."))
+    known = [p.stem.removeprefix(f"{stem}.") for p in files if p.stem != stem]
+    raise UserError(f"there is no preset '{short(preset)}' for {algo} on {short(env)}; {nearest(str(preset), known)}")

@@ -18,6 +18,7 @@ from mbkit.config.schema import (
     TrajectoryLoop,
 )
 from mbkit.errors import UserError
+from mbkit.paths import short
 from mbkit.registry import Entry, experience, nearest
 
 # the loop of an agent alone, by the first kind of experience that it learns from
@@ -66,13 +67,13 @@ def check_offline(entry: Entry, data: str) -> None:
         return
     if own_group(entry) == "agent" and entry.loop is not None:
         why = (
-            f"which plans with a model: `mbkit dynamics fit {data} --out dynamics.pt` fits one to the data, "
+            f"which plans with a model: `mbkit dynamics fit {short(data)} --out dynamics.pt` fits one to the data, "
             f"and dynamics.load=dynamics.pt hands it to {entry.name}"
         )
     else:
         kinds = experience(entry.learns_from) or "nothing"
         why = f"which learns from {kinds} as it acts; expected an agent that learns from any transitions, such as iql, td3_bc or sac"
-    raise UserError(f"data={data} has no meaning for {entry.name}, {why}")
+    raise UserError(f"data={short(data)} has no meaning for {entry.name}, {why}")
 
 
 def check_continuing(entry: Entry) -> None:

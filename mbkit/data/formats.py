@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mbkit.data import d4rl, mbrl_replay, minari, minari_writer, native, npz, run_replay, table
 from mbkit.data.dataset import Dataset
 from mbkit.errors import UserError
+from mbkit.paths import check_file, exists, is_dir, is_file, reason, short
 from mbkit.registry import nearest
 
 HEAD = 4096  # bytes that a content test is shown
@@ -56,21 +57,21 @@ def format_of(path: Path) -> Format:
     """The format of a file or directory; UserError where none recognises it."""
     if RUN.recognises(path, b""):  # RUN@STEP is no path
         return RUN
-    if not path.exists():
-        raise UserError(f"there is no file {path}")
+    if not exists(path):
+        raise UserError(f"there is no file {short(path)}")
     head = b""
-    if path.is_file():
+    if is_file(path):
         try:
             with open(path, "rb") as file:
                 head = file.read(HEAD)
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror})") from error
+            raise UserError(f"{short(path)} cannot be read ({reason(error)})") from error
     for candidate in FORMATS:
         if candidate.recognises(path, head):
             return candidate
     names = ", ".join(candidate.name for candidate in FORMATS)
     raise UserError(
-        f"{path}: expected a data set in one of the formats {names}, got {'something else' if head or path.is_dir() else 'nothing'}"
+        f"{path}: expected a data set in one of the formats {names}, got {'something else' if head or is_dir(path) else 'nothing'}"
     )
 
 
@@ -90,8 +91,8 @@ def write(data: Dataset, out: str | Path, to: str = "mbkit", id: str | None = No
     if to not in writers:
         raise UserError(f"cannot write format {to!r}; {nearest(to, writers)}")
     out = Path(out)
-    if out.is_dir() and "id" not in inspect.signature(writers[to]).parameters:
-        raise UserError(f"{out} is a directory; expected a file to write")
+    if "id" not in inspect.signature(writers[to]).parameters:
+        check_file(out)
     return writers[to](data, out, **_accepted(writers[to], 2, {"id": id}, f"format {to}"))
 
 

@@ -21,6 +21,7 @@ from mbkit.data.minari_files import Facts, layout_of
 from mbkit.data.nested import NotInSpace, Space, space_of, width
 from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
+from mbkit.paths import is_dir, is_file
 from mbkit.storage import read_json
 
 METADATA = "metadata.json"
@@ -30,11 +31,11 @@ OF_THE_COPY = ("total_episodes", "total_steps", "data_format", "jpeg_encoding", 
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether this is the folder of a data set, or the folder `data` inside."""
-    return path.is_dir() and (_data_folder(path) / METADATA).is_file()
+    return is_dir(path) and is_file(_data_folder(path) / METADATA)
 
 
 def _data_folder(path: Path) -> Path:
-    return path if (path / METADATA).is_file() else path / "data"
+    return path if is_file(path / METADATA) else path / "data"
 
 
 def read(path: Path) -> Dataset:

@@ -17,6 +17,7 @@ from mbkit.data import hdf5
 from mbkit.data.columns import Array
 from mbkit.data.nested import Space, flattened, parts_of
 from mbkit.errors import UserError
+from mbkit.paths import matching
 from mbkit.storage import read_json
 
 MAIN = "main_data.hdf5"
@@ -208,7 +209,7 @@ class Folders:
 
     def _load(self, episode: int) -> Any:
         arrow = pyarrow(self.path)
-        files = sorted((self.path / str(episode)).glob(f"part-*.{self.suffix}"))
+        files = matching(self.path / str(episode), f"part-*.{self.suffix}")
         if not files:
             raise UserError(f"{self.path}: expected part-0.{self.suffix} in the folder {episode}, got none")
         try:

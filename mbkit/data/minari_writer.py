@@ -24,6 +24,7 @@ from mbkit.data.minari import METADATA, SPACES
 from mbkit.data.minari_files import MAIN
 from mbkit.data.nested import Space, space_of, unflattened
 from mbkit.errors import UserError
+from mbkit.paths import check_file, exists, is_dir, reason, short
 from mbkit.storage import read_json, sync_directory, write_json
 
 OVERHEAD = 20_000  # bytes of an episode in Minari's layout beside its rows
@@ -50,8 +51,9 @@ def write(data: Dataset, path: Path, id: str | None = None) -> Path:
         raise UserError(f"--id: expected a name like namespace/name-v0, the namespace of 2 characters or more, got {name!r}") from error
     parts = Path(name).parts
     folder = path if path.parts[-len(parts) :] == parts else path / name
-    if folder.exists():
-        raise UserError(f"{folder} exists; expected the path of a new folder")
+    if exists(folder):
+        raise UserError(f"{short(folder)} exists; expected the path of a new folder")
+    check_file(folder, makes_folders=True)
     _check_space(folder, data)
     with _renamed_to(folder, name) as root, _datasets_in(root), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari warns of each entry that is left empty
@@ -76,7 +78,7 @@ def _package() -> tuple[Any, Any]:
 
 def _check_space(folder: Path, data: Dataset) -> None:
     """UserError where the disk is too full for what Minari will write: HDF5 crashes where it finds out by itself."""
-    beside = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    beside = next(parent for parent in folder.absolute().parents if is_dir(parent))
     needed = data.rows * sum(column.nbytes for column in next(data.raw(1))) + data.episodes * OVERHEAD
     free = shutil.disk_usage(beside).free
     if needed > free:
@@ -86,7 +88,7 @@ def _check_space(folder: Path, data: Dataset) -> None:
 @contextmanager
 def _renamed_to(folder: Path, name: str) -> Iterator[Path]:
     """A temporary root beside the first folder to be made, whose data set `name` becomes `folder` afterwards; deleted after an error."""
-    beside = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    beside = next(parent for parent in folder.absolute().parents if is_dir(parent))
     try:
         root = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=beside))
         try:
@@ -95,14 +97,14 @@ def _renamed_to(folder: Path, name: str) -> Iterator[Path]:
             namespaces = [entry.relative_to(root) for entry in root.rglob("namespace_metadata.json")]
             base = folder.absolute().parents[len(Path(name).parts) - 1]
             for entry in namespaces:
-                if not (base / entry).exists():
+                if not exists(base / entry):
                     os.replace(root / entry, base / entry)
             os.replace(root / name, folder)
             sync_directory(folder.parent)
         finally:
             shutil.rmtree(root, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{short(folder)} cannot be written ({reason(error)})") from error
 
 
 @contextmanager

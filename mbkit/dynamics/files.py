@@ -12,6 +12,7 @@ from mbkit.dynamics.calibration import identity
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.errors import UserError
 from mbkit.networks.normalizer import InputNormalizer
+from mbkit.paths import is_dir, is_file, short
 from mbkit.storage import read_tensors, write_tensors
 from mbkit.types import State, Transition
 
@@ -33,10 +34,10 @@ def read(path: Path) -> State:
     Raises:
         UserError: missing, damaged or foreign file.
     """
-    if path.is_dir():
-        raise UserError(f"dynamics file {str(path)!r} is a directory: expected FILE, e.g. {path / 'dynamics.pt'}")
-    if not path.is_file():
-        raise UserError(f"dynamics file {str(path)!r} does not exist")
+    if is_dir(path):
+        raise UserError(f"dynamics file '{short(path)}' is a directory: expected FILE, e.g. {short(path / 'dynamics.pt')}")
+    if not is_file(path):
+        raise UserError(f"dynamics file '{short(path)}' does not exist")
     return read_tensors(path, FORMAT, PARTS)
 
 

@@ -20,6 +20,7 @@ from mbkit.envs.environment import Environment, single
 from mbkit.envs.rows import close_all
 from mbkit.envs.task_objects import registration_of, task_at
 from mbkit.errors import UserError, crashed
+from mbkit.paths import short
 from mbkit.registry import nearest
 
 BENCHMARKS = {"cartpole": "swing-up", "halfcheetah": "run", "pusher": "push to a goal", "reacher": "reach a goal"}  # mbkit/NAME-v0
@@ -203,7 +204,7 @@ def _find(name: str) -> Registration:
     if key not in gymnasium.registry:
         family = name.split("/")[0] + "/"
         same_family = [key for key in gymnasium.registry if key.startswith(family)] if "/" in name else []
-        raise UserError(f"unknown environment {name!r}; {nearest(key, same_family or names())}")
+        raise UserError(f"unknown environment '{short(name)}'; {nearest(key, same_family or names())}")
     return gymnasium.registry[key]
 
 

@@ -10,6 +10,7 @@ from mbkit.accelerate import rng_state, set_rng_state
 from mbkit.agents.prior import PriorConfig, policy_of
 from mbkit.config import from_dict, imports, read_yaml
 from mbkit.errors import UserError
+from mbkit.paths import is_dir, is_file, read_text
 from mbkit.recording import named_checkpoint
 from mbkit.types import EnvSpec
 
@@ -21,9 +22,9 @@ def prior_of_run(cfg: PriorConfig, spec: EnvSpec) -> Any:
         UserError: no run there, one with other dimensions, or one whose policy has no probabilities.
     """
     path = Path(cfg.prior)
-    if ":" in cfg.prior or not path.is_dir():
+    if ":" in cfg.prior or not is_dir(path):
         return None
-    if not (path / "config.yaml").is_file():
+    if not is_file(path / "config.yaml"):
         raise UserError(f"agent.prior={path}: expected the directory of a run; it has no config.yaml")
     before = rng_state()
     try:
@@ -38,7 +39,7 @@ def prior_of_run(cfg: PriorConfig, spec: EnvSpec) -> Any:
 def agent_of_run(path: Path, spec: EnvSpec) -> Any:
     """The agent of a run as it stood at its last checkpoint, for an environment of these dimensions."""
     file = path / "config.yaml"
-    run = from_dict(read_yaml(file.read_text(), str(file)))
+    run = from_dict(read_yaml(read_text(file), str(file)))
     if run.agent is None or run.agent.name not in registry.agents:
         raise UserError(f"{run.algo} learns no policy")
     imports.announce(run, path)

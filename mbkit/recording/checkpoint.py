@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mbkit.errors import UserError
+from mbkit.paths import exists, matching, reason, short
 from mbkit.recording.rundir import versions
 from mbkit.storage import read_json, read_tensors, write_json, write_tensors
 from mbkit.types import State
@@ -61,8 +62,8 @@ def save_checkpoint(directory: str | Path, step: int, state: State, keep: Keep =
     content = {"step": step, "state": storable(state)}
     try:
         directory.mkdir(exist_ok=True)  # without its parents: a run directory that was deleted stays deleted
-    except OSError as error:
-        raise UserError(f"checkpoint directory {directory} cannot be created ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint directory {short(directory)} cannot be created ({reason(error)})") from error
     write_json(path.with_suffix(".json"), {"step": step, "score": score, "versions": versions()})
     write_tensors(path, FORMAT, content)
     if keep != "all":
@@ -73,14 +74,14 @@ def save_checkpoint(directory: str | Path, step: int, state: State, keep: Keep =
 def _delete_others(directory: Path, retained: set[Path]) -> None:
     """Delete all other checkpoints, and temporary files of a writer that was killed."""
     stems = {path.stem for path in retained}
-    for path in directory.glob("step-*"):
+    for path in matching(directory, "step-*"):
         if path.name.split(".")[0] not in stems or path.suffix == ".tmp":
             path.unlink(missing_ok=True)
 
 
 def checkpoints(directory: str | Path) -> list[Path]:
     """Checkpoint files, oldest first."""
-    return sorted(Path(directory).glob("step-*.pt"))
+    return matching(directory, "step-*.pt")
 
 
 def best_checkpoint(directory: str | Path) -> Path | None:
@@ -95,7 +96,7 @@ def best_checkpoint(directory: str | Path) -> Path | None:
 
 def read_score(sidecar: Path) -> float | None:
     """The score in a step-N.json; None where it has none, or is missing."""
-    if not sidecar.exists():
+    if not exists(sidecar):
         return None
     content = read_json(sidecar)
     score = content.get("score", content) if isinstance(content, dict) else content
@@ -122,7 +123,7 @@ def load_checkpoint(directory: str | Path, which: Literal["last", "best"] = "las
     if which == "best" and (best := best_checkpoint(directory)):
         candidates = [best]
     if not candidates:
-        raise UserError(f"{directory} holds no checkpoint: expected a file step-N.pt")
+        raise UserError(f"{short(directory)} holds no checkpoint: expected a file step-N.pt")
     for path in candidates[:-1]:
         try:
             return read_checkpoint(path)

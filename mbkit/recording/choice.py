@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mbkit.errors import UserError
+from mbkit.paths import short
 from mbkit.recording.checkpoint import best_checkpoint, checkpoints, load_checkpoint, read_checkpoint
 from mbkit.types import State
 
@@ -26,7 +27,7 @@ def named_checkpoint(directory: str | Path, which: Any) -> tuple[int, State]:
         return read_checkpoint(path)
     step = _step(which)
     if step is None:
-        raise UserError(f"checkpoint={which!r}: expected last, best or a stored step, of which there are {steps or 'none'}")
+        raise UserError(f"checkpoint='{short(which)}': expected last, best or a stored step, of which there are {steps or 'none'}")
     path = next((path for path in stored if path.name == f"step-{step:010d}.pt"), None)
     if path is None:
         raise UserError(f"checkpoint={step}: {directory} holds no checkpoint of that step; stored steps: {steps or 'none'}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mbkit.errors import UserError
+from mbkit.paths import reason, short
 from mbkit.recording.lines import Lines
 from mbkit.recording.progress import Progress, say
 from mbkit.storage import plain
@@ -203,8 +204,8 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     path = Path(run_dir) / FILE
     try:
         *lines, _ = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{run_dir} is not a run directory: {FILE} cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{short(run_dir)} is not a run directory: {FILE} cannot be read ({reason(error)})") from error
     rows = []
     for number, line in enumerate(lines, 1):
         try:

@@ -11,8 +11,10 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from mbkit.errors import UserError
+from mbkit.paths import check_folder, exists, is_dir, matching, reason, short
 from mbkit.storage import write_json
 
+LONGEST = "checkpoint/step-0000000000.json.tmp"  # of the files in a run directory
 PACKAGES = ("mbkit", "torch", "gymnasium", "mujoco", "numpy")
 
 
@@ -37,21 +39,20 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
         raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
     started = f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     path = Path("runs", directory_name(algo), directory_name(env), started) if run_dir is None else Path(run_dir)
-    if "\0" in str(path):
-        raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
-    if (path / "config.yaml").exists() and run_dir is not None:
-        if any((path / "checkpoint").glob("step-*.pt")):
+    if exists(path / "config.yaml") and run_dir is not None:
+        if matching(path / "checkpoint", "step-*.pt"):
             advice = f"already contains a run; `mbkit resume {path}` continues it, another run_dir= starts a new one"
         else:
             advice = "contains a run that ended before its first checkpoint; remove it, or choose another with run_dir="
         raise UserError(f"run directory {path} {advice}")
     try:
+        check_folder(path, LONGEST)
         path = _make_new(path) if run_dir is None else path
         path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(f"run directory {path} cannot be written to ({error.strerror}); choose another with run_dir=") from error
+        raise UserError(f"run directory {short(path)} cannot be written to ({reason(error)}); choose another with run_dir=") from error
     return path
 
 
@@ -66,8 +67,8 @@ def shown(path: str | Path) -> str:
 
 
 def directory_name(name: str) -> str:
-    """The name of a part or a task as one of a directory: `/` and `:`, which stand for other things in paths, become `-`."""
-    return re.sub(r"[^\w.=+,@-]", "-", name.strip("<>")).lstrip(".") or "-"
+    """A part or a task as a directory's name of 60 letters at most: `/` and `:`, which stand for other things in paths, become `-`."""
+    return re.sub(r"[^\w.=+,@-]", "-", name.strip("<>")).lstrip(".")[:60] or "-"
 
 
 def _make_new(path: Path) -> Path:
@@ -77,7 +78,7 @@ def _make_new(path: Path) -> Path:
             path.mkdir(parents=True)
             break
         except FileExistsError:
-            if not path.is_dir():  # a folder above it is a file, or a link to nowhere
+            if not is_dir(path):  # a folder above it is a file, or a link to nowhere
                 raise
             path = path.with_name(f"{path.name.split('_')[0]}_{number}")
     return path

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbkit.errors import UserError
+from mbkit.paths import check_file, exists, make_folder
 from mbkit.storage import replacing, replacing_path
 from mbkit.types import Actor
 
@@ -79,7 +80,8 @@ def _record(
         try:
             rate = fps or (1 / environment.dt if environment.dt else 30.0)
             stride = math.ceil(rate / FASTEST)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            check_file(path, makes_folders=True)
+            make_folder(path.parent)
             with replacing_path(path) as temporary, torch.random.fork_rng():
                 torch.manual_seed(seed)
                 episode = FilmedEpisode(environment, actor, seed, max_steps, stride)
@@ -143,7 +145,7 @@ def _encode(frames: Iterator[Frame], path: Path, fps: float) -> Frame:
                 stored.append(frame.copy())
             if len(stored) == 16:  # the middle is known only at the end: store frames at twice the distance
                 stored, every = stored[::2], 2 * every
-    if not path.exists() or not path.stat().st_size:
+    if not exists(path) or not path.stat().st_size:
         raise OSError("the encoder wrote nothing")
     return stored[len(stored) // 2]
 

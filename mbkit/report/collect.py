@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mbkit.config import read_yaml
 from mbkit.config.identity import group_identity
 from mbkit.errors import UserError
+from mbkit.paths import is_dir, is_file, matching, read_text, short
 
 Floats = NDArray[np.float64]
 
@@ -177,11 +178,10 @@ def read_run(path: Path) -> RunRecord:
     """Read one run directory. UserError where the path is not one, or where nothing was logged yet."""
     config_file, metrics_file = path / "config.yaml", path / "metrics.jsonl"
     for file in (config_file, metrics_file):
-        if not file.is_file():
-            raise UserError(
-                f"{path} is not a run directory: expected a file {file.name} in it, found {'none' if path.is_dir() else 'no directory'}"
-            )
-    text = config_file.read_text(encoding="utf-8", errors="replace")
+        if not is_file(file):
+            came = "none" if is_dir(path) else "no directory"
+            raise UserError(f"{short(path)} is not a run directory: expected a file {file.name} in it, found {came}")
+    text = read_text(config_file, errors="replace")
     rows, unreadable = _rows(metrics_file)
     if not rows:
         raise UserError(f"{metrics_file} holds no metrics: expected at least one line with a step; the run stopped before it wrote one")
@@ -193,7 +193,7 @@ def read_run(path: Path) -> RunRecord:
         unreadable=unreadable,
         summary=_json(path / "summary.json"),
         diagnostics=_json(path / "diagnostics.json"),
-        videos=[v for v in sorted((path / "videos").glob("*.mp4"), key=natural) if v.stat().st_size],
+        videos=[v for v in sorted(matching(path / "videos", "*.mp4"), key=natural) if v.stat().st_size],
     )
 
 
@@ -212,8 +212,8 @@ def _config(file: Path, text: str) -> dict[str, Any]:
 def _json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`; empty where the file is missing, incomplete or something else."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
+        value = json.loads(read_text(file, errors="replace"))
+    except (UserError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -222,7 +222,7 @@ def _rows(file: Path) -> tuple[list[dict[str, Any]], int]:
     """Lines of metrics.jsonl in order of their step, and the number of unreadable ones."""
     rows: list[dict[str, Any]] = []
     unreadable = 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(file, errors="replace").splitlines():
         try:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):

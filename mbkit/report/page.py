@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mbkit.errors import UserError
+from mbkit.paths import check_file, is_file, make_folder, resolved
 from mbkit.report.collect import Group, RunRecord, group_runs, number, read_run, unit_of
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import final_score
@@ -55,21 +56,22 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
     Raises UserError: no run, a path that is not a run directory, a run without metrics, runs of different environments, unwritable `out`.
     """
-    paths = list(dict.fromkeys(Path(path).resolve() for path in run_dirs))
+    paths = list(dict.fromkeys(map(resolved, run_dirs)))
     if not paths:
         raise UserError("a report needs at least one run directory, none was given")
     runs = [read_run(path) for path in paths]
     groups = group_runs(runs)
     out = Path(out) if out else Path(os.path.commonpath(paths)) / "report.html"
+    check_file(out, makes_folders=True)
     sections = draw_sections(groups)
-    html = render(groups, sections, out.resolve().parent)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror})") from error
+    html = render(groups, sections, resolved(out).parent)
+    plots = paths[0] / "plots" if len(runs) == 1 and os.access(paths[0], os.W_OK) else None  # an archived run may be read-only
+    for folder in (out.parent, plots):
+        if folder is not None:
+            make_folder(folder)
     write_text(out, html)
-    if len(runs) == 1 and os.access(paths[0], os.W_OK):  # an archived run may be read-only
-        save_plots(paths[0] / "plots", sections)
+    if plots is not None:
+        save_plots(plots, sections)
     return out
 
 
@@ -109,7 +111,6 @@ def draw(slots: Sequence[Slot], groups: Sequence[Group]) -> Figures:
 
 def save_plots(folder: Path, sections: dict[str, Figures]) -> None:
     """Save every figure as PNG."""
-    folder.mkdir(exist_ok=True)
     for figures in sections.values():
         for plot in figures.plots:
             save_png(plot.figure, folder / f"{plot.name}.png")
@@ -182,7 +183,7 @@ def best_videos(group: Group, runs: int) -> list[tuple[RunRecord, Path]]:
 def clip(run: RunRecord, video: Path, folder: Path, label: str) -> Clip:
     """The video, embedded if small enough."""
     poster = video.with_suffix(".png")
-    image = "data:image/png;base64," + base64.b64encode(poster.read_bytes()).decode() if poster.is_file() else None
+    image = "data:image/png;base64," + base64.b64encode(poster.read_bytes()).decode() if is_file(poster) else None
     if video.stat().st_size <= EMBED_BYTES:
         source = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
     else:

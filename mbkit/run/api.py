@@ -10,6 +10,7 @@ from mbkit.config import Experiment, imports
 from mbkit.dynamics import files
 from mbkit.errors import UserError
 from mbkit.loops.interrupt import interrupted
+from mbkit.paths import is_file, read_text, short
 from mbkit.recording.notes import noted
 from mbkit.run.closing import closed_on_failure
 from mbkit.run.data import RunData, completed, open_data
@@ -62,13 +63,9 @@ def without_load(experiment: Experiment) -> Experiment:
 def read_config(directory: str | Path) -> Experiment:
     """The experiment of a run directory."""
     path = Path(directory) / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{directory} is not a run directory: it has no config.yaml")
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a configuration: {error}") from error
-    return config.from_dict(config.read_yaml(text, str(path)))
+    if not is_file(path):
+        raise UserError(f"{short(directory)} is not a run directory: it has no config.yaml")
+    return config.from_dict(config.read_yaml(read_text(path), str(path)))
 
 
 def load(
@@ -134,7 +131,7 @@ def resume(directory: str | Path, *arguments: str, **options: Any) -> Run:
 def summarised(directory: Path, step: int) -> bool:
     """Whether the run was finished at this step: the summary of an earlier end counts no more once it was extended."""
     path = directory / "summary.json"
-    if not path.is_file():
+    if not is_file(path):
         return False
     summary = read_json(path)
     return isinstance(summary, dict) and summary.get("steps") == step

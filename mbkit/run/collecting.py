@@ -23,6 +23,7 @@ from mbkit.envs.seeds import LIMIT
 from mbkit.envs.spaces import ObservationMap
 from mbkit.errors import UserError
 from mbkit.loops.online import finite_action, random_action
+from mbkit.paths import is_dir, short
 from mbkit.recording.progress import Progress
 from mbkit.run.api import load, read_config
 from mbkit.run.closing import close
@@ -126,8 +127,10 @@ def _environment(sources: Sequence[str], env: str | None, env_kwargs: Mapping[st
 def _directory(source: str) -> Path:
     """The directory of a run; UserError where there is none."""
     directory, _ = split(source)
-    if not directory.is_dir():
-        raise UserError(f"source {source!r}: expected random, or a run directory as RUN, RUN@best or RUN@STEP; there is no {directory}")
+    if not is_dir(directory):
+        raise UserError(
+            f"source '{short(source)}': expected random, or a run directory as RUN, RUN@best or RUN@STEP; there is no {short(directory)}"
+        )
     return directory
 
 

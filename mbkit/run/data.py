@@ -13,6 +13,7 @@ from mbkit.config.regimes import check_offline
 from mbkit.envs import Environment
 from mbkit.errors import UserError
 from mbkit.loops.memory import available, check_memory, gigabytes
+from mbkit.paths import is_file
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.replay.recorded import RecordedRows
 from mbkit.storage import read_json, write_json
@@ -101,7 +102,7 @@ class RunData:
     def stored(cls, directory: Path) -> "RunData":
         """What a run directory says of its data set; UserError where that is missing or odd."""
         path = directory / FILE
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"{directory} is a run on a data set, but has no {FILE}, which describes it")
         about = read_json(path)
         if not isinstance(about, dict):

@@ -14,6 +14,7 @@ from mbkit.data import Dataset, read
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.envs import task_knowledge
 from mbkit.errors import UserError
+from mbkit.paths import check_file
 from mbkit.recipes.recorded_models import checked_terminals, fit_recorded
 from mbkit.replay.recorded import RecordedRows
 from mbkit.run.data import RunData
@@ -46,6 +47,8 @@ def fit_dynamics(data: str | Path | Dataset, *arguments: str, out: str | Path | 
         UserError: an option that has no meaning here, a data set that cannot be read, or too few rows to fit.
     """
     chosen = settings(arguments, options)
+    if out is not None:
+        check_file(out)
     dataset = data if isinstance(data, Dataset) else read(data)
     device = torch.device(chosen.get("device", "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mbkit.data.run_replay import split
+from mbkit.paths import is_file
 from mbkit.run.judging import PolicyValue
 from mbkit.storage import read_json
 
@@ -65,6 +66,6 @@ def summarised_return(run: str) -> float | None:
     """The score of a finished run; None for another checkpoint than its last, and where it was not scored."""
     directory, checkpoint = split(run)
     path = directory / "summary.json"
-    summary = read_json(path) if checkpoint == "last" and path.is_file() else None
+    summary = read_json(path) if checkpoint == "last" and is_file(path) else None
     score = summary.get("eval_return_mean") if isinstance(summary, dict) else None
     return float(score) if isinstance(score, int | float) else None

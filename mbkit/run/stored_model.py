@@ -9,6 +9,7 @@ from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.envs import task_knowledge
 from mbkit.errors import UserError
+from mbkit.paths import is_file
 from mbkit.run.run import Run
 from mbkit.types import Dynamics
 
@@ -25,7 +26,7 @@ def model_for(run: Run, file: str | Path | None = None) -> Dynamics:
     if isinstance(model, Dynamics) and getattr(model, "fitted", True):
         return model
     file = run.path / "dynamics.pt"
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(f"method=model rolls a learned model, and {run.path} has none; expected dynamics=FILE, the dynamics.pt of another")
     return stored_ensemble(run, file)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from mbkit.errors import UserError
+from mbkit.paths import check_folder, is_file, reason, short
 from mbkit.registry import nearest
 from mbkit.report.figure import save_png
 from mbkit.storage import plain, write_text
@@ -102,17 +103,18 @@ def find(name: str) -> list[TheoryExperiment]:
 def make_folder(folder: Path) -> None:
     """Create the output folder before measuring; raises UserError if it cannot be written to."""
     try:
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(folder, os.W_OK) else "it cannot be written to"
+        refusal = "" if os.access(folder, os.W_OK) else "it cannot be written to"
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
-    if reason:
-        raise UserError(f"--out {folder}: expected a folder to write into, but {reason}")
+        refusal = "it is a file" if is_file(folder) else reason(error)
+    if refusal:
+        raise UserError(f"--out {short(folder)}: expected a folder to write into, but {refusal}")
 
 
 def save(entry: TheoryExperiment, findings: Findings, setting: Setting, seconds: float, folder: Path) -> list[Path]:
     """Write NAME.json, NAME.md and NAME.png into `folder`, each file atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [folder / f"{entry.name}.{kind}" for kind in ("json", "md", "png")]
     write_text(files[0], as_json(entry, findings, setting, seconds))
     write_text(files[1], as_markdown(entry, findings, setting, seconds))

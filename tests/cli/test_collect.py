@@ -38,8 +38,8 @@ def test_collect_writes_what_it_says(tmp_path):
     ("line", "sentence"),
     [
         ("random --env Pendulum-v1 --out {}/d.h5", "expected --steps"),
-        ("random --env Pendulum-v1 --steps 5 --out {}/absent/d.h5", "in a directory that exists"),
-        ("random --env Pendulum-v1 --steps 5 --out {}", "expected a file to write"),
+        ("random --env Pendulum-v1 --steps 5 --out {}/absent/d.h5", "cannot be written: there is no directory .*/absent$"),
+        ("random --env Pendulum-v1 --steps 5 --out {}", "cannot be written: it is a directory"),
         ("random --steps 5 --out {}/d.h5", "needs --env"),
         ("random --replay --out {}/d.h5", "--replay takes one run"),
         ("a b --replay --out {}/d.h5", "--replay takes one run.* got a b"),

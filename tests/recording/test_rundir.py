@@ -55,7 +55,7 @@ def test_write_summary_writes_the_documented_keys(tmp_path: Path) -> None:
     assert content["versions"]["torch"] == versions()["torch"] is not None
 
 
-@pytest.mark.parametrize("env", ["my_tasks:Mine-v0", "a:b/Name-v0", "..", "dm_control/x-v0", ".hidden", "C:\\x"])
+@pytest.mark.parametrize("env", ["my_tasks:Mine-v0", "a:b/Name-v0", "..", "dm_control/x-v0", ".hidden", "C:\\x", "m:" + "é" * 300])
 def test_create_run_dir_default_names_hold_no_signs_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: str) -> None:
     monkeypatch.chdir(tmp_path)
     path = create_run_dir("random", env, 0)
@@ -65,7 +65,7 @@ def test_create_run_dir_default_names_hold_no_signs_of_paths(tmp_path: Path, mon
 
 
 def test_create_run_dir_null_character_is_refused() -> None:
-    with pytest.raises(UserError, match="run_dir must name a directory"):
+    with pytest.raises(UserError, match=r"run directory a\\x00b cannot be written to \(its name holds a NUL\)"):
         create_run_dir("random", "cartpole", 0, "a\0b")
 
 

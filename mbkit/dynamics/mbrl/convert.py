@@ -30,6 +30,7 @@ from mbkit.dynamics.mbrl.files import (
 from mbkit.dynamics.mbrl.settings import ACTIVATION, Settings, named_process, read_settings
 from mbkit.dynamics.network import EnsembleNetwork
 from mbkit.errors import UserError
+from mbkit.paths import make_folder
 from mbkit.replay.buffer import Experience
 from mbkit.types import EnvSpec, TaskKnowledge
 
@@ -132,7 +133,7 @@ def export_ensemble(ensemble: Ensemble, directory: str | Path, action_bounds: Bo
     """
     refuse_inexpressible(ensemble)
     path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     cfg, task, trained = ensemble.cfg, ensemble.task, ensemble.network
     stats = Stats(trained.inputs.mean.double().cpu(), trained.inputs.std.double().cpu())
     centre, half = centre_and_half(action_bounds, ensemble.spec.action_dim)
@@ -227,7 +228,7 @@ def write_replay(directory: str | Path, rows: Experience, action_bounds: Bounds 
         raise UserError("mbrl-lib's replay takes vectors as actions; came: discrete actions")
     centre, half = centre_and_half(action_bounds, rows.action.shape[1])
     path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     action = (centre + half * rows.action.cpu().double()).float()
     columns = rows._replace(action=action)._asdict() | {"truncated": rows.ended & ~rows.terminated}
     del columns["ended"]

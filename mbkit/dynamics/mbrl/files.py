@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbkit.dynamics.mbrl.settings import SETTINGS, Settings
 from mbkit.errors import UserError
+from mbkit.paths import exists, make_folder, reason, short
 from mbkit.storage import UNREADABLE, load_archive, replacing, write_text
 
 MODEL, STATS, REPLAY = "model.pth", "env_stats.pickle", "replay_buffer.npz"
@@ -56,10 +57,9 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; expected a file that mbrl-lib 0.2 saved") from error
+        raise UserError(f"{short(path)} is missing; expected a file that mbrl-lib 0.2 saved") from error
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a file of mbrl-lib 0.2: {reason}") from error
+        raise UserError(f"{short(path)} cannot be read as a file of mbrl-lib 0.2: {reason(error)[:160]}") from error
 
 
 def read_network(directory: str | Path) -> Network:
@@ -149,7 +149,7 @@ def read_stats(directory: str | Path, inputs: int) -> Stats | None:
         UserError: the file is damaged or foreign, of another width, or holds numbers that cannot normalise.
     """
     path = Path(directory) / STATS
-    if not path.exists():
+    if not exists(path):
         return None
     with naming(path), path.open("rb") as file:
         saved = ArraysOnly(file).load()
@@ -197,7 +197,7 @@ def write_settings(directory: str | Path, settings: Settings, network: Network, 
         "num_elites": None if network.elites is None else len(network.elites),
     }
     path = Path(directory) / SETTINGS
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, OmegaConf.to_yaml(OmegaConf.create({"dynamics_model": model, "algorithm": algorithm, "overrides": overrides})))
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mbkit.errors import UserError
+from mbkit.paths import exists, read_text, reason, short
 
 SETTINGS = ".hydra/config.yaml"
 LONGEST = 1_000_000  # bytes of a configuration that is read
@@ -48,7 +49,7 @@ def read_settings(directory: str | Path) -> Settings | None:
         UserError: the file is no configuration of mbrl-lib, or a setting is of another type or not in its list.
     """
     path = Path(directory) / SETTINGS
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         config = OmegaConf.create(inert(read_plain(path)))
@@ -62,15 +63,14 @@ def read_settings(directory: str | Path) -> Settings | None:
             learned_rewards=truth("algorithm.learned_rewards", pick(config, "algorithm.learned_rewards", default=True)),
         )
     except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a configuration of mbrl-lib: {reason}") from error
+        raise UserError(f"{short(path)} cannot be read as a configuration of mbrl-lib: {reason(error)[:160]}") from error
 
 
 def read_plain(path: Path) -> dict[str, Any]:
     """The file's mappings, lists, strings and numbers; ValueError where it is too long, repeats parts by anchors, or is no mapping."""
     if path.stat().st_size > LONGEST:
         raise ValueError(f"it has more than {LONGEST} bytes")
-    text = path.read_text()
+    text = read_text(path)
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise ValueError("it repeats parts by YAML anchors, which mbrl-lib does not write")
     content = yaml.safe_load(text)
