@@ -31,9 +31,18 @@ def inspect(
     high: High = None,
     choices: Choices = None,
     env: Env = None,
+    obs: tables.Obs = None,
+    action: tables.Action = None,
+    reward: tables.Reward = None,
+    episode: tables.Episode = None,
+    gap: tables.Gap = None,
+    time: tables.Time = None,
+    history: tables.History = None,
+    terminated: tables.Terminated = None,
 ) -> None:
     """What is in DATA: rows, episodes, returns, how episodes end, what is missing, which actions occur."""
-    options = {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
+    table = {"obs": obs, "action": action, "reward": reward, "episode": episode, "gap": gap, "time": time, "history": history}
+    options = {**told(low, high, choices, env), **table, "terminated": terminated}
     from mbkit.data import read
     from mbkit.data.summary import summary
     from mbkit.storage import plain
@@ -69,9 +78,8 @@ def convert(
     terminated: tables.Terminated = None,
 ) -> None:
     """Write DATA in another format, checked row by row; OUT is written whole or not at all."""
-    options: dict[str, Any] = {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
-    options |= {"obs": obs, "action": action, "reward": reward, "episode": episode, "gap": gap, "time": time, "history": history}
-    options |= {"terminated": terminated}
+    table = {"obs": obs, "action": action, "reward": reward, "episode": episode, "gap": gap, "time": time, "history": history}
+    options = {**told(low, high, choices, env), **table, "terminated": terminated}
     bounds = None if episodes is None else span(episodes)
     from mbkit.data import read, write
 
@@ -86,6 +94,11 @@ def convert(
 def _say_notes(data: "Dataset") -> None:
     for note in data.notes:
         say(f"note: {note}")
+
+
+def told(low: str | None, high: str | None, choices: int | None, env: str | None) -> dict[str, Any]:
+    """What the command line says of the actions and the environment, as readers take it."""
+    return {"low": numbers("low", low), "high": numbers("high", high), "choices": choices, "env": env}
 
 
 def numbers(name: str, text: str | None) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Options of `mbkit data convert` that say what the columns of a table are."""
+"""Options of `mbkit data convert` and `inspect` that say what the columns of a table are."""
 
 from typing import Annotated
 

@@ -114,7 +114,8 @@ def _columns(table: TableFile, option: str, names: str | Sequence[str] | None) -
         names = [name.strip() for name in names.split(",")] if names not in table.names else [names]
     if not names:
         columns = ", ".join(table.names)[:300]
-        raise UserError(f"{table.path} is a table: `mbkit data convert` expects --{option} with names of its columns, which are {columns}")
+        expected = f"`mbkit data convert` (or `inspect`) expects --{option} with names of its columns"
+        raise UserError(f"{table.path} is a table: {expected}, which are {columns}")
     for name in names:
         _check_column(table, option, name)
         if list(names).count(name) > 1:

@@ -88,7 +88,20 @@ def test_convert_takes_the_options_of_tables(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.h5", "log.csv"]
 
 
+def test_inspect_of_a_table_shows_what_convert_would_write(tmp_path):
+    (tmp_path / "log.csv").write_text("y,u,end\n" + "".join(f"{n},{n % 3},{n // 5}\n" for n in range(10)))
+    options = ["--obs=y", "--action=u", "--low=0", "--high=2", "--episode=end", "--history=2"]
+    answer("data", "convert", str(tmp_path / "log.csv"), str(tmp_path / "d.h5"), *options)
+    table, file = (
+        json.loads(answer("data", "inspect", str(tmp_path / name), "--json", *more)) for name, more in (("log.csv", options), ("d.h5", []))
+    )
+    assert (table["rows"], table["observation_space"]["names"]) == (6, ["y[t]", "y[t-1]", "u[t-1]"])
+    assert {key for key in table if table[key] != file[key]} <= {"format", "path"}
+
+
 def test_inspect_of_a_table_says_where_its_options_are(tmp_path):
     (tmp_path / "log.csv").write_text("y,u\n1,0\n2,0\n")
-    with pytest.raises(UserError, match="is a table: `mbkit data convert` expects --obs with names of its columns, which are y, u"):
+    with pytest.raises(
+        UserError, match=r"is a table: `mbkit data convert` \(or `inspect`\) expects --obs with names of its columns, which are y, u"
+    ):
         answer("data", "inspect", str(tmp_path / "log.csv"))

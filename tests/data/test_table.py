@@ -155,7 +155,7 @@ def test_read_tells_of_uneven_steps(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "is a table: `mbkit data convert` expects --obs .* which are t, y1, y2, u, r, end, label"),
+        ({}, "is a table: `mbkit data convert` .* expects --obs .* which are t, y1, y2, u, r, end, label"),
         ({"obs": "y1"}, "expects --action"),
         ({"obs": "y11", "action": "u", **BOX}, r"--obs: expected a column 'y11'; did you mean 'y1'\?"),
         ({"obs": "y1", "action": "u", "episode": "lable", **BOX}, r"--episode: expected a column 'lable'; did you mean 'label'\?"),
