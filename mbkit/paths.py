@@ -1,7 +1,7 @@
 """Paths and names that a user typed, or that a file holds: looked up, listed, read and checked, every failure one sentence.
 
-pathlib's `is_file`, `is_dir`, `exists` and `glob` raise OSError where a name is longer than the file system allows, and where a directory may
-not be searched. Here nothing has the name in the first case, and the second one is a UserError.
+pathlib's `is_file`, `is_dir`, `exists` and `glob` raise OSError where a name is longer than the file system allows, and where a directory
+may not be searched. Here nothing has the name in the first case, and the second one is a UserError.
 """
 
 import errno

@@ -60,6 +60,13 @@ class ActionMap:
         if not self.dim:
             raise UserError(f"action space of {name}: expected at least one number, got {space}")
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The units of the actions as a `dynamics.pt` holds them: lists of A bounds, or the first discrete action, of each of P."""
+        if self.discrete:
+            return {"action_start": self.start.reshape(-1).tolist() if self.parts else int(self.start.reshape(-1)[0])}
+        return {"action_low": self.low.reshape(-1).tolist(), "action_high": self.high.reshape(-1).tolist()}
+
     def __call__(self, action: Tensor) -> Array:
         """[..., A] in [-1, 1], or int64 [...] or [..., P] -> [..., *space.shape] in the space's dtype; NaN raises UserError."""
         scaled: Array = action.numpy(force=True)

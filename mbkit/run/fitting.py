@@ -62,8 +62,17 @@ def fit_dynamics(data: str | Path | Dataset, *arguments: str, out: str | Path | 
     true, told = checked_terminals(rows, task.termination, cfg.termination, str(dataset.path))
     metrics = fit_recorded(model, rows, true)
     if out is not None:
-        model.save(out, env=env or "none", steps=int(true.sum()), data=dataset.sha256)
+        model.save(out, env=env or "none", steps=int(true.sum()), data=dataset.sha256, **units(dataset))
     return Fit(model, int(true.sum()), metrics, [*dataset.notes, *told])
+
+
+def units(dataset: Dataset) -> dict[str, Any]:
+    """What the model's file says of its data's units: bounds of actions, or the first discrete one, and names, where there are any."""
+    named = {key: list(names) for key in ("obs_names", "action_names") if (names := getattr(dataset, key))}
+    if dataset.choices:
+        return {"action_start": dataset.start, **named}
+    low, high = dataset.box
+    return {"action_low": low.tolist(), "action_high": high.tolist(), **named}
 
 
 def settings(arguments: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

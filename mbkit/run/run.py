@@ -242,7 +242,7 @@ class Run:
         self.checkpoint(loop)  # once more: now it knows its score
         if model is not None:
             if hasattr(model, "save"):
-                model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step)
+                model.save(self.path / "dynamics.pt", env=c.env, steps=self.loop.step, **ActionMap(self.spaces[1], c.env).facts)
             write_json(self.path / "diagnostics.json", self.diagnosed)
             self.notes = noted(self.notes, *verdicts(self.diagnosed))
         if c.eval.video and scored:

@@ -45,7 +45,8 @@ def test_a_fit_beats_no_change_and_tells_what_it_is_of(file: Path, tmp_path: Pat
     assert done.metrics["model/holdout_error"] < 0.7
     content = files.read(tmp_path / "dynamics.pt")
     assert content["fits"]["reward"] == "learned"
-    assert content["meta"] == {"env": "InvertedPendulum-v5", "steps": 320, "data": mbkit.data.read(file).sha256}
+    units = {"action_low": [-3.0], "action_high": [3.0]}
+    assert content["meta"] == {"env": "InvertedPendulum-v5", "steps": 320, "data": mbkit.data.read(file).sha256, **units}
 
 
 def test_the_same_seed_gives_the_same_model(file: Path) -> None:

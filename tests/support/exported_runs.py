@@ -12,7 +12,7 @@ from torch import Tensor
 import mbkit
 from mbkit import registry
 from mbkit.data import Columns, Dataset, write
-from mbkit.export import read_onnx, read_pt2
+from mbkit.export.formats import read_onnx, read_pt2
 from mbkit.run import Run
 
 SHORT = ("threads=1", "eval.episodes=1", "eval.video=false", "agent.hidden=[16,16]", "env_kwargs.max_episode_steps=20", "steps=60")

@@ -16,17 +16,18 @@ from toys import WIDE
 from typer.testing import CliRunner
 
 from mbkit import cli, config, recipes, registry  # noqa: F401  # agents register when recipes are imported
-from mbkit import export as exporting
 from mbkit.agents.base import LearningAgent
 from mbkit.agents.policy_gradient.ppo import PPO, PPOConfig
 from mbkit.agents.value_based.soft_q import SoftQ, SoftQConfig
 from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
-from mbkit.export import NativePolicy, export, greedy_module, is_tie
+from mbkit.export import export, formats, greedy_module, policy
+from mbkit.export.formats import read_pt2
+from mbkit.export.policy import NativePolicy, is_tie
 from mbkit.networks.plain import GreedyRule, plain
 from mbkit.run import load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DISCRETE = WIDE._replace(discrete=True)
 SEVERAL = WIDE._replace(discrete=True, action_dim=5, parts=(3, 2))
 ENTRIES = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
@@ -214,9 +215,9 @@ def test_export_of_a_checkpoint_and_of_a_loaded_run(runs, tmp_path):
         with pytest.raises(UserError, match="checkpoint='best' applies to the directory"):
             export(run, tmp_path / "b.pt2", "best")
     rows = torch.randn(5, 3)
-    a, b = (exporting.read_pt2((tmp_path / f"{name}.pt2").read_bytes())(rows) for name in "ab")
+    a, b = (read_pt2((tmp_path / f"{name}.pt2").read_bytes())(rows) for name in "ab")
     assert torch.equal(a, b)
-    assert not torch.equal(a, exporting.read_pt2(export(runs("sac"), tmp_path / "c.pt2").path.read_bytes())(rows))
+    assert not torch.equal(a, read_pt2(export(runs("sac"), tmp_path / "c.pt2").path.read_bytes())(rows))
 
 
 def test_export_replaces_a_file_and_leaves_it_where_the_policies_differ(runs, tmp_path, monkeypatch):
@@ -230,7 +231,7 @@ def test_export_replaces_a_file_and_leaves_it_where_the_policies_differ(runs, tm
         return policy
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "plain", wrong)
+        patch.setattr(policy, "plain", wrong)
         with pytest.raises(UserError, match=r"policy.pt2 was not written: its action differs from that of run.act by .* expected at most"):
             export(runs("sac"), file)
     assert file.read_text() == "old"
@@ -242,7 +243,7 @@ def test_export_replaces_a_file_and_leaves_it_where_the_policies_differ(runs, tm
 
 def test_other_choices_are_no_parity(runs, tmp_path, monkeypatch):
     copy = plain
-    monkeypatch.setattr(exporting, "plain", lambda module: torch.nn.Sequential(copy(module), Other()))
+    monkeypatch.setattr(policy, "plain", lambda module: torch.nn.Sequential(copy(module), Other()))
     with pytest.raises(UserError, match="1000 of 1000 choices differ from those of the run"):
         export(runs("dqn"), tmp_path / "policy.pt2")
     assert not list(tmp_path.iterdir())
@@ -259,10 +260,10 @@ def test_commands_and_code_of_the_page_run(tmp_path, monkeypatch, capfd):
     page = (ROOT / "docs/export.md").read_text()
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^mbkit (.*)$", page, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["train", "export", "export"]
+    assert [command.split()[0] for command in commands] == ["train", "export", "export", "data", "dynamics", "export"]
+    shorter = {"train": [*SHORT, *REPLAY], "data": ["--steps", "300"], "dynamics": ["dynamics.hidden=[8]", "dynamics.max_epochs=2"]}
     for command in commands:
-        short = [*SHORT, *REPLAY] if command.startswith("train") else []
-        result = CliRunner().invoke(cli.app, [*command.split(), *short])
+        result = CliRunner().invoke(cli.app, [*command.split(), *shorter.get(command.split()[0], [])])
         assert result.exit_code == 0, result.output
     for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         exec(compile(block, "export.md", "exec"), {})
@@ -296,7 +297,7 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch):
 
 
 def test_absent_packages_are_named_with_their_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UserError, match=re.escape('.onnx needs the package onnxscript: pip install "mbkit[onnx]"; .pt2 needs none')):
         export(tmp_path / "no_run", tmp_path / "policy.onnx")
 
@@ -343,4 +344,4 @@ def test_a_rule_of_its_owner_that_counts_rows_by_len_is_traced(runs, tmp_path):
         rule = GreedyRule(lambda obs, policy: policy.mode(obs) * torch.ones(len(obs), 1), policy=run.parts.actor.policy)
         run.parts.actor.greedy_module = lambda: rule
         export(run, tmp_path / "policy.pt2")
-        assert exporting.read_pt2((tmp_path / "policy.pt2").read_bytes())(torch.zeros(7, 3)).shape == (7, 1)
+        assert read_pt2((tmp_path / "policy.pt2").read_bytes())(torch.zeros(7, 3)).shape == (7, 1)

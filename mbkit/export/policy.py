@@ -1,4 +1,4 @@
-"""A trained policy as one file for other programs: `policy.onnx`, or `policy.pt2` of torch.export.
+"""A trained policy as one file for other programs.
 
 Its input is `obs` [batch, O] float32, its output `action` in the units of the task, without exploration; normaliser, networks and the box
 of the actions are inside, and nothing of mbkit is needed to run it. It is compared with `run.act` before it gets its name.
@@ -6,14 +6,8 @@ Letters: B batch, O observation, A dimensions of an action, P discrete actions t
 """
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,78 +16,38 @@ from torch import Tensor, nn
 from mbkit.config import Experiment
 from mbkit.envs.spaces import ActionMap, component_names
 from mbkit.errors import UserError
+from mbkit.export.formats import ROWS, TOLERANCE, Exported, Graph, Outputs, format_of, write
 from mbkit.loops.interrupt import interrupted
 from mbkit.networks.normalizer import Normalizer
 from mbkit.networks.plain import of_mode, plain
-from mbkit.paths import check_file, exists, short
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.run import Run, load
 from mbkit.run.api import read_config
 from mbkit.storage import plain as plain_json
-from mbkit.storage import replacing
 
 FORMAT = "mbkit policy 1"
-EXTRA = 'pip install "mbkit[onnx]"'
-ROWS = 1000  # observations on which the file is compared with the run: half like those of the run, half anywhere
-ANYWHERE = 10.0  # largest |number| of the latter
-TOLERANCE = 1e-5  # largest difference at inputs and box of at most 1; it grows with the largest |input| of a row and with the box
+ANYWHERE = 10.0  # largest |number| of the half of the observations that lies anywhere
 NEARBY = 64  # observations beside one where the choices differ: is it a tie?
-Outputs = Callable[[Tensor], Tensor]  # obs [B, O] -> action
 
 
-class Exported(NamedTuple):
-    """A written file, and how it compares with the run."""
-
-    path: Path
-    step: int  # of the checkpoint
-    difference: float  # largest, in the units of the action; of discrete actions: the share of other choices, ties apart
-    replaced: bool  # whether there was a file of this name
-
-
-def export(run: Run | str | Path, out: str | Path, checkpoint: str | int | None = None) -> Exported:
-    """Write the policy of a run, acting without exploration, to `out`; a file that is there is replaced, after an error it is unchanged.
-
-    Args:
-        run: a run, or the directory of one.
-        out: a path that ends in .onnx, which takes the packages of `mbkit[onnx]`, or in .pt2.
-        checkpoint: of a directory: "last" (the default), "best" or a stored step.
-
-    Raises:
-        UserError: another suffix, no such directory, a run without a policy, or a file that differs from the run.
-    """
+def export_policy(run: Run | str | Path, out: str | Path, checkpoint: str | int | None = None) -> Exported:
+    """Write the policy of a run, or of the directory of one; see `mbkit.export.export`."""
     out = Path(out)
-    write, read = format_of(out)
+    format_of(out)
     check_policy(run.config if isinstance(run, Run) else read_config(run))
     if not isinstance(run, Run):
         chosen = "last" if checkpoint is None else checkpoint
         with interrupted(lambda: f"{out} was not written; the same command exports again"), load(run, chosen, "cpu") as loaded:
-            return export(loaded, out)
+            return export_policy(loaded, out)
     if checkpoint is not None:
         raise UserError(f"checkpoint={checkpoint!r} applies to the directory of a run; expected none for a run that is loaded already")
-    policy, rows, replaced = policy_module(run), check_rows(run), exists(out)
-    policy(rows[:2])  # index tensors that networks make once must not be made while they are traced
-    with quiet():
-        content = write(traced(policy, rows[:2], run), metadata(run))
-        difference = compared(run, policy, read(content), rows, out)
-    with replacing(out) as file:
-        file.write(content)
+    policy, rows = policy_module(run), check_rows(run)
+    graph = Graph(policy, (rows[:2],), ("obs",), ("action",), metadata(run), f"a run of {run.config.algo}", "policy")
+    difference, replaced = write(graph, out, lambda outputs: compared(run, policy, outputs, rows, out))
     return Exported(out, run.loop.step, difference, replaced)
 
 
 # --- what can be exported -----------------------------------------------------------------------------------------------------------
-
-
-def format_of(out: Path) -> tuple[Callable[..., bytes], Callable[[bytes], Outputs]]:
-    """Writer and reader of a path's format; UserError for another suffix, a missing directory, or missing packages."""
-    if out.suffix not in (".onnx", ".pt2"):
-        raise UserError(f"{short(out)}: expected a path that ends in .onnx or .pt2, came {short(out.suffix) or 'none of them'}")
-    check_file(out)
-    if out.suffix == ".pt2":
-        return write_pt2, read_pt2
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{out}: .onnx needs the package {' and '.join(missing)}: {EXTRA}; .pt2 needs none")
-    return write_onnx, read_onnx
 
 
 def check_policy(experiment: Experiment) -> None:
@@ -222,68 +176,3 @@ def is_tie(policy: nn.Module, obs: Tensor, choice: Tensor) -> bool:
     reach = TOLERANCE * float(obs.abs().max().clamp(min=1))
     beside = obs + reach * (torch.rand(NEARBY, len(obs), generator=torch.Generator().manual_seed(0)) * 2 - 1)
     return bool((policy(beside) == choice).any(0).all())
-
-
-# --- formats ------------------------------------------------------------------------------------------------------------------------
-
-
-def traced(policy: nn.Module, obs: Tensor, run: Run) -> torch.export.ExportedProgram:
-    """The policy as a graph of torch's operators for any number of rows; UserError where a rule of the user's cannot be traced."""
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
-    for strict in (False, True):  # the first is quicker and takes more, but counts len(obs) as a constant
-        try:
-            with torch.no_grad():
-                return torch.export.export(policy, (obs,), dynamic_shapes=shapes, strict=strict)
-        except Exception as error:  # whatever the tracers make of a user's agent or prior
-            failure = error
-    line = str(failure).strip().partition("\n")[0]
-    raise UserError(
-        f"a run of {run.config.algo} cannot be exported: torch.export cannot trace its policy ({type(failure).__name__}: {line})"
-    ) from failure
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what exporters say of packages that are absent, and of their own deprecations."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-def write_pt2(program: torch.export.ExportedProgram, about: str) -> bytes:
-    """A file of torch.export, with the metadata as its extra file `mbkit.json`."""
-    file = BytesIO()
-    torch.export.save(program, file, extra_files={"mbkit.json": about})
-    return file.getvalue()
-
-
-def read_pt2(content: bytes) -> Outputs:
-    """The policy of a file of `write_pt2`."""
-    module = torch.export.load(BytesIO(content)).module()
-    return lambda obs: module(obs)
-
-
-def write_onnx(program: torch.export.ExportedProgram, about: str) -> bytes:
-    """An ONNX model with input `obs` and output `action`, and the metadata under the key `mbkit`."""
-    exported = torch.onnx.export(program, dynamo=True, input_names=["obs"], output_names=["action"], external_data=False, verbose=False)
-    if exported is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    exported.model.metadata_props["mbkit"] = about
-    content: bytes = exported.model_proto.SerializeToString()
-    return content
-
-
-def read_onnx(content: bytes) -> Outputs:
-    """The policy of a file of `write_onnx`, by onnxruntime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda obs: torch.from_numpy(session.run(["action"], {"obs": obs.numpy()})[0])
