@@ -2,8 +2,8 @@
 
 SAC learns once for each task and seed, scored and stored at regular steps. From its checkpoints come the sets named as in D4RL:
 `random` (uniform actions), `medium` (the first checkpoint above a third of the way from random to the best one), `expert` (the best),
-`medium-expert` (half of each) and `medium-replay` (all that was stored by the medium checkpoint; of Pendulum-v1, where that is little, by the
-last one). `random-N` has N random rows. What exists is not made again.
+`medium-expert` (half of each) and `medium-replay` (all that was stored by the medium checkpoint; of Pendulum-v1, where that is little, by
+the last one). `random-N` has N random rows. What exists is not made again.
 """
 
 import argparse
