@@ -46,7 +46,8 @@ class Ensemble:
         metrics = training.fit(self.network, self.optimizer, data, known)
         self.refresh()
         numbers = {name: float(value) for name, value in metrics.items()}
-        self.fitted = {"fingerprint": files.fingerprint(data), "rows": len(data.obs), **numbers}
+        count = len(data.obs) if known is None else int(known.sum())
+        self.fitted = {"fingerprint": files.fingerprint(data), "rows": count, **numbers}
         return metrics
 
     @property
@@ -142,11 +143,15 @@ class Ensemble:
         density = gaussian_log_prob(elites, outcome).sum(-1)
         return Step(outcome[:, :o], outcome[:, :o], reward, ended), density
 
-    def training_loss(self, data: Transition) -> Tensor:
-        """The loss of a fit, 0-d, on transitions [E b] of which each member sees its own b, by the normalisers of the last fit."""
-        raw = training.rows(self.network, data)
-        columns = self.network.inputs(raw.x), self.network.targets(raw.y), raw.ended
-        return training.loss(self.network, training.TrainingRows(*(column.unflatten(0, (self.members, -1)) for column in columns)))
+    def training_loss(self, data: Transition, known: Tensor | None = None) -> Tensor:
+        """The loss of a fit, 0-d, on transitions [E b] of which each member sees its own b, by the normalisers of the last fit.
+
+        `known`, bool [E b]: rows whose successor is the true one, as in `training.fit`.
+        """
+        raw = training.rows(self.network, data, known)
+        columns = self.network.inputs(raw.x), self.network.targets(raw.y), raw.ended, raw.known
+        shaped = (None if column is None else column.unflatten(0, (self.members, -1)) for column in columns)
+        return training.loss(self.network, training.TrainingRows(*shaped))  # type: ignore[arg-type]
 
     def state_dict(self) -> State:
         """Network, optimizer, and facts of the last fit."""

@@ -54,13 +54,16 @@ def explained(termination: TerminationFn | None, rows: Recorded, true: Tensor) -
     return Explained(terminals, explained_ends / max(terminals, 1), explained_ends / called if called else 1.0)
 
 
-def check_explained(figures: Explained, where: str) -> None:
-    """UserError where recorded terminations are not those of the function; nothing to check where none is recorded."""
+def check_explained(figures: Explained, where: str, known: bool) -> None:
+    """UserError where recorded terminations are not those of the function; nothing to check where none is recorded.
+
+    known: whether there is a function, or episodes of the model never terminate for lack of one.
+    """
     if figures.terminals and min(figures.recall, figures.precision) < LEAST:
-        raise UserError(
-            f"{where}: the known termination function does not explain its terminations ({figures}; expected at least {LEAST}); "
-            "dynamics.termination=learned, never or a function of yours, pkg.mod:fn, replaces it"
-        )
+        what = f"the known termination function does not explain its terminations ({figures}; expected at least {LEAST})"
+        none = f"{figures.terminals} of its rows end an episode, but no termination function of its task is known"
+        instead = "dynamics.termination=learned, never or a function of yours, pkg.mod:fn"
+        raise UserError(f"{where}: {what}; {instead}, replaces it" if known else f"{where}: {none}; expected {instead}")
 
 
 def note_left_out(true: Tensor) -> str:
@@ -68,5 +71,5 @@ def note_left_out(true: Tensor) -> str:
     count = int((~true).sum())
     if not count:
         return ""
-    what = "zeros, or the next episode's first observation"
-    return f"{count} rows that end an episode have no true successor ({what}); the prediction of states leaves them out."
+    what = "zeros, or the next episode's first observation, in its place"
+    return f"Terminal rows without a true successor ({what}), which the prediction of states leaves out: {count}."

@@ -59,21 +59,23 @@ def optimizer(network: EnsembleNetwork) -> Adam:
 def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor, known: Tensor | None = None) -> Tensor:
     """Sum over members of the mean over rows and dimensions of (mu - y)^2 exp(-lv) + lv: twice the NLL less log 2 pi; all [E, B, D].
 
-    Rows whose `known`, [E, B, 1], is 0 count nothing.
+    Rows whose `known`, [E, B, 1], is 0 are left out of the means.
     """
-    return masked((mean - y).square() * (-logvar).exp() + logvar, known).mean((1, 2)).sum()
+    return mean_of_known((mean - y).square() * (-logvar).exp() + logvar, known).sum()
 
 
-def masked(x: Tensor, known: Tensor | None) -> Tensor:
-    """x with zeros where `known` is 0; as it is where all rows are known."""
-    return x if known is None else x * known
+def mean_of_known(x: Tensor, known: Tensor | None) -> Tensor:
+    """Mean over rows and dimensions of x [E, B, D], [E]: of the rows whose `known`, [E, B, 1], is 1, or of all; 0 where there is none."""
+    if known is None:
+        return x.mean((1, 2))
+    return (x * known).sum((1, 2)) / (known.sum((1, 2)).clamp(min=1) * x.shape[-1])
 
 
 def loss(network: EnsembleNetwork, batch: TrainingRows) -> Tensor:
     """The training loss on normalised rows [E, b, ...]: likelihood, or squared error where members are deterministic; termination."""
     mean, raw, logit = network.split(network.net(batch.x))
     if raw is None:
-        total = masked((mean - batch.y).square(), batch.known).mean((1, 2)).sum()  # mbrl-lib sums over rows and dimensions
+        total = mean_of_known((mean - batch.y).square(), batch.known).sum()  # mbrl-lib sums over rows and dimensions
     else:
         low, high = network.logvar_bounds
         fit = gaussian_loss(mean, soft_bounded_logvar(raw, low, high), batch.y, batch.known)
@@ -149,7 +151,7 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition, known: Tensor | 
     turned back.
 
     Raises:
-        UserError: fewer than two rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
+        UserError: fewer than two known rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
     """
     if known is not None and not network.learns_termination:
         data, known = Transition(*(column[known] for column in data[:5])), None
@@ -189,9 +191,11 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition, known: Tensor | 
 
 
 def check_rows(raw: TrainingRows) -> None:
-    """UserError for fewer than two rows, and for the first row that is not finite."""
-    if len(raw.x) < 2:
-        raise UserError(f"fitting the dynamics needs at least 2 transitions, got {len(raw.x)}")
+    """UserError for fewer than two rows with a true successor, and for the first row that is not finite."""
+    count = len(raw.x) if raw.known is None else int(raw.known.sum())
+    if count < 2:
+        of_known = " with a true successor" * (raw.known is not None)
+        raise UserError(f"fitting the dynamics needs at least 2 transitions{of_known}, got {count}")
     for what, value in (("inputs (observations and actions)", raw.x), ("targets (next observations and rewards)", raw.y)):
         finite = value.isfinite().all(1)
         if not bool(finite.all()):

@@ -24,7 +24,7 @@ def checked_terminals(rows: Recorded, termination: TerminationFn | None, option:
     if option not in ("learned", "never"):
         figures = explained(termination, rows, true)
         if option == "auto":
-            check_explained(figures, where)
+            check_explained(figures, where, termination is not None)
         if figures.terminals:
             notes.append(f"Termination function on the data: {figures}.")
     return true, notes

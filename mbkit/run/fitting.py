@@ -59,7 +59,7 @@ def fit_dynamics(data: str | Path | Dataset, *arguments: str, out: str | Path | 
     spec = dataset.spec(device)
     task = knowledge(dataset, None if env == "none" else env, cfg)
     model, rows = Ensemble(spec, cfg, task), RecordedRows(RunData.of(dataset).buffer(spec)).all()
-    true, told = checked_terminals(rows, task.termination, cfg.termination, str(dataset.path))
+    true, told = checked_terminals(rows, task.termination, cfg.termination, str(dataset.path or "the data set"))
     metrics = fit_recorded(model, rows, true)
     if out is not None:
         model.save(out, env=env or "none", steps=int(true.sum()), data=dataset.sha256, **units(dataset))

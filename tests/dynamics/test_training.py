@@ -24,7 +24,7 @@ from mbkit.dynamics.training import (
 )
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
-from mbkit.types import TaskKnowledge
+from mbkit.types import TaskKnowledge, Transition
 
 SMALL = EnsembleConfig(members=3, elites=2, hidden=(16, 16), max_epochs=3, batch=64)
 
@@ -34,6 +34,91 @@ def test_gaussian_loss_is_the_likelihood_up_to_its_constants():
     nll = -torch.distributions.Normal(mean, (0.5 * logvar).exp()).log_prob(y)
     expected = (2 * nll - torch.log(torch.tensor(2 * torch.pi))).mean((1, 2)).sum()
     torch.testing.assert_close(gaussian_loss(mean, logvar, y), expected)
+
+
+@pytest.mark.parametrize("termination", ["never", "learned"])
+@pytest.mark.parametrize("probabilistic", [True, False])
+def test_rows_without_a_true_successor_are_left_out_of_the_likelihood_and_stay_labels_of_terminations(probabilistic, termination):
+    """The loss is that of the other rows, but for the terminations, which are learned from all of them."""
+    torch.manual_seed(0)
+    network = EnsembleNetwork(SPEC, replace(SMALL, probabilistic=probabilistic, termination=termination))
+    known = torch.tensor([[1.0, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]])[..., None]
+    batch = TrainingRows(torch.randn(3, 6, 5), torch.randn(3, 6, 4), torch.rand(3, 6).round(), known)
+    expected = sum(loss_of_member(network, batch, member) for member in range(3))
+    if probabilistic:
+        low, high = network.logvar_bounds
+        expected = expected + 0.01 * (high.sum() - low.sum())
+    if termination == "learned":
+        logit = network.split(network.net(batch.x))[2]
+        expected = expected + torch.nn.functional.binary_cross_entropy_with_logits(logit, batch.ended) * 3
+    torch.testing.assert_close(loss(network, batch), expected)
+    poisoned = batch._replace(y=torch.where(known > 0, batch.y, 1e3))
+    assert loss(network, poisoned) == loss(network, batch)
+
+
+def loss_of_member(network, batch, member):
+    """The loss of one member on its known rows alone, without the bounds' penalty."""
+    rows = batch.known[member, :, 0] > 0
+    mean, raw, _ = network.split(network.net(batch.x))
+    mean, y = mean[member, rows][None], batch.y[member, rows][None]
+    if raw is None:
+        return (mean - y).square().mean()
+    return gaussian_loss(mean, soft_bounded_logvar(raw, *network.logvar_bounds)[member, rows][None], y)
+
+
+def test_a_batch_without_a_known_row_has_no_likelihood():
+    assert gaussian_loss(*torch.randn(3, 2, 5, 3), torch.zeros(2, 5, 1)) == 0
+
+
+@pytest.mark.parametrize("termination", ["never", "learned"])
+def test_fit_leaves_out_rows_without_a_true_successor(termination):
+    """Whatever stands in the place of their successors; where no termination is learned it is the fit of the other rows."""
+    data, known = linear_gaussian(120), torch.arange(120) % 5 != 0
+    data = data._replace(discount=torch.where(known, 1.0, 0.0))  # those that end episodes have none
+    ways = []
+    for stand_in in (0.0, 5.0):
+        next_obs, reward = torch.where(known[:, None], data.next_obs, stand_in), torch.where(known, data.reward, stand_in)
+        ways.append((data._replace(next_obs=next_obs, reward=reward), known))
+    if termination == "never":
+        ways.append((Transition(*(column[known] for column in data[:5])), None))
+    models = [small(termination) for _ in ways]
+    metrics = []
+    for model, way in zip(models, ways, strict=True):
+        torch.manual_seed(1)
+        metrics.append(model.fit(*way))
+    first = models[0].network.state_dict()
+    for model, figures in zip(models[1:], metrics[1:], strict=True):
+        assert all(torch.equal(value, first[name]) for name, value in model.network.state_dict().items())
+        assert figures == metrics[0]
+
+
+def small(termination):
+    torch.manual_seed(0)
+    return Ensemble(SPEC, replace(SMALL, termination=termination))
+
+
+def test_terminations_are_learned_from_rows_without_a_true_successor():
+    """All episodes end where x_0 > 1, and no such row has a successor: the logits rise there all the same."""
+    torch.manual_seed(0)
+    data = linear_gaussian(300)
+    ends = data.obs[:, 0] > 1
+    data = data._replace(discount=(~ends).float(), next_obs=torch.where(ends[:, None], 0.0, data.next_obs))
+    model = Ensemble(SPEC, replace(SMALL, termination="learned", max_epochs=25, lr=1e-2))
+    model.fit(data, ~ends)
+    with torch.no_grad():
+        logit = model.network.targets_and_termination(data.obs, data.action)[1].mean(0)
+    assert float(((logit > 0) == ends).float().mean()) > 0.95
+    torch.testing.assert_close(
+        model.network.targets.mean, torch.cat((data.next_obs - data.obs, data.reward[:, None]), 1)[~ends].mean(0), atol=0.1, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("termination", "sentence"), [("learned", "2 transitions with a true successor, got 1"), ("never", "2 transitions, got 1")]
+)
+def test_fit_needs_two_rows_with_a_true_successor(termination, sentence):
+    with pytest.raises(UserError, match=f"fitting the dynamics needs at least {sentence}"):
+        small(termination).fit(linear_gaussian(9), torch.arange(9) == 4)
 
 
 def test_loss_gradient_by_finite_differences():

@@ -12,8 +12,7 @@ from mbkit.data import Columns, Dataset, write
 from mbkit.dynamics import files
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.errors import UserError
-from mbkit.replay.recorded import RecordedRows
-from mbkit.run.fitting import fit_dynamics, with_true_successors
+from mbkit.run.fitting import fit_dynamics
 from mbkit.types import EnvSpec, TaskKnowledge, Transition
 
 SMALL = ("dynamics.hidden=[16]", "dynamics.members=3", "dynamics.elites=2", "dynamics.max_epochs=3")
@@ -88,22 +87,31 @@ def test_one_file_serves_pets_that_knows_the_reward_and_mbpo_that_learns_it(file
     assert path.read_bytes() == before
 
 
-def test_terminal_rows_without_true_successor_are_left_out() -> None:
+def test_terminal_rows_without_a_true_successor_are_left_out(tmp_path: Path) -> None:
     columns = dataset([4, 3, 5, 2]).columns()  # episodes 0 and 2 terminate, 1 carries both flags
     next_obs = columns.next_obs.copy()
-    next_obs[3] = 0  # as D4RL has it
+    next_obs[3] = next_obs[11] = 0  # as D4RL has it
     next_obs[6] = columns.obs[7]  # as its stock loader has it
     data = Dataset.of(columns._replace(next_obs=next_obs), action_low=[-1, -2], action_high=[1, 2])
-    rows = RecordedRows(data.buffer(data.spec()))
-    true, left_out = with_true_successors(rows.all())
-    assert left_out == 2
-    assert len(true.obs) == 12
-    assert [row for row in range(14) if row not in (3, 6)] == [int((rows.all().obs == obs).all(1).nonzero()[0, 0]) for obs in true.obs]
+    done = fit_dynamics(data, *SMALL, out=tmp_path / "dynamics.pt")
+    assert (done.rows, files.read(tmp_path / "dynamics.pt")["fitted"]["rows"]) == (11, 11)
+    assert any("Terminal rows without a true successor" in note and note.endswith(": 3.") for note in done.notes)
+    learned = fit_dynamics(data, *SMALL, "dynamics.termination=learned").model
+    assert learned.network.learns_termination
+    assert learned.fitted["rows"] == 11
+
+
+def test_terminations_that_no_known_function_explains_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the data set: 3 of its rows end an episode, but no termination function of its task is known"):
+        fit_dynamics(dataset([4, 3, 5, 2]), *SMALL, out=tmp_path / "dynamics.pt")
+    assert not (tmp_path / "dynamics.pt").exists()
+    for termination in ("never", "learned"):
+        assert fit_dynamics(dataset([4, 3, 5, 2]), *SMALL, f"dynamics.termination={termination}").rows == 14
 
 
 def test_a_log_without_rewards_fits_observations_alone(tmp_path: Path) -> None:
     path = write(dataset([20, 30], has_reward=False), tmp_path / "log.h5")
-    done = fit_dynamics(path, *SMALL, out=tmp_path / "dynamics.pt")
+    done = fit_dynamics(path, *SMALL, "dynamics.termination=never", out=tmp_path / "dynamics.pt")
     assert done.model.network.output_dim == 2
     assert files.read(tmp_path / "dynamics.pt")["fits"]["reward"] == "known"
 
@@ -127,6 +135,6 @@ def test_fit_refuses_what_it_does_not_take(option: str, file: Path, tmp_path: Pa
 
 def test_a_consumer_that_must_learn_the_reward_refuses_a_file_without(tmp_path: Path) -> None:
     data = dataset([20, 30], has_reward=False)
-    fit_dynamics(data, *SMALL, out=tmp_path / "dynamics.pt")
+    fit_dynamics(data, *SMALL, "dynamics.termination=never", out=tmp_path / "dynamics.pt")
     with pytest.raises(UserError, match="reward must be learned, the file has known"):
         Ensemble(data.spec(), EnsembleConfig(load=str(tmp_path / "dynamics.pt")))
