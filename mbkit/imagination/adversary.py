@@ -6,13 +6,13 @@ Letters: K elites, B rows, O observation, A action.
 
 import math
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
-from mbkit.types import Backup, Dynamics, Metrics, Rollout, Source, State, Step, Transition
+from mbkit.types import Backup, Dynamics, Metrics, Recorded, Rollout, Source, State, Step, Transition
 
 
 class Density(Dynamics, Protocol):
@@ -23,7 +23,7 @@ class Density(Dynamics, Protocol):
     @property
     def members(self) -> int: ...  # noqa: D102  # E
     def scored_step(self, obs: Tensor, action: Tensor) -> tuple[Step, Tensor]: ...  # noqa: D102  # and log-densities [K, B]
-    def training_loss(self, data: Transition) -> Tensor: ...  # noqa: D102  # 0-d, of rows [E b], by its present normalisers
+    def training_loss(self, data: Transition, known: Tensor | None) -> Tensor: ...  # noqa: D102  # 0-d, of rows [E b]; bool [E b]
     def refresh(self) -> None: ...  # noqa: D102  # takes over changed weights
 
 
@@ -60,11 +60,12 @@ class Adversary:
         weight: lambda of the adversarial loss, beside the loss of a fit.
         lr: Adam learning rate.
         horizon: model steps before states are drawn from the data again.
+        known: bool [N], recorded rows whose successor is the true one; None: all.
     """
 
-    def __init__(self, model: Density, weight: float, lr: float, horizon: int) -> None:
+    def __init__(self, model: Density, weight: float, lr: float, horizon: int, known: Tensor | None = None) -> None:
         self.original, self.model = model, deepcopy(model)
-        self.weight, self.horizon = weight, horizon
+        self.weight, self.horizon, self.known = weight, horizon, known
         self.params = [p for p in self.model.network.parameters() if p.requires_grad]
         self.optimizer = FusedAdam(self.params, lr)
 
@@ -85,22 +86,28 @@ class Adversary:
         """H steps of the adversarial model under actions [B, H, A]."""
         return self.model.rollout(carry, actions)
 
-    def loss(self, agent: Judge, obs: Tensor, data: Transition, gamma: float) -> tuple[Tensor, Tensor, Step]:
-        """lambda times the adversarial loss at obs [B, O], the loss of a fit on `data` [E b], and the outcomes that were drawn."""
+    def adversarial(self, agent: Judge, obs: Tensor, gamma: float) -> tuple[Tensor, Step]:
+        """The adversarial loss at obs [B, O], and the outcomes that were drawn."""
         with torch.no_grad():
             action = agent.sample(obs)
         step, log_prob = self.model.scored_step(obs, action)
         with torch.no_grad():
             following = agent.backup_q(step.obs, agent.backup_action(step.obs)[0]).amin(0)
             advantage = step.reward + gamma * torch.where(step.terminated, 0.0, following) - agent.backup_q(obs, action).amin(0)
-        return self.weight * adversarial_loss(mixture_log_prob(log_prob), advantage), self.model.training_loss(data), step
+        return adversarial_loss(mixture_log_prob(log_prob), advantage), step
+
+    def fit(self, data: Source, batch: int) -> Tensor:
+        """The loss of a fit, 0-d, on recorded rows, `batch` for each member; those without a true successor teach it terminations alone."""
+        rows = data.sample(self.model.members * batch)
+        return self.model.training_loss(rows, None if self.known is None else self.known[cast("Recorded", rows).row])
 
     def train(self, agent: Judge, data: Source, steps: int, batch: int, gamma: float) -> Metrics:
         """One round: `steps` updates of `batch` rows of a rollout and as many recorded rows of each member, then `refresh`."""
         for n in range(steps):
             if n % self.horizon == 0:
                 obs = data.sample(batch).obs
-            adversarial, fit, step = self.loss(agent, obs, data.sample(self.model.members * batch), gamma)
+            loss, step = self.adversarial(agent, obs, gamma)
+            adversarial, fit = self.weight * loss, self.fit(data, batch)
             self.optimizer.descend(torch.autograd.grad(adversarial + fit, self.params))
             obs = torch.where((step.terminated | ~step.obs.isfinite().all(-1))[:, None], obs, step.obs)
         self.model.refresh()

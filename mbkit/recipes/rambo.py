@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from mbkit.config import OfflineLoop
+from mbkit.dynamics.terminals import true_successors
+from mbkit.errors import UserError
 from mbkit.fields import at_least, between, positive
 from mbkit.imagination.adversary import Adversary
 from mbkit.loops.rounds import AdversaryRound, Rounds
@@ -36,8 +38,12 @@ def build(x: Assembly[OfflineLoop], cfg: RAMBOConfig) -> None:
     if cfg.real_ratio == 1:
         return offline.build(x)
     agent, model = x.agent(), offline_ensemble(x)
+    if not model.cfg.probabilistic:
+        raise UserError("rambo trains by the density of a model's outcomes; expected dynamics.probabilistic=true, came false")
     check_lends(x, agent)
-    adversary = Adversary(model, cfg.adversary_weight, cfg.adversary_lr, cfg.horizon)
+    true = true_successors(x.recorded.all()) if x.has_rows else None
+    known = None if true is None or bool(true.all()) else true
+    adversary = Adversary(model, cfg.adversary_weight, cfg.adversary_lr, cfg.horizon, known)
     x.at_start(adversary.restart)
     x.keep(adversary=adversary)
     cloning(x, agent, cfg.bc_updates, cfg.bc_lr)
