@@ -48,6 +48,8 @@ class LearningAgent(nn.Module):
     cycle = 1  # calls of `update` after which it does the same work again
     recorded_only = False  # `update` needs the fields of Recorded, which transitions lack that an environment or a model gives
     uses_reward = True  # `update` needs rewards, which some logs lack
+    computes_targets = False  # `update` regresses critics on targets of its own and ignores the target function
+    contrasts = False  # `update` pushes values of recorded rows up, of which a batch with rows of a model must hold one
     pessimistic = False  # critics that are low on purpose: values far below any return are no sign of divergence
     count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
 

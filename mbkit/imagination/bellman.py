@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mbkit.errors import UserError
 from mbkit.types import Backup, Prediction, TargetFn, Targets, Transition
 
 
@@ -36,7 +35,7 @@ class BellmanInconsistency:
         clip: whether targets are kept at 0 or above, as in the authors' code: only where no reward is negative.
 
     Raises:
-        UserError: a single elite, at the first call.
+        ValueError: a single elite, at the first call.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class BellmanInconsistency:
         if self.weight and batch.real is not None:
             prediction = self.predict(batch.obs, batch.action)
             if len(prediction.mean) < 2:
-                raise UserError("imagination.penalty of mobile compares elites; expected dynamics.elites >= 2, the model has 1")
+                raise ValueError("the elites' Bellman backups are compared; expected at least 2 elites, the model has 1")
             u = inconsistency(agent, prediction, batch.obs.shape[-1], self.samples)
-            y = y._replace(target=y.target - self.weight * (1 - batch.real) * u)
+            y = y._replace(target=torch.where(batch.real > 0, y.target, y.target - self.weight * u))
         return y._replace(target=y.target.clamp(min=0)) if self.clip else y

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mbkit.config import OfflineLoop
+from mbkit.errors import UserError
 from mbkit.fields import at_least, option
 from mbkit.imagination.bellman import BellmanInconsistency
 from mbkit.recipes import offline
@@ -35,6 +36,8 @@ def build(x: Assembly[OfflineLoop], cfg: MOBILEConfig) -> None:
     if cfg.real_ratio == 1:
         return offline.build(x)
     model = offline_ensemble(x)
+    if cfg.penalty and model.cfg.elites < 2:
+        raise UserError("imagination.penalty of mobile compares elites; expected dynamics.elites of at least 2, came 1")
     target = BellmanInconsistency(model.predict_elites, one_step, cfg.penalty, cfg.samples, cfg.clip_targets)
     agent = x.agent(target)
     check_agent(x, agent, target)

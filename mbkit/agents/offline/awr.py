@@ -54,6 +54,7 @@ def trajectory_returns(data: Recorded, next_value: Tensor, gamma: float, lam: fl
 class AWR(OfflineAgent):
     """Advantage-weighted regression: cloning weighted by how much better a trajectory went on than V expected; both kinds of actions."""
 
+    computes_targets = True
     rows: Recorded | None = None  # the data set, from `prepare` on; not saved
     labels: Tensor | None = None  # [N] TD(lambda) returns; saved, since V has changed since they were computed
 

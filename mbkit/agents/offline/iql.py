@@ -57,6 +57,7 @@ def return_range_factor(data: Recorded) -> Tensor:
 class IQL(OfflineActorCritic):
     """Implicit Q-learning: expectiles of recorded actions' values, and a policy cloned by advantage; continuous and discrete actions."""
 
+    computes_targets = True
     reward_factor: Tensor  # 0-d, what `reward_scale` multiplies rewards by
 
     def __init__(self, spec: EnvSpec, cfg: IQLConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:

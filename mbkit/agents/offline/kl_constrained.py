@@ -66,7 +66,7 @@ class KLConstrained(OfflineActorCritic):
         needs_one_action("kl_constrained", spec)
         check_constraint(cfg, spec)
         super().__init__(spec, cfg, gamma, target)
-        self.cfg = cfg
+        self.cfg, self.computes_targets = cfg, cfg.critic != "q_pi"
         self.policy = stochastic_policy(spec, cfg.hidden)
         self.behaviour = stochastic_policy(spec, cfg.hidden)
         self.add_critics(spec, cfg)

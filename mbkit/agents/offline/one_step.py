@@ -49,6 +49,7 @@ def improvement_loss(value: Tensor, divergence: Tensor, temperature: float | Ten
 class OneStep(OfflineActorCritic):
     """One-step RL: a single improvement on the behaviour policy by its own values; continuous and discrete actions."""
 
+    computes_targets = True
     least: Tensor  # 0-d, the smallest reward, below which no value of beta can lie if rewards are > 0
 
     def __init__(self, spec: EnvSpec, cfg: OneStepConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:

@@ -62,6 +62,7 @@ def penalty(batch: Transition | Recorded, action: Tensor) -> Tensor:
 class ReBRAC(OfflineActorCritic):
     """ReBRAC: a policy and targets that both pay for their distance from the recorded actions."""
 
+    computes_targets = True
     critics: Critics
     last: Tensor  # [3] the metrics of the policy's last update, so that every update returns them
 

@@ -48,6 +48,7 @@ def gumbel_loss(advantage: Tensor, scale: float, clip: float) -> Tensor:
 class XQL(OfflineActorCritic):
     """Extreme Q-learning: soft maxima of recorded actions' values, and a policy cloned by advantage; continuous and discrete actions."""
 
+    computes_targets = True
     reward_factor: Tensor  # 0-d, what `reward_scale` multiplies rewards by
 
     def __init__(self, spec: EnvSpec, cfg: XQLConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
