@@ -14,7 +14,7 @@ from mbkit.imagination.adversary import Adversary
 from mbkit.imagination.trajectories import model_trajectory
 from mbkit.loops.clock import Clock, Hook
 from mbkit.loops.updates import check_metrics
-from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
+from mbkit.networks.optimizers import FusedAdam, polyak_, restore_optimizer_
 from mbkit.types import Dynamics, Source, State, TrajectoryLearner, Transition
 
 
@@ -49,7 +49,7 @@ class ModelFacts:
 
 
 class Cloning:
-    """Updates of a policy alone, which imitates the recorded actions; one for each step of the clock.
+    """Updates of a policy alone, which imitates the recorded actions, and of its target network; one for each step of the clock.
 
     Args:
         agent: has a `policy` that is deterministic or a distribution.
@@ -74,6 +74,8 @@ class Cloning:
             raise TypeError("a policy is cloned from a data set, which is not at hand")
         for _ in range(clock.stride):
             loss = self._update(self.data.sample(self.batch))
+        if isinstance(target := getattr(self.agent, "target_policy", None), torch.nn.Module):
+            polyak_(target, self.policy, 1.0)  # else the first targets would be values of random actions
         clock.recorder.log(clock.step, {"actor/cloning_loss": loss})
 
     def _update(self, batch: Transition) -> Tensor:

@@ -30,7 +30,8 @@ def build(x: Assembly[OfflineLoop], cfg: COMBOConfig) -> None:
     """COMBO: conservative Q-learning whose values are low on rollouts of a model."""
     if cfg.real_ratio == 1:
         return offline.build(x)
-    if cfg.real_ratio == 0:
-        raise UserError("imagination.real_ratio=0: combo pushes up the values of recorded rows; expected more than 0")
     agent = x.agent()
+    if not getattr(agent, "contrasts", False):
+        name = x.part("agent").name
+        raise UserError(f"agent={name} does not push values of recorded rows up, as combo does; expected cql, or cql_discrete with mse")
     learn(x, cfg, agent, offline_model(x))

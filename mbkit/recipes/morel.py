@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mbkit import registry
 from mbkit.config import OfflineLoop
 from mbkit.dynamics.ensemble import Ensemble
 from mbkit.errors import UserError
@@ -55,8 +56,11 @@ class MOReLConfig(RolloutConfig):
 )
 def build(x: Assembly[OfflineLoop], cfg: MOReLConfig) -> None:
     """MOReL: a policy learned in a model whose episodes end where its members disagree."""
-    if x.part("agent").name == "npg":
+    name = x.part("agent").name
+    if name == "npg":
         return on_episodes(x, cfg)
+    if not {"replay", "dataset"} & set(kinds := registry.agents[name].learns_from):
+        raise UserError(f"agent {name!r} learns from {registry.experience(kinds)}; of such agents morel takes npg alone, else e.g. sac")
     agent = x.agent()
     halting = halting_model(x, cfg)
     cloning(x, agent, cfg.bc_updates, cfg.bc_lr)

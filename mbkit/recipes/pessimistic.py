@@ -15,7 +15,7 @@ from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.models import model_notes
 from mbkit.recipes.recorded_models import checked_terminals, fit_recorded
-from mbkit.replay.mixture import Mixture
+from mbkit.replay.mixture import Mixture, counts
 from mbkit.types import Dynamics, LearnedDynamics, Learner, TaskKnowledge
 
 AGENT, MODEL = {"name": "sac"}, {"name": "ensemble", "propagation": "ts1"}
@@ -76,12 +76,26 @@ def learn(
     buffer = x.model_buffer(sizes.capacity(), cfg.memory_gb, "imagination.retain_rounds")
     if not offline.taken(agent, x):
         return
-    if getattr(agent, "recorded_only", False):
-        raise UserError(f"agent={x.part('agent').name} learns from what follows each recorded row, which rollouts of a model do not have")
+    check_batches(x, cfg, agent)
     rollouts = ModelRollouts(dynamics, agent.sample, x.recorded, buffer, sizes)
     mixed = Mixture([x.recorded, buffer], [cfg.real_ratio, 1 - cfg.real_ratio], real=[True, False])
-    hooks = [*first, Rounds(cfg.every, [rollouts], begin), x.updates(agent, mixed), *offline.shift(agent, x)]
+    updates = x.updates(agent, mixed)
+    updates.pessimistic = True  # penalised rewards and targets have no lower bound
+    hooks = [*first, Rounds(cfg.every, [rollouts], begin), updates, *offline.shift(agent, x)]
     x.every_step(*([Until(begin, [], hooks)] if begin else hooks))
+
+
+def check_batches(x: Assembly[OfflineLoop], cfg: RolloutConfig, agent: Learner) -> None:
+    """UserError where the agent needs more of a row than a model tells, or a batch lacks the rows of a source that it needs."""
+    name, batch = x.part("agent").name, x.loop.batch_size
+    if getattr(agent, "recorded_only", False):
+        raise UserError(f"agent={name} learns from what follows each recorded row, which rollouts of a model do not have")
+    recorded, drawn = counts(batch, [cfg.real_ratio, 1 - cfg.real_ratio])
+    shares = f"imagination.real_ratio={cfg.real_ratio:g} of loop.batch_size={batch} rows leaves"
+    if not drawn:
+        raise UserError(f"{shares} none to the model; expected a smaller share")
+    if not recorded and getattr(agent, "contrasts", False):
+        raise UserError(f"{shares} no recorded one, but agent={name} pushes the values of recorded rows up; expected a larger share")
 
 
 def cloning(x: Assembly[OfflineLoop], agent: object, updates: int, lr: float) -> None:

@@ -18,37 +18,40 @@ def problem(hidden=(8, 6), dtype=torch.float64):
     return net, obs.to(dtype), action.to(dtype), log_density.to(dtype)
 
 
-def composed(net, obs, action, log_density):
-    """By torch's own layers, every pair through all of them."""
+def composed(net, obs, action, log_density, weight=None):
+    """By torch's own layers, every pair through all of them; the mean over states, or their sum with weights [B]."""
     x = torch.cat((obs[:, None].expand(-1, action.shape[1], -1), action), -1).flatten(0, 1).expand(K, -1, -1)
     for n, (w, b) in enumerate(net.layers):
         x = torch.baddbmm(b, x, w)
         x = x.relu() if n < len(net.layers) - 1 else x
     q = x.view(K, len(obs), -1)
-    return q.mean((1, 2)) if log_density is None else (q - log_density).logsumexp(-1).mean(1)
+    level = q.mean(2) if log_density is None else (q - log_density).logsumexp(-1)
+    return level.mean(1) if weight is None else level @ weight
 
 
 @pytest.mark.parametrize("rows", [1, 12, 1000])
 @pytest.mark.parametrize("hidden", [(8,), (8, 6), (8, 6, 4)])
 @pytest.mark.parametrize("reduced", ["logsumexp", "mean"])
-def test_action_level_is_that_of_autograd(monkeypatch, rows, hidden, reduced):
+@pytest.mark.parametrize("states", [None, torch.tensor([0.5, 0, 0.25, 0, 0, 0.25, 0], dtype=torch.float64)], ids=["all", "weighted"])
+def test_action_level_is_that_of_autograd(monkeypatch, rows, hidden, reduced, states):
     monkeypatch.setattr(sampled_actions, "CHUNK_ROWS", rows)
     net, obs, action, log_density = problem(hidden)
     density = log_density if reduced == "logsumexp" else None
     weight, params = torch.tensor([1.0, -3.0], dtype=torch.float64), list(net.parameters())
-    level, expected = action_level(net, obs, action, density), composed(net, obs, action, density)
+    level, expected = action_level(net, obs, action, density, None, states), composed(net, obs, action, density, states)
     torch.testing.assert_close(level, expected)
     grads, autograd = (torch.autograd.grad((weight * x).sum(), params) for x in (level, expected))
     for mine, theirs in zip(grads, autograd, strict=True):
         torch.testing.assert_close(mine, theirs)
     with torch.no_grad():
-        assert torch.equal(action_level(net, obs, action, density), level)
+        assert torch.equal(action_level(net, obs, action, density, None, states), level)
 
 
-def test_action_level_gradient_by_finite_differences():
+@pytest.mark.parametrize("states", [None, torch.rand(B, dtype=torch.float64)], ids=["all", "weighted"])
+def test_action_level_gradient_by_finite_differences(states):
     net, obs, action, log_density = problem((4,))
     params = [p for layer in net.layers for p in layer]
-    apply = lambda *p: sampled_actions.ActionLevel.apply(obs, action, log_density, torch.float64, *p)  # noqa: E731
+    apply = lambda *p: sampled_actions.ActionLevel.apply(obs, action, log_density, torch.float64, states, *p)  # noqa: E731
     assert torch.autograd.gradcheck(apply, params)
 
 

@@ -52,7 +52,7 @@ class BC(OfflineAgent):
     def __init__(self, spec: EnvSpec, cfg: BCConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_one_action("bc", spec)
         kind, self.conditioned = policy_kind(spec, cfg), cfg.condition == "return"
-        self.recorded_only = self.conditioned  # on returns, which a transition alone does not tell
+        self.recorded_only = self.uses_reward = self.conditioned  # on returns, which a transition alone does not tell
         super().__init__(spec, cfg, gamma, target)
         self.cfg, inputs = cfg, spec.obs_dim + self.conditioned
         deterministic = kind == "deterministic"

@@ -62,7 +62,7 @@ class CQL(OfflineActorCritic):
 
     policy: TanhGaussian
     critics: Critics
-    pessimistic = True
+    pessimistic = contrasts = True
     updates: Tensor  # 0-d, updates so far
 
     def __init__(self, spec: EnvSpec, cfg: CQLConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:

@@ -74,7 +74,7 @@ class CQLDiscrete(OfflineActorCritic):
             weight = f"agent.conservative_weight={cfg.conservative_weight:g}"
             raise UserError(f"{weight}: expected at most 1 with agent.loss=cross_entropy, whose loss has no minimum beyond")
         super().__init__(spec, cfg, gamma, target)
-        self.cfg, self.crossed = cfg, crossed
+        self.cfg, self.crossed, self.contrasts = cfg, crossed, not crossed  # cross-entropy does not tell recorded rows from a model's
         self.add_critics(spec, cfg)
         if crossed:
             self.policy = Logits(spec.obs_dim, spec.action_dim, cfg.hidden)

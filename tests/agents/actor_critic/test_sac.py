@@ -53,6 +53,20 @@ def test_rsample_log_density_equals_torch_s():
     torch.testing.assert_close(log_prob, oracle.log_prob(action), atol=1e-6, rtol=1e-6)
 
 
+def test_backup_without_entropy_is_the_smallest_critics_alone():
+    batch, targets = random_batch(WIDE, 16), []
+    for backup_entropy in (True, False):
+        agent = make(backup_entropy=backup_entropy, temperature=0.3)
+        torch.manual_seed(4)
+        targets.append(one_step(agent, batch, 0.9).target)
+    torch.manual_seed(4)
+    action, log_prob = agent.policy.rsample(batch.next_obs)
+    value = agent.backup_q(batch.next_obs, action).amin(0)
+    torch.testing.assert_close(targets[1], batch.reward + 0.9 * batch.discount * value)
+    torch.testing.assert_close(targets[0], (targets[1] - 0.9 * batch.discount * 0.3 * log_prob).detach())
+    assert torch.equal(agent.path_bonus(batch.obs, action), torch.zeros(16))
+
+
 def test_backup_by_hand():
     agent, batch = make(temperature=0.3), random_batch(WIDE, 16)
     torch.manual_seed(4)

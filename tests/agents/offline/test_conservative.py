@@ -14,6 +14,7 @@ from mbkit.agents.offline.conservative import (
     multiplier_loss,
     proposals,
     sampled_actions,
+    shares,
     uniform_actions,
 )
 from mbkit.networks.policy import TanhGaussian
@@ -39,6 +40,20 @@ def test_gap_and_loss_by_hand_on_two_states_and_two_critics():
     assert torch.equal(conservative_gap(level.mean(1), q), gap)
     squares = (1 + 0) / 2 + (0 + 9) / 2  # full squares
     assert conservative_loss(q, y, gap, 5.0).item() == pytest.approx(squares + 5 * 2.5)
+
+
+def test_gap_pushes_up_the_recorded_rows_of_a_mixed_batch_alone():
+    """COMBO: the mean over recorded rows, sum of real Q / sum of real, whatever the values of model rows; the level is of all states."""
+    q, level, real = (
+        torch.tensor([[1.0, 2.0, 70.0], [0.0, -1.0, 80.0]]),
+        torch.tensor([[3.0, 3.0, 6.0], [0.0, 1.0, 2.0]]),
+        torch.tensor([1.0, 1, 0]),
+    )
+    gap = conservative_gap(level, q, real)
+    assert gap.tolist() == pytest.approx([4 - 1.5, 1 + 0.5])
+    torch.testing.assert_close(conservative_gap(level.mean(1), q, real), gap)
+    torch.testing.assert_close(conservative_gap(level, q, torch.ones(3)), conservative_gap(level, q))
+    assert shares(real).tolist() == [0.5, 0.5, 0]
 
 
 def test_multiplier_loss_by_hand_rises_above_the_threshold_and_falls_below():

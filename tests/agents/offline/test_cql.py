@@ -10,11 +10,12 @@ from toys import SPEC, WIDE, bandit, learn_bandit
 
 from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.offline.bc import BC, BCConfig
-from mbkit.agents.offline.conservative import log_sum_exp, proposals
+from mbkit.agents.offline.conservative import conservative_gap, log_sum_exp, proposals, sampled_actions, uniform_actions
 from mbkit.agents.offline.cql import CQL, CQLConfig, cloned_loss
 from mbkit.config import compose
 from mbkit.errors import UserError
 from mbkit.testing import check_agent, random_batch, random_recorded
+from mbkit.types import Targets
 
 
 def make(spec=WIDE, gamma: float = 0.9, **options) -> CQL:
@@ -91,6 +92,49 @@ def test_gap_is_the_metric_of_the_loss_without_weight_and_multiplier():
     assert metrics["critic/multiplier"].item() == pytest.approx(0.5)  # before its step
     direction = math.copysign(1, 3 * gap.mean().item() - 2)
     assert math.copysign(1, agent.log_multiplier.item() - math.log(0.5)) == direction
+
+
+REAL = (torch.arange(16) < 6).float()  # the first rows of a batch are recorded, the others a model's
+
+
+@pytest.mark.parametrize("push_down", ["all", "model"])
+@pytest.mark.parametrize("push", ["logsumexp", "policy", "uniform"])
+def test_gap_of_a_batch_with_rows_of_a_model(push, push_down):
+    """Row by row: pushed down at all states or at those of the model, up at the recorded pairs alone (COMBO, eq. 2)."""
+    agent, batch = make(push=push, push_down=push_down), random_batch(WIDE, 16)._replace(real=REAL)
+    torch.manual_seed(3)
+    level, q = agent.level(batch), agent.critics(batch.obs, batch.action)
+    torch.manual_seed(3)
+    if push == "logsumexp":
+        action, log_density = proposals(agent.policy, batch.obs, batch.next_obs, 3)
+    else:
+        action, log_density = sampled_actions(agent.policy, batch.obs, 3)
+        action = uniform_actions(action)[0] if push == "uniform" else action
+    expected = []
+    for k in range(2):
+        down, up = [], []
+        for row in range(16):
+            values = torch.stack([agent.critics(batch.obs[row : row + 1], action[row, m][None])[k, 0] for m in range(action.shape[1])])
+            if push_down == "all" or not REAL[row]:
+                down.append((values - log_density[row]).logsumexp(0) if push == "logsumexp" else values.mean())
+            if REAL[row]:
+                up.append(q[k, row])
+        expected.append(sum(down) / len(down) - sum(up) / 6)
+    torch.testing.assert_close(conservative_gap(level, q, REAL), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    torch.manual_seed(3)
+    agent.target = lambda agent, batch, gamma: Targets(batch.obs, batch.action, batch.reward, torch.ones(16))  # draws nothing
+    assert agent.update_critics(batch)["critic/gap"].item() == pytest.approx(sum(expected).item() / 2, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("push_down", ["all", "model"])
+def test_a_batch_that_does_not_tell_its_rows_apart_is_recorded(push_down):
+    updates = []
+    for down, real in (("all", None), (push_down, None), ("all", torch.ones(16))):
+        agent = make(push_down=down)
+        torch.manual_seed(1)
+        updates.append(agent.update(random_batch(WIDE, 16)._replace(real=real)))
+    assert updates[0] == updates[1]
+    torch.testing.assert_close(updates[2]["critic/gap"], updates[0]["critic/gap"])
 
 
 @pytest.mark.parametrize("push", ["policy", "uniform"])
