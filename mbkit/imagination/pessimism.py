@@ -69,8 +69,8 @@ class Penalized(Pessimistic):
 class Halting(Pessimistic):
     """A dynamics whose episodes end where u(s, a) > threshold, with `reward` (MOReL, definition 3); threshold inf: the model itself.
 
-    Paper: the reward of the absorbing state HALT, -kappa at each of its steps, and the episode goes on; here: the episode ends with the
-    absorbing state's whole return, -kappa / (1 - gamma), which is the same to a critic.
+    Paper: an uncertain step has the reward of its state and leads to an absorbing state HALT, whose reward is -kappa at each of its steps;
+    here: that step ends the episode with the whole return of HALT, -kappa / (1 - gamma), since its reward is as uncertain as its outcome.
     """
 
     def __init__(self, model: Dynamics, measure: Measure, threshold: float = math.inf, reward: float = 0.0) -> None:
