@@ -1,8 +1,6 @@
 """Runs on a data set: with and without an environment, killed and resumed, and everything that they refuse."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy as np
 import pytest
 from pendulum_data import pendulum
 from recorded import columns, dataset
-from resumption import check_same_end
+from resumption import check_killed
 
 import mbkit
 from mbkit import registry
@@ -74,23 +72,7 @@ def test_killed_and_resumed_is_uninterrupted(algo: str, at_once: int, file: Path
     file = discrete if algo in DISCRETE else file
     options = ["steps=50", "checkpoint.every=10", f"loop.updates_at_once={at_once}", "env=none"]
     begin: Callable[[Path], Run] = lambda folder: mbkit.train(algo, f"data={file}", f"run_dir={folder}", *SMALL[:-1], *options)  # noqa: E731
-    begin(tmp_path / "whole")
-    child = os.fork()
-    if child == 0:  # dies without a word right after the checkpoint of update 20 or 21
-        checkpoint = Run.checkpoint
-
-        def deadly(self: Run, loop: object = None) -> None:
-            checkpoint(self, loop)  # type: ignore[arg-type]
-            if self.loop.step >= 20:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        Run.checkpoint = deadly  # type: ignore[method-assign]
-        begin(tmp_path / "killed")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    mbkit.resume(tmp_path / "killed")
-    check_same_end(tmp_path / "whole", tmp_path / "killed")
+    check_killed(tmp_path, begin)
 
 
 def test_resume_refuses_another_file_and_takes_one_that_moved(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Train, stop, resume, compare: a run that pauses ends as one that does not, bit for bit."""
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +64,28 @@ class Resumption(NamedTuple):
     whole: Run  # uninterrupted
     paused: Run  # as it was when it stopped
     resumed: Run
+
+
+def check_killed(folder: Path, begin: Callable[[Path], Run], at: int = 20) -> Run:
+    """A run that dies without a word at its first checkpoint from update `at` on, and is resumed, ends as one that does not."""
+    whole = begin(folder / "whole")
+    child = os.fork()
+    if child == 0:
+        checkpoint = Run.checkpoint
+
+        def deadly(self: Run, loop: object = None) -> None:
+            checkpoint(self, loop)  # type: ignore[arg-type]
+            if self.loop.step >= at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Run.checkpoint = deadly  # type: ignore[method-assign]
+        begin(folder / "killed")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    mbkit.resume(folder / "killed")
+    check_same_end(folder / "whole", folder / "killed")
+    return whole
 
 
 def check_resumption(folder: Path, algo: str, *options: str, steps: int, pause: int) -> Resumption:
