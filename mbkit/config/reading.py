@@ -153,7 +153,7 @@ def read_preset(algo: str, env: str, preset: Any) -> dict[str, Any]:
     path = Path(str(preset)) if is_own_file(preset) else _shipped(algo, env, preset)
     if path is None:
         return {}
-    options = read_yaml(read_text(path, "preset "), short(path.name))
+    options = read_yaml(read_text(path, "preset="), short(path.name))
     if options is not None and not isinstance(options, dict):
         raise UserError(f"{short(path.name)} must hold a mapping of options to values, came a {type(options).__name__}")
     return options or {}

@@ -129,7 +129,7 @@ def test_to_yaml_keeps_any_valid_value(lr, seed, widths):
         (["env=octal"], "octal.yaml: 00143 has a leading zero"),
         (["env=broken"], "broken.yaml is not valid YAML"),
         (["env=null"], "env must be the name of an environment"),
-        (["preset=nowhere.yaml"], "preset=nowhere.yaml: nowhere.yaml cannot be read .No such file"),
+        (["preset=nowhere.yaml"], "preset=nowhere.yaml cannot be read .No such file"),
     ],
 )
 def test_compose_a_mistake_is_one_sentence(words, sentence):
