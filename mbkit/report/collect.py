@@ -193,7 +193,7 @@ def read_run(path: Path) -> RunRecord:
         unreadable=unreadable,
         summary=_json(path / "summary.json"),
         diagnostics=_json(path / "diagnostics.json"),
-        videos=[v for v in sorted(matching(path / "videos", "*.mp4"), key=natural) if v.stat().st_size],
+        videos=[v for v in sorted(matching(path / "videos", "*.mp4"), key=natural) if is_file(v) and v.stat().st_size],
     )
 
 

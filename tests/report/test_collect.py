@@ -125,3 +125,11 @@ def test_read_run_with_an_odd_summary_is_read_without_it(tmp_path, content):
     run = read_run(path)
     assert run.finished is False or run.steps
     assert run.final()[2] is None or run.final()[2] >= 0
+
+
+def test_read_run_videos_are_files_with_content(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run")
+    (path / "videos/step-1.mp4").symlink_to("nowhere")
+    (path / "videos/step-2.mp4").write_bytes(b"")
+    (path / "videos/step-4.mp4").mkdir()
+    assert [video.name for video in read_run(path).videos] == ["step-3000.mp4"]
