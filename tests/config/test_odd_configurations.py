@@ -90,15 +90,16 @@ MANY = settings(QUICK, max_examples=5000)
 
 def check_tree(tree) -> None:
     """Refused, or an experiment whose configuration file gives the same experiment again."""
-    if refusal_of(lambda: config.to_yaml(config.from_dict(tree))) is None:
-        experiment = config.from_dict(tree)
-        assert config.from_dict(config.read_yaml(config.to_yaml(experiment), "config.yaml")) == experiment
+    made: list[tuple[config.Experiment, str]] = []
+    if refusal_of(lambda: made.append((experiment := config.from_dict(tree), config.to_yaml(experiment)))) is None:
+        experiment, text = made[0]
+        assert config.from_dict(config.read_yaml(text, "config.yaml")) == experiment
 
 
 def check_arguments(algo: str, arguments: list[str]) -> None:
-    if refusal_of(lambda: config.compose(algo, arguments)) is None:
-        experiment = config.compose(algo, arguments)
-        assert config.from_dict(experiment.to_dict()) == experiment
+    made: list[config.Experiment] = []
+    if refusal_of(lambda: made.append(config.compose(algo, arguments))) is None:
+        assert config.from_dict(made[0].to_dict()) == made[0]
 
 
 TREE = st.sampled_from(ALGORITHMS).flatmap(
