@@ -116,6 +116,12 @@ def without_repeated(experiment: Experiment, options: Mapping[str, Any]) -> dict
 def announce(experiment: Experiment, directory: str | Path) -> None:
     """Say in the log which modules a stored configuration imports, before it does; not those of mbkit, or of objects that are at hand."""
     for key, path in import_paths(experiment).items():
-        name = path.partition(":")[0]
-        if name.partition(".")[0] != "mbkit" and key not in experiment.objects:
-            log.warning("%s/config.yaml names code: module %r is imported for %s=%s", directory, name, key, path)
+        if key not in experiment.objects:
+            announce_path(f"{directory}/config.yaml", key, path)
+
+
+def announce_path(file: str, key: str, path: str) -> None:
+    """The same of one import path in a file, for the option `key`."""
+    name = path.partition(":")[0]
+    if name.partition(".")[0] != "mbkit":
+        log.warning("%s names code: module %r is imported for %s=%s", file, name, key, path)

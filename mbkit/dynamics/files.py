@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mbkit.config.imports import without_path
 from mbkit.dynamics.calibration import identity
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.errors import UserError
@@ -44,7 +45,7 @@ def read(path: Path) -> State:
 def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
     """`cfg` with the settings that the file's weights depend on (widths, members, ...) taken from the file.
 
-    So is the termination, unless `cfg` names one.
+    So is the termination, unless `cfg` names one; UserError where it was a Python object that no import path leads to.
     """
     stored = read(Path(path))["cfg"]
     known = {f.name for f in fields(cfg)}
@@ -52,8 +53,13 @@ def config(path: str | Path, cfg: EnsembleConfig) -> EnsembleConfig:
     for name, value in structure.items():
         if not alike(value, getattr(cfg, name)):
             raise UserError(f"dynamics file {str(path)!r} does not fit: dynamics.{name}={value!r} is no value of this option")
-    if cfg.termination == "auto" and isinstance(stored.get("termination"), str):
-        structure["termination"] = stored["termination"]
+    if cfg.termination == "auto" and isinstance(name := stored.get("termination"), str):
+        if without_path(name):
+            raise UserError(
+                f"dynamics file {str(path)!r} is of a model whose termination is the Python object {name}; "
+                "expected it again, or dynamics.termination=pkg.mod:fn or never"
+            )
+        structure["termination"] = name
     return replace(cfg, **structure)
 
 

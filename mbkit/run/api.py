@@ -49,7 +49,10 @@ def resolved(experiment: Experiment) -> Experiment:
     if part is None or part.name != "ensemble" or part.config.load is None:
         return experiment
     files.check_task(part.config.load, experiment.env)
-    return replace(experiment, dynamics=part._replace(config=files.config(part.config.load, part.config)))
+    cfg = files.config(part.config.load, part.config)
+    if cfg.termination != part.config.termination and imports.FUNCTION.fullmatch(cfg.termination):
+        imports.announce_path(part.config.load, "dynamics.termination", cfg.termination)
+    return replace(experiment, dynamics=part._replace(config=cfg))
 
 
 def without_load(experiment: Experiment) -> Experiment:

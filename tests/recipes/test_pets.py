@@ -2,6 +2,7 @@
 
 import gym_toys  # noqa: F401  # registers its tasks
 import pytest
+import torch
 from resumption import check_resumption
 
 import mbkit
@@ -9,7 +10,9 @@ from mbkit import recipes
 from mbkit.config import compose
 from mbkit.envs import make
 from mbkit.errors import UserError
+from mbkit.imagination.pessimism import Penalized
 from mbkit.loops import ModelFits, PlanScores
+from mbkit.recipes.measures import MEASURES
 from mbkit.types import Dynamics
 
 SMALL = ["planner.candidates=20", "planner.elites=4", "planner.iterations=1"]
@@ -91,3 +94,64 @@ def test_pets_with_several_discrete_actions_resumes_bit_for_bit(tmp_path):
 def test_pets_continuous_planner_of_several_discrete_actions_names_the_one_to_use():
     with pytest.raises(UserError, match=r"needs continuous actions, the environment has 5 discrete ones; use discrete_cem"):
         recipes.build(compose("pets", ["env=Steering-v0"]), make("Steering-v0"))
+
+
+LEARNED = ["dynamics.hidden=[8]", "dynamics.members=3", "dynamics.elites=2", "agent.particles=4", "agent.horizon=3", *SMALL]
+
+
+def planned(*options: str):
+    """An actor, and its first action and the score of its plan, by the same random numbers."""
+    torch.manual_seed(0)
+    x = wired(*LEARNED, *options)
+    torch.manual_seed(1)
+    return x, x.actor.act(torch.tensor([[0.1, -0.2, 0.3, 0.0]])), x.actor.score
+
+
+def test_pets_penalty_0_is_the_plan_without_one_bit_for_bit():
+    (plain, action, score), (x, same_action, same_score) = planned(), planned("agent.penalty=0")
+    assert x.actor.dynamics is x.dynamics
+    assert torch.equal(action, same_action)
+    assert torch.equal(score, same_score)
+    assert plain.actor.cfg.penalty == 0
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_pets_plans_on_rewards_less_a_penalty(measure):
+    (_, _, score), (x, _, penalised) = planned(), planned("agent.penalty=2", f"agent.measure={measure}")
+    assert isinstance(x.actor.dynamics, Penalized)
+    assert x.actor.dynamics.model is x.dynamics  # the one that is fitted
+    assert x.actor.dynamics.measure is MEASURES[measure]
+    assert penalised < score
+    assert "dynamics" in x.stateful
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["dynamics=local_linear", "agent.penalty=1"], r"agent\.measure=disagreement is measured on the members of an ensemble"),
+        (
+            ["dynamics.members=1", "dynamics.elites=1", "agent.penalty=1"],
+            r"agent\.measure=disagreement cannot be measured on a model of 1 mem",
+        ),
+        (
+            ["dynamics.probabilistic=false", "agent.penalty=1", "agent.measure=max_aleatoric"],
+            "a model of 5 deterministic members; expected",
+        ),
+        (["dynamics=mujoco", "agent.penalty=1"], r"agent\.penalty counts only where dynamics!=mujoco"),
+        (["agent.measure=disagreement"], r"agent\.measure counts only where agent\.penalty!=0"),
+        (["agent.penalty=-1"], r"agent\.penalty"),
+    ],
+)
+def test_pets_penalties_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        wired(*options)
+    assert "\n" not in str(caught.value)
+
+
+def test_pets_plans_with_a_fixed_model_and_a_penalty_and_resumes_bit_for_bit(tmp_path):
+    """`mbkit train pets dynamics.load=F loop.fit=false agent.penalty=1 agent.measure=disagreement`."""
+    file = tmp_path / "dynamics.pt"
+    wired(*LEARNED).dynamics.save(file, env="cartpole")
+    options = ["env=cartpole", "threads=1", "eval.episodes=1", "eval.video=false", "eval.max_steps=3", "loop.warmup_steps=5", *SMALL]
+    options += [f"dynamics.load={file}", "loop.fit=false", "agent.penalty=1", "agent.measure=disagreement", "agent.particles=4"]
+    check_resumption(tmp_path, "pets", *options, "agent.horizon=3", "loop.log_every=5", steps=20, pause=13)
