@@ -92,9 +92,14 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode())
 
 
+def json_text(value: Any) -> str:
+    """The value as valid JSON, with null for NaN and infinities."""
+    return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write valid JSON atomically, with null for NaN and infinities."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: str | Path) -> Any:

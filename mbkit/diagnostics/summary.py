@@ -31,7 +31,7 @@ class Segments(NamedTuple):
     taken: Tensor  # bool [H, W]: the step was taken
 
 
-def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = None, gamma: float = 0.99) -> dict[str, Any]:
+def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = None, gamma: float = 0.99, least: int = 1) -> dict[str, Any]:
     """All measures that the model allows; the contents of `diagnostics.json`.
 
     Args:
@@ -39,6 +39,7 @@ def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = No
         held_out: whole episodes that it was not fitted to.
         policy: chooses the actions of model rollouts; None: the recorded actions, for planners, each of whose actions costs a search.
         gamma: discount of the returns that are compared.
+        least: fewest windows, and segments, of the longest open-loop rollouts.
     """
     transitions = held_out.all()
     if not len(transitions.reward):
@@ -47,10 +48,11 @@ def diagnose_model(model: Any, held_out: ReplayBuffer, policy: Actor | None = No
     data = to_predict(model, Transition(*(column[rows] for column in transitions[:5])))
     diagnostics = one_step(model, data) if isinstance(model, Predictive) else {}
     if isinstance(model, Dynamics):
-        stretches = next(w for n in LENGTHS if len((w := windows(held_out, n, WINDOWS)).reward))
+        every = [w for n in LENGTHS if len((w := windows(held_out, n, WINDOWS)).reward)]
+        stretches = next((w for w in every if len(w.reward) >= least), every[-1])
         error = measures.error_vs_horizon(model, as_trajectory(stretches))
         diagnostics["horizon"] = {"steps": error.pop("horizon"), **error}
-        real = next((s for n in LENGTHS if len((s := segments(held_out, n, WINDOWS)).obs)), None)
+        real = next((s for n in LENGTHS if len((s := segments(held_out, n, WINDOWS)).obs) >= least), None)
         if real is not None:
             diagnostics |= along_rollouts(model, data, real, policy, gamma)
     return diagnostics

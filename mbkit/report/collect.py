@@ -1,5 +1,6 @@
 """Run directories as they lie on disk; a run that was cut short is read like a finished one."""
 
+import hashlib
 import json
 import math
 import re
@@ -65,6 +66,15 @@ class RunRecord:
         """What the run says of its data set; empty where it has none."""
         about = self.summary.get("data") or _json(self.path / "data.json")
         return about if isinstance(about, dict) else {}
+
+    @property
+    def model_report(self) -> dict[str, Any]:
+        """What `mbkit dynamics report` wrote beside the run's model; empty where it did not, or of an earlier model."""
+        facts, model = _json(self.path / "dynamics.report.json"), self.path / "dynamics.pt"
+        about = facts.get("model")
+        if not isinstance(about, dict) or not model.is_file():
+            return {}
+        return facts if about.get("sha256") == hashlib.sha256(model.read_bytes()).hexdigest() else {}
 
     @property
     def unit(self) -> str:

@@ -30,12 +30,13 @@ def axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def panels(*labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
-    """An empty figure with several axes side by side, one for each (xlabel, ylabel)."""
+def panels(*labels: tuple[str, str], rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure with several axes side by side, or in several rows of equal length, one for each (xlabel, ylabel)."""
+    columns = len(labels) // rows
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4 if len(labels) == 1 else 4.2 * len(labels), 3.3), layout="constrained")
-        row: list[Axes] = list(figure.subplots(1, len(labels), squeeze=False)[0])
-    for ax, (xlabel, ylabel) in zip(row, labels, strict=True):
+        figure = Figure(figsize=(5.4 if columns == 1 else 4.2 * columns, 3.3 * rows), layout="constrained")
+        every: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax, (xlabel, ylabel) in zip(every, labels, strict=True):
         ax.set_xlabel(xlabel, color=MUTED)
         ax.set_ylabel(ylabel, color=MUTED)
         ax.grid(axis="y", color=GRID, linewidth=0.8)
@@ -44,7 +45,7 @@ def panels(*labels: tuple[str, str]) -> tuple[Figure, list[Axes]]:
         for side, spine in ax.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(GRID)
-    return figure, row
+    return figure, every
 
 
 def steps_axis(ax: Axes) -> None:
@@ -95,7 +96,15 @@ def svg(figure: Figure, name: str) -> str:
     return text
 
 
+def draw_png(figure: Figure) -> bytes:
+    """The figure on a white background, as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    return buffer.getvalue()
+
+
 def save_png(figure: Figure, file: Path) -> None:
     """Write the figure on a white background, as a whole file or not at all."""
-    with matplotlib.rc_context(STYLE), replacing(file) as stream:
-        figure.savefig(stream, format="png", dpi=160, facecolor="white")
+    with replacing(file) as stream:
+        stream.write(draw_png(figure))

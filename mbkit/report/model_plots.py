@@ -10,6 +10,7 @@ from mbkit.report.curves import Curve, as_floats, diagnostic
 from mbkit.report.figure import MUTED, axes, band, color, legend
 from mbkit.report.plots import Plot, percent
 
+EVALUATION = "evaluation episodes, which no fit has used"  # the rows on which a run's model is measured
 CALIBRATED = 0.02  # difference between predicted and observed coverage below which a model is called well calibrated
 LABELLED = 8  # dimensions up to which each bar has its name and value
 
@@ -66,13 +67,13 @@ def _coverage(prefix: str, nominal: Floats, empirical: Floats) -> str:
     return f"{prefix}{percent(nominal[worst])} intervals contain {percent(empirical[worst])} of the outcomes: {verdict}."
 
 
-def horizon(groups: Sequence[Group]) -> Plot | None:
+def horizon(groups: Sequence[Group], rows: str = "the evaluation episodes") -> Plot | None:
     """Prediction error against the number of steps predicted ahead, and the error of predicting no change."""
     measured = [(i, group, lists) for i, group in enumerate(groups) if (lists := diagnostic(group, "horizon", "steps", "median"))]
     if not measured:
         return None
     figure, ax = axes("steps predicted ahead", "error (standard deviations)")
-    sentences = ["Median over windows of the evaluation episodes; band: 10\u00a0% to 90\u00a0% quantile."]
+    sentences = [f"Median over windows of {rows}; band: 10\u00a0% to 90\u00a0% quantile."]
     for i, group, (steps, median) in measured:
         several = len(groups) > 1
         spread = diagnostic(group, "horizon", "steps", "low", "high")
@@ -97,7 +98,7 @@ def _useful(label: str, steps: Floats, median: Floats, base_steps: Floats, basel
     return f"{label} predicts better than no change {until}."
 
 
-def dimensions(groups: Sequence[Group]) -> Plot | None:
+def dimensions(groups: Sequence[Group], rows: str = EVALUATION) -> Plot | None:
     """Error of each predicted dimension, one step ahead, in standard deviations of its change; of a lone experiment only."""
     if len(groups) != 1 or not (lists := diagnostic(groups[0], "one_step", "relative", "per_dim")):
         return None
@@ -105,8 +106,8 @@ def dimensions(groups: Sequence[Group]) -> Plot | None:
     figure, ax = axes("predicted dimension", "error (standard deviations of the change)")
     bars = ax.bar(np.arange(len(relative)), relative, color=color(0), width=0.62, alpha=0.85)
     caption = (
-        "One step ahead, on evaluation episodes, which no fit has used: root mean squared error in standard deviations of the change of "
-        "each dimension; at 1 the model is no better than predicting the mean change."
+        f"One step ahead, on {rows}: root mean squared error in standard deviations of the change of each dimension; at 1 the model is no "
+        "better than predicting the mean change."
     )
     if len(relative) <= LABELLED:
         ax.bar_label(bars, [f"{error:.2g}" for error in raw], color=MUTED, padding=2, fontsize=8)
@@ -114,7 +115,8 @@ def dimensions(groups: Sequence[Group]) -> Plot | None:
         caption += " Above each bar: the error in the units of the dimension."
     ax.tick_params(axis="x", colors=MUTED)
     ax.margins(x=0.02, y=0.1)
-    return Plot("evaluation_error", "Evaluation error of each dimension", caption, figure)
+    title = "Evaluation error of each dimension" if rows == EVALUATION else "Error of each dimension"
+    return Plot("evaluation_error", title, caption, figure)
 
 
 def dimension_names(group: Group, count: int) -> list[str]:

@@ -118,27 +118,36 @@ def save_plots(folder: Path, sections: dict[str, Figures]) -> None:
 
 def render(groups: Sequence[Group], sections: dict[str, Figures], folder: Path) -> str:
     """The page as HTML; links are relative to `folder`."""
+    runs = [run for group in groups for run in group.runs]
+    return (
+        templates()
+        .get_template("template.html.j2")
+        .render(
+            groups=groups,
+            runs=runs,
+            run=runs[0],
+            sections=sections,
+            clips=[clip(run, video, folder, group.label) for group in groups for run, video in best_videos(group, len(runs))],
+            score=final_score,
+            unit=unit_of(groups),
+            without_environment=all(run.env == "none" for run in runs),
+            command=command,
+            full_command=full_command,
+            notes=remarks(runs),
+            versions=versions(runs),
+            series=len(SERIES),
+            isfinite=math.isfinite,
+        )
+    )
+
+
+def templates() -> Environment:
+    """The templates of this package, with the filters that they use."""
     jinja = Environment(
         loader=PackageLoader("mbkit.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     jinja.filters.update(num=num, seconds=duration, svg=lambda plot: Markup(svg(plot.figure, plot.name)), yaml=highlight)
-    runs = [run for group in groups for run in group.runs]
-    return jinja.get_template("template.html.j2").render(
-        groups=groups,
-        runs=runs,
-        run=runs[0],
-        sections=sections,
-        clips=[clip(run, video, folder, group.label) for group in groups for run, video in best_videos(group, len(runs))],
-        score=final_score,
-        unit=unit_of(groups),
-        without_environment=all(run.env == "none" for run in runs),
-        command=command,
-        full_command=full_command,
-        notes=remarks(runs),
-        versions=versions(runs),
-        series=len(SERIES),
-        isfinite=math.isfinite,
-    )
+    return jinja
 
 
 def model_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:

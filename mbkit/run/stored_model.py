@@ -34,13 +34,18 @@ def model_for(run: Run, file: str | Path | None = None) -> Dynamics:
 def stored_ensemble(run: Run, path: Path) -> Ensemble:
     """The ensemble in a file, over the observations and actions of a run."""
     content = files.read(path)
-    known = {f.name for f in fields(EnsembleConfig)} - {"load"}
-    options = {key: list(value) if isinstance(value, tuple) else value for key, value in content["cfg"].items() if key in known}
-    cfg = filled(EnsembleConfig, {**options, "load": str(path)}, "dynamics.")
+    cfg = stored_config(path, content)
     env, kwargs = task_of(run, content["meta"])
     reward = "learned" if content["fits"].get("reward") == "learned" else cfg.reward
     task = task_knowledge(env, run.parts.spec, kwargs, reward, cfg.termination)
     return Ensemble(run.parts.spec, cfg, task)
+
+
+def stored_config(path: Path, content: dict[str, Any], **options: Any) -> EnsembleConfig:
+    """The configuration in a file, whose content is at hand, with other values for some options; its weights are to be loaded."""
+    known = {f.name for f in fields(EnsembleConfig)}
+    stored = {key: list(value) if isinstance(value, tuple) else value for key, value in content["cfg"].items() if key in known}
+    return filled(EnsembleConfig, {**stored, **options, "load": str(path)}, "dynamics.")  # type: ignore[no-any-return]
 
 
 def task_of(run: Run, meta: dict[str, Any]) -> tuple[str, dict[str, Any]]:
