@@ -34,6 +34,18 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
     return loss.detach()
 
 
+def descend_each(*steps: tuple[FusedAdam, Tensor]) -> list[Tensor]:
+    """`descend` of several optimizers, each on its own loss, in one backward pass, whose start costs as much as a small network.
+
+    No loss may depend on the parameters of another one's optimizer. Returns the detached losses.
+    """
+    params = [optimizer.param_groups[0]["params"] for optimizer, _ in steps]
+    grads = iter(torch.autograd.grad([loss for _, loss in steps], [p for group in params for p in group]))
+    for (optimizer, _), group in zip(steps, params, strict=True):
+        optimizer.descend([next(grads) for _ in group])
+    return [loss.detach() for _, loss in steps]
+
+
 def regression_loss(q: Tensor, y: Targets) -> Tensor:
     """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics.
 

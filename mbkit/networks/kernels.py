@@ -16,10 +16,34 @@ Activation = Literal["relu", "silu"]
 Layer = tuple[Tensor, Tensor]  # weights [E, in, out], biases [E, 1, out]
 ACTIVATION = {"relu": F.relu, "silu": F.silu}
 MANY_ROWS = 128  # per member: from here on one large product per member is faster than one batched product (CPU, float32)
+NARROW, FEW_ROWS = 10, 64  # up to so many outputs, of so many rows or more, a product is faster with its factors exchanged (CPU, float32)
 CHUNK_ROWS = 2048  # rows that go through all layers together, so that the values between two layers stay in the cache (CPU, no gradient)
 EVERY = slice(None)
 EPSILON = 1e-5  # added to the variance in layer normalisation; torch's default
 FEW_DROPPED = 0.1  # dropout probability up to which the gaps between zeros are drawn instead of all factors
+
+
+def narrow(x: Tensor, width: int) -> bool:
+    """Whether a product of rows x [..., R, I] with this number of outputs is faster with its factors exchanged."""
+    return width <= NARROW and x.shape[-2] >= FEW_ROWS and x.device.type == "cpu"
+
+
+def affine(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """x w + b: x [E, R, I], w [E, I, O], b [E, 1, O] -> [E, R, O], or all without E; narrow outputs as (w^T x^T + b^T)^T."""
+    product = torch.addmm if x.dim() == 2 else torch.baddbmm
+    if narrow(x, w.shape[-1]):
+        return product(b.mT, w.mT.contiguous(), x.mT).mT.contiguous()
+    return product(b, x, w)
+
+
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """x^T g of inputs x [E, R, I] and the product's gradient [E, R, O], [E, I, O]; of narrow outputs as (g^T x)^T."""
+    return torch.bmm(grad.mT, x).mT.contiguous() if narrow(x, grad.shape[-1]) else torch.bmm(x.mT, grad)
+
+
+def input_gradient(grad: Tensor, w: Tensor) -> Tensor:
+    """g w^T of the product's gradient [E, R, O] and weights [E, I, O], [E, R, I]."""
+    return grad * w.mT if grad.shape[-1] == 1 else torch.bmm(grad, w.mT)
 
 
 class ReluMLP(torch.autograd.Function):
@@ -38,7 +62,7 @@ class ReluMLP(torch.autograd.Function):
         inputs = []
         for n, (w, b) in enumerate(zip(weight, bias, strict=True)):
             inputs.append(x)
-            x = torch.baddbmm(b, x, w)
+            x = affine(b, x, w)
             if n < len(weight) - 1:
                 x.relu_()
         ctx.save_for_backward(*inputs, *weight)
@@ -54,10 +78,10 @@ class ReluMLP(torch.autograd.Function):
         reversed_grads: list[Tensor | None] = []
         for n in reversed(range(layers)):
             reversed_grads.append(grad.sum(1, keepdim=True) if needed[2 + 2 * n] else None)
-            reversed_grads.append(torch.bmm(inputs[n].mT, grad) if needed[1 + 2 * n] else None)
+            reversed_grads.append(weight_gradient(inputs[n], grad) if needed[1 + 2 * n] else None)
             if n == 0 and not needed[0]:
                 return None, *reversed(reversed_grads)
-            grad = torch.bmm(grad, weight[n].mT)
+            grad = input_gradient(grad, weight[n])
             if n:
                 torch.ops.aten.threshold_backward.grad_input(grad, inputs[n], 0, grad_input=grad)
         return grad.sum(0) if ctx.shared else grad, *reversed(reversed_grads)
@@ -132,8 +156,7 @@ def normed_relu_mlp(
     for n, (w, b) in enumerate(layers[:-1]):
         gain, shift = (used(norms[n][0]), used(norms[n][1])) if norms else (None, None)
         x = NormedReluLayer.apply(x, used(w), used(b), gain, shift, dropout)  # type: ignore[no-untyped-call]
-    w, b = layers[-1]
-    return torch.baddbmm(used(b), x, used(w))
+    return relu_mlp(x, layers[-1:], members, fixed)
 
 
 def dropout_factors(x: Tensor, p: float) -> Tensor:
@@ -166,7 +189,7 @@ def many_rows_mlp(x: Tensor, layers: Sequence[Layer], activation: Activation) ->
 
     def network(e: int, rows: Tensor) -> Tensor:
         for n, (w, b) in enumerate(layers):
-            rows = torch.addmm(b[e], rows, w[e])
+            rows = affine(b[e], rows, w[e])
             rows = rows if n == last else act(rows, inplace=True)
         return rows
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, many_rows_mlp, normed_relu_mlp, relu_mlp
+from mbkit.networks.kernels import ACTIVATION, EVERY, MANY_ROWS, Activation, affine, many_rows_mlp, normed_relu_mlp, relu_mlp
 
 Nonlinearity = Literal["tanh", "relu", "silu"]
 LAYER = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -56,10 +56,10 @@ class EnsembleMLP(nn.Module):
             return relu_mlp(x, self.layers, members, fixed)
         layers = self.layers if members is EVERY else [(w[members], b[members]) for w, b in self.layers]
         x = x.expand(len(layers[0][0]), *x.shape[-2:])
-        if not gradient and x.device.type == "cpu" and x.shape[1] >= 2 * MANY_ROWS:
+        if not gradient and x.device.type == "cpu" and x.shape[1] > 2 * MANY_ROWS:
             return many_rows_mlp(x, layers, self.activation)
         for n, (w, b) in enumerate(layers):
-            x = torch.baddbmm(b, x, w)
+            x = affine(b, x, w)
             x = ACTIVATION[self.activation](x, inplace=not gradient) if n < len(layers) - 1 else x
         return x
 
@@ -70,6 +70,16 @@ def truncated_normal_init_(net: EnsembleMLP) -> EnsembleMLP:
     for w, b in zip(net.weight, net.bias, strict=True):
         sigma = 1 / (2 * math.sqrt(w.shape[1]))
         nn.init.trunc_normal_(w, std=sigma, a=-2 * sigma, b=2 * sigma)
+        b.zero_()
+    return net
+
+
+@torch.no_grad()
+def orthogonal_init_(net: EnsembleMLP, last_gain: float = 1.0) -> EnsembleMLP:
+    """The initialisation of `mlp`, of every member: orthogonal weights (gain sqrt 2; the last layer `last_gain`) and zero biases."""
+    for n, (w, b) in enumerate(net.layers):
+        for member in w:
+            nn.init.orthogonal_(member, last_gain if n == len(net.layers) - 1 else math.sqrt(2))
         b.zero_()
     return net
 

@@ -20,7 +20,7 @@ from mbkit.networks.distributions import (
     unsquash,
 )
 from mbkit.networks.heads import ActionValues
-from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
+from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp, orthogonal_init_
 from mbkit.networks.parts import as_table
 from mbkit.types import EnvSpec
 
@@ -98,7 +98,8 @@ class Logits(nn.Module):
 class StochasticPolicy(nn.Module):
     """obs [B, O] -> Categorical over A discrete actions, Categoricals over several taken at once, or ClippedGaussian on [-1, 1]^A.
 
-    The standard deviation of continuous actions depends on no obs; `log_std_range`: bounds of its logarithm.
+    The standard deviation of continuous actions depends on no obs; `log_std_range`: bounds of its logarithm. `fused`: ReLU layers with the
+    critics' fast gradient, which is differentiable once; else layers of torch, differentiable any number of times.
     """
 
     def __init__(
@@ -108,9 +109,14 @@ class StochasticPolicy(nn.Module):
         activation: Nonlinearity = "tanh",
         log_std: float = 0.0,
         log_std_range: tuple[float, float] | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__()
-        self.net = mlp((spec.obs_dim, *hidden, spec.action_dim), activation, last_gain=0.01)  # nearly the same action everywhere
+        if fused and activation != "relu":
+            raise ValueError(f"fused layers have the activation 'relu', not {activation!r}")
+        sizes, gain = (spec.obs_dim, *hidden, spec.action_dim), 0.01  # nearly the same action everywhere
+        self.net = orthogonal_init_(EnsembleMLP(1, sizes), gain) if fused else mlp(sizes, activation, gain)
+        self.fused = fused
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
         self.parts = spec.parts
         self.log_std = None if spec.discrete else nn.Parameter(torch.full((spec.action_dim,), log_std))
@@ -119,6 +125,7 @@ class StochasticPolicy(nn.Module):
     def forward(self, obs: Tensor) -> Distribution:
         """The distribution at obs [B, O]."""
         output: Tensor = self.net(self.inputs(obs))
+        output = output[0] if self.fused else output
         if self.parts:
             return Categoricals(as_table(output, self.parts, IMPOSSIBLE))
         if self.log_std is None:

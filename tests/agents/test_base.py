@@ -7,7 +7,7 @@ from toys import WIDE
 
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
 from mbkit.accelerate import accelerated
-from mbkit.agents.base import LearningAgent, descend, regression_loss
+from mbkit.agents.base import LearningAgent, descend, descend_each, regression_loss
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam
 from mbkit.testing import check_agent, experience
@@ -97,6 +97,19 @@ def test_descend_takes_any_optimizer_of_torch():
     torch.testing.assert_close(first.detach(), torch.tensor([2.4, 3.2]))
     torch.testing.assert_close(second.detach(), torch.tensor([2.94, 3.92]))
     assert first.grad is None
+
+
+def test_descend_each_equals_descend_by_itself():
+    start = [torch.randn(3), torch.randn(2, 2), torch.randn(4)]
+    results = []
+    for together in (True, False):
+        a, b, c = (nn.Parameter(x.clone()) for x in start)
+        steps = [(FusedAdam([a, b], lr=0.1), a.square().sum() + b.sin().sum()), (FusedAdam([c], lr=0.2), (c**3).sum())]
+        losses = descend_each(*steps) if together else [descend(*step) for step in steps]
+        assert not any(loss.requires_grad for loss in losses)
+        results.append([*losses, a.detach(), b.detach(), c.detach()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_regression_loss_by_hand_sums_over_critics_and_averages_rows():

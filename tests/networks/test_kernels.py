@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mbkit.networks.frozen import FrozenEnsemble
-from mbkit.networks.kernels import CHUNK_ROWS, dropout_factors, many_rows_mlp, relu_mlp
+from mbkit.networks.kernels import CHUNK_ROWS, FEW_ROWS, NARROW, affine, dropout_factors, many_rows_mlp, relu_mlp
 from mbkit.networks.mlp import EnsembleMLP
 
 
@@ -31,6 +31,24 @@ def test_many_rows_mlp_equals_the_batched_product(activation):
 def test_relu_mlp_of_a_slice_equals_those_members():
     net, x = EnsembleMLP(3, (4, 16, 2)), torch.randn(7, 4)
     torch.testing.assert_close(relu_mlp(x, net.layers, slice(1, 3)), net(x)[1:])
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("rows", [FEW_ROWS - 1, FEW_ROWS])
+@pytest.mark.parametrize("width", [1, 2, NARROW, NARROW + 1])
+def test_narrow_products_and_their_gradients_equal_the_plain_ones(members, rows, width):
+    torch.manual_seed(0)
+    net = EnsembleMLP(members, (4, 16, width)).double()
+    x = torch.randn(rows, 4, dtype=torch.float64, requires_grad=True)
+    inputs, push = [x, *net.parameters()], torch.randn(members, rows, width, dtype=torch.float64)
+    hidden = torch.baddbmm(net.bias[0], x.expand(members, -1, -1), net.weight[0]).relu()
+    plain = torch.baddbmm(net.bias[1], hidden, net.weight[1])
+    assert net(x).is_contiguous()
+    torch.testing.assert_close(net(x), plain)
+    torch.testing.assert_close(affine(net.bias[1][0], hidden[0], net.weight[1][0]), plain[0])
+    grads = torch.autograd.grad(net(x), inputs, push)
+    torch.testing.assert_close(grads, torch.autograd.grad(plain, inputs, push))
+    assert all(grad.is_contiguous() for grad in grads)  # fused Adam reads memory in order
 
 
 NORMED = [(True, 0.0), (False, 0.05), (False, 0.3), (True, 0.05), (True, 0.3)]

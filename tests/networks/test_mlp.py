@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mbkit.networks.kernels import ACTIVATION, MANY_ROWS
-from mbkit.networks.mlp import EnsembleMLP, mlp, truncated_normal_init_
+from mbkit.networks.mlp import EnsembleMLP, mlp, orthogonal_init_, truncated_normal_init_
 
 
 def plain(net: EnsembleMLP, e: int) -> nn.Sequential:
@@ -89,3 +89,12 @@ def test_mlp_weights_are_orthogonal_and_biases_zero():
         torch.testing.assert_close(w @ w.T, gain**2 * torch.eye(len(w)), atol=1e-5, rtol=1e-5)
         assert not net[n].bias.any()
     assert len(net) == 5  # no activation behind the last layer
+
+
+def test_orthogonal_init_of_every_member_is_that_of_mlp():
+    net = orthogonal_init_(EnsembleMLP(2, (6, 16, 16, 3)), last_gain=0.01)
+    for n, gain in ((1, math.sqrt(2)), (2, 0.01)):
+        for w in net.weight[n]:
+            torch.testing.assert_close(w.T @ w, gain**2 * torch.eye(w.shape[1]), atol=1e-5, rtol=1e-5)
+        assert not net.bias[n].any()
+    assert not torch.equal(net.weight[1][0], net.weight[1][1])

@@ -56,9 +56,34 @@ def test_stochastic_policy_of_several_actions_has_a_distribution_for_each():
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_stochastic_policy_when_new_is_nearly_the_same_everywhere(discrete):
+def test_fused_stochastic_policy_equals_the_plain_one_and_so_do_its_gradients(discrete):
     torch.manual_seed(0)
-    policy = StochasticPolicy(EnvSpec(3, 2, torch.device("cpu"), discrete), (32, 32), log_std=-0.5)
+    spec = EnvSpec(3, 2, torch.device("cpu"), discrete)
+    fused, plain = (StochasticPolicy(spec, (16, 16), "relu", fused=fused).double() for fused in (True, False))
+    layers = list(zip(fused.net.layers, [m for m in plain.net if isinstance(m, torch.nn.Linear)], strict=True))
+    for (w, b), layer in layers:
+        layer.weight.data, layer.bias.data = w[0].detach().T.clone(), b[0, 0].detach().clone()
+    obs, action = torch.randn(100, 3, dtype=torch.float64), (torch.arange(100) % 2 if discrete else torch.rand(100, 2).double())
+    log_prob = [policy(obs).log_prob(action) for policy in (fused, plain)]
+    torch.testing.assert_close(*log_prob)
+    for x in log_prob:
+        x.mean().backward()
+    for (w, b), layer in layers:
+        torch.testing.assert_close(w.grad[0].T, layer.weight.grad)
+        torch.testing.assert_close(b.grad[0, 0], layer.bias.grad)
+
+
+def test_fused_stochastic_policy_refuses_another_activation():
+    with pytest.raises(ValueError, match="'relu', not 'tanh'"):
+        StochasticPolicy(EnvSpec(3, 2, torch.device("cpu")), (8,), fused=True)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_stochastic_policy_when_new_is_nearly_the_same_everywhere(discrete, fused):
+    torch.manual_seed(0)
+    spec = EnvSpec(3, 2, torch.device("cpu"), discrete)
+    policy = StochasticPolicy(spec, (32, 32), "relu" if fused else "tanh", log_std=-0.5, fused=fused)
     distribution = policy(torch.randn(100, 3))
     first = distribution.logits.softmax(1) if discrete else distribution.mean
     assert (first - (0.5 if discrete else 0)).abs().max() < 0.05

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_one_action
+from mbkit.agents.base import descend_each, needs_one_action
 from mbkit.agents.offline.base import CHUNK, OfflineAgent, OfflineConfig, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.fields import at_least, between, positive
@@ -105,8 +105,10 @@ class AWR(OfflineAgent):
         advantage = (label - value).detach()
         weight = exp_weights(normalized(advantage) if cfg.normalize_advantage else advantage, cfg.temperature, cfg.weight_clip)
         outside = self.outside_support(policy.mode().detach())
-        critic_loss = descend(self.optimizers["v"], value_loss(value, label))
-        actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))
+        critic_loss, actor_loss = descend_each(
+            (self.optimizers["v"], value_loss(value, label)),
+            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
+        )
         critic = {"critic/loss": critic_loss, "critic/value": value.detach().mean(), "critic/target": label.mean()}
         return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), "actor/outside_support": outside}
 

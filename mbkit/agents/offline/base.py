@@ -62,7 +62,7 @@ def episode_returns(data: Recorded) -> tuple[Tensor, Tensor]:
 
 def stochastic_policy(spec: EnvSpec, hidden: Sequence[int]) -> StochasticPolicy:
     """A distribution over discrete actions, or a normal one, clipped to the box, whose standard deviation depends on no observation."""
-    return StochasticPolicy(spec, hidden, "relu", log_std_range=LOG_STD)
+    return StochasticPolicy(spec, hidden, "relu", log_std_range=LOG_STD, fused=True)
 
 
 def make_critics(spec: EnvSpec, members: int, hidden: Sequence[int]) -> Critics | ActionValues:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_one_action, regression_loss
+from mbkit.agents.base import descend_each, needs_one_action, regression_loss
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, q_of, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.agents.offline.iql import implicit_target, return_range_factor
@@ -88,9 +88,11 @@ class XQL(OfflineActorCritic):
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
         shift = self.measured_shift(batch, q[0], policy.mode())
-        value_loss = descend(self.optimizers["v"], gumbel_loss(advantage, cfg.scale, cfg.clip))
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
-        actor_loss = descend(self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight))
+        value_loss, critic_loss, actor_loss = descend_each(
+            (self.optimizers["v"], gumbel_loss(advantage, cfg.scale, cfg.clip)),
+            (self.optimizers["critics"], regression_loss(q, y)),
+            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
+        )
         polyak_(self.target_critics, self.critics, cfg.tau)
         critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "critic/v": value.detach().mean(), "critic/v_loss": value_loss}
         return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
