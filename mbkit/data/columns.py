@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Integers = NDArray[np.int64]
-CHUNK = 65_536  # rows held in memory at once
+CHUNK = 16_384  # rows held in memory at once
 
 
 class Columns(NamedTuple):

@@ -19,6 +19,7 @@ class RecordedRows:
 
     def __init__(self, buffer: ReplayBuffer) -> None:
         self.buffer, self.rows = buffer, len(buffer)
+        buffer.data[self.rows] = 0  # holds no row; `all` takes it for the one behind the last
         self.return_to_go = returns_to_go(buffer)
 
     @property
@@ -31,13 +32,16 @@ class RecordedRows:
         """n rows [B], drawn uniformly with replacement: a `Recorded`, which is taken wherever a Transition is."""
         row = self.buffer.draw(n)
         batch, _ = self.buffer.unpack(self.buffer.data[row])
-        return cast("Transition", self._recorded(batch, row, self.buffer.link[row], self.return_to_go[row]))
+        following = self.buffer.link[row]
+        rows = Recorded(*batch, self.buffer.actions_at(following), self._known(following), self.return_to_go[row], row)
+        return cast("Transition", rows)
 
     def all(self) -> Recorded:
-        """All N rows in order: views of the buffer but for the following actions, and for actions that are whole numbers."""
+        """All N rows in order: views of the buffer, but for actions that are whole numbers."""
         batch, _ = self.buffer.unpack(self.buffer.data[: self.rows])
+        following, _ = self.buffer.unpack(self.buffer.data[1 : self.rows + 1])
         row = torch.arange(self.rows, device=self.buffer.data.device)
-        return self._recorded(batch, row, self.buffer.link[: self.rows], self.return_to_go)
+        return Recorded(*batch, following.action, self._known(self.buffer.link[: self.rows]), self.return_to_go, row)
 
     def begins(self) -> Tensor:
         """The rows that begin an episode, bool [N]."""
@@ -52,10 +56,9 @@ class RecordedRows:
         """Undiscounted returns of the episodes, float32 [E]."""
         return self.return_to_go[self.begins()]
 
-    def _recorded(self, batch: Transition, row: Tensor, following: Tensor, return_to_go: Tensor) -> Recorded:
-        """The batch with what follows its rows; the row behind the ring stands for the missing ones."""
-        known = (following < self.buffer.capacity).float()
-        return Recorded(*batch, self.buffer.actions_at(following), known, return_to_go, row)
+    def _known(self, following: Tensor) -> Tensor:
+        """1 where the position of the following row is one, 0 where there is none, float32."""
+        return (following < self.buffer.capacity).float()
 
 
 def returns_to_go(buffer: ReplayBuffer) -> Tensor:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from recorded import dataset
 
 from mbkit.replay import recorded
+from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.replay.recorded import RecordedRows
 
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6)
@@ -39,7 +40,21 @@ def test_a_batch_is_rows_of_all(lengths: list[int], seed: int) -> None:
     assert batch.real is None
     for name in everything._fields:
         if name != "real":
-            assert torch.equal(getattr(batch, name), getattr(everything, name)[batch.row]), name  # type: ignore[attr-defined]
+            known = batch.next_known > 0 if name == "next_action" else slice(None)  # type: ignore[attr-defined]
+            assert torch.equal(getattr(batch, name)[known], getattr(everything, name)[batch.row][known]), name  # type: ignore[attr-defined]
+
+
+def test_all_rows_are_views_and_finite_in_a_buffer_with_free_rows_too() -> None:
+    data = dataset([3, 4])
+    buffer = ReplayBuffer(10, data.spec())
+    buffer.data.fill_(torch.nan)
+    rows = data.buffer(data.spec()).all()
+    ended = torch.arange(7) % 7 == 6
+    buffer.extend(Experience(rows.obs, rows.action, rows.reward, rows.next_obs, rows.discount == 0, ended), column=0)
+    everything = RecordedRows(buffer).all()
+    assert everything.next_action.isfinite().all()
+    for column in (everything.obs, everything.action, everything.next_obs, everything.next_action):
+        assert column.untyped_storage().data_ptr() == buffer.data.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 5, 100])
