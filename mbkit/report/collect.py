@@ -72,7 +72,7 @@ class RunRecord:
         """What `mbkit dynamics report` wrote beside the run's model; empty where it did not, or of an earlier model."""
         facts, model = _json(self.path / "dynamics.report.json"), self.path / "dynamics.pt"
         about = facts.get("model")
-        if not isinstance(about, dict) or not model.is_file():
+        if not isinstance(about, dict) or not is_file(model):
             return {}
         return facts if about.get("sha256") == hashlib.sha256(model.read_bytes()).hexdigest() else {}
 

@@ -13,6 +13,7 @@ import torch
 
 import mbkit
 from mbkit.errors import UserError
+from mbkit.paths import check_file, short
 from mbkit.recording import shown
 from mbkit.report.collect import Group, RunRecord
 from mbkit.report.figure import draw_png
@@ -40,9 +41,8 @@ def places(file: str | Path, out: str | Path | None = None) -> list[Path]:
     """
     page = Path(file).with_suffix(".report.html") if out is None else Path(out)
     if page.suffix != ".html" or not page.stem:
-        raise UserError(f"--out names the page: expected FILE.html, came {page}")
-    if not page.parent.is_dir():
-        raise UserError(f"{page} cannot be written: there is no directory {page.parent}")
+        raise UserError(f"--out names the page: expected FILE.html, came {short(page)}")
+    check_file(page)
     return [page.with_suffix(suffix) for suffix in SUFFIXES]
 
 

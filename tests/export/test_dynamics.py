@@ -187,9 +187,8 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fit")
     data = dataset([20, 30], env="none")
     data.obs_names, data.action_names = ("angle", "rate"), ("left", "right")
-    fit_dynamics(
-        data, "dynamics.hidden=[8]", "dynamics.members=3", "dynamics.elites=2", "dynamics.max_epochs=2", out=folder / "dynamics.pt"
-    )
+    sizes = "dynamics.hidden=[8]", "dynamics.members=3", "dynamics.elites=2", "dynamics.max_epochs=2"
+    fit_dynamics(data, *sizes, "dynamics.termination=never", out=folder / "dynamics.pt")
     return folder / "dynamics.pt"
 
 
@@ -226,7 +225,7 @@ def test_command_writes_a_model_with_what_a_program_should_know(fit: Path, tmp_p
 
 def test_command_says_what_is_missing(tmp_path: Path) -> None:
     data = write(dataset([20, 30], has_reward=False), tmp_path / "log.h5")
-    fit_dynamics(data, "dynamics.hidden=[8]", "dynamics.max_epochs=1", out=tmp_path / "dynamics.pt")
+    fit_dynamics(data, "dynamics.hidden=[8]", "dynamics.max_epochs=1", "dynamics.termination=never", out=tmp_path / "dynamics.pt")
     result = CliRunner().invoke(cli.app, ["export", str(tmp_path / "dynamics.pt"), "--out", str(tmp_path / "model.pt2")])
     assert result.stdout.splitlines()[2:] == ["note: no output `reward`: the model has learned none"]
 

@@ -291,7 +291,7 @@ def test_the_adversary_lowers_the_value_of_its_outcomes():
     for weight in (0.0, 10.0):
         it = Adversary(model, weight, 3e-3, 2)
         torch.manual_seed(1)
-        it.train(Higher(), Rows(data), 60, 64, GAMMA)
+        it.train(Higher(), Rows(data), 120, 64, GAMMA)
         mean = it.model.predict_elites(obs, torch.zeros(400, 1)).mean
         moved[weight] = float((mean[..., 0] - obs[:, 0]).mean())
     assert abs(moved[0.0]) < 0.1

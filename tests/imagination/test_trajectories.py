@@ -7,7 +7,7 @@ from torch import Tensor
 from mbkit.agents.policy_gradient.npg import NPG, NPGConfig
 from mbkit.dynamics.uncertainty import disagreement
 from mbkit.imagination.pessimism import Halting
-from mbkit.imagination.trajectories import imagined
+from mbkit.imagination.trajectories import model_trajectory
 from mbkit.types import EnvSpec, Step, Trajectory
 
 T, M = 6, 3
@@ -39,7 +39,7 @@ class Tenth:
 def rolled(model=None) -> Trajectory:
     start = torch.stack((torch.arange(float(M)), torch.zeros(M)), 1)
     restart = torch.stack((torch.arange(float(M)).expand(T, M), -torch.arange(1.0, T + 1)[:, None].expand(T, M)), -1)  # (row, -t - 1)
-    return imagined(model or Counter(), Tenth(), start, restart)
+    return model_trajectory(model or Counter(), Tenth(), start, restart)
 
 
 def test_rows_are_those_listed_by_hand():
@@ -84,7 +84,7 @@ def test_episodes_of_a_halting_ensemble_are_what_a_learner_takes():
     with torch.no_grad():
         usual = float(disagreement(model.network.predict_targets(first, agent.sample(first))).mean())
     halting = Halting(model, disagreement, usual, -5.0)
-    out = imagined(halting, agent, first, torch.randn(20, 4, 3))
+    out = model_trajectory(halting, agent, first, torch.randn(20, 4, 3))
     assert isinstance(out, Trajectory)
     assert not out.reward.requires_grad
     assert torch.equal(out.obs[0], first)
@@ -106,5 +106,5 @@ def test_discrete_actions():
 
     agent = NPG(spec, NPGConfig(hidden=(8,)), 0.9)
     start = torch.zeros(M, 2)
-    out = imagined(Chosen(), agent, start, start.expand(T, M, 2))
+    out = model_trajectory(Chosen(), agent, start, start.expand(T, M, 2))
     assert (out.action.dtype, tuple(out.action.shape)) == (torch.int64, (T, M))

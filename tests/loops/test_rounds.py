@@ -17,7 +17,7 @@ from mbkit.agents.value_based.dqn import DQN, DQNConfig
 from mbkit.errors import UserError
 from mbkit.imagination.adversary import Adversary
 from mbkit.loops import Offline
-from mbkit.loops.rounds import AdversaryRound, Cloning, ImaginedUpdates, ModelFacts, Rounds
+from mbkit.loops.rounds import AdversaryRound, Cloning, EpisodeUpdates, ModelFacts, Rounds
 from mbkit.types import EnvSpec, Trajectory
 
 
@@ -154,7 +154,7 @@ def test_updates_on_episodes_in_the_model_are_one_for_each_step_of_the_clock():
 
     torch.manual_seed(0)
     first, agent = torch.randn(9, 3), Listing(SPEC, NPGConfig(hidden=(8,)), 0.9)
-    hook = ImaginedUpdates("npg", agent, small_ensemble(), first, (6, 4), 20, log_every=4)
+    hook = EpisodeUpdates("npg", agent, small_ensemble(), first, (6, 4), 20, log_every=4)
     clock = ManualClock(stride=4)
     clock.run(8, [hook])
     assert shares == pytest.approx([1 - n / 20 for n in range(8)])
@@ -166,7 +166,7 @@ def test_updates_on_episodes_in_the_model_are_one_for_each_step_of_the_clock():
 
 def test_updates_on_episodes_of_an_agent_that_diverged_end_the_run():
     agent = NPG(SPEC, NPGConfig(hidden=(8,)), 0.9)
-    hook, clock = ImaginedUpdates("npg", agent, small_ensemble(), torch.randn(9, 3), (6, 4), 20, log_every=1), ManualClock()
+    hook, clock = EpisodeUpdates("npg", agent, small_ensemble(), torch.randn(9, 3), (6, 4), 20, log_every=1), ManualClock()
     agent.update = lambda trajectory: {"actor/kl": torch.tensor(torch.inf)}
     with pytest.raises(UserError, match="npg diverged: actor/kl is inf at step 1"):
         clock.run(1, [hook])

@@ -14,7 +14,7 @@ from mbkit.dynamics.ensemble import Ensemble
 from mbkit.errors import UserError
 from mbkit.imagination.pessimism import Halting, Penalized
 from mbkit.loops import Until, Updates
-from mbkit.loops.rounds import AdversaryRound, Cloning, ImaginedUpdates, ModelFacts, Rounds
+from mbkit.loops.rounds import AdversaryRound, Cloning, EpisodeUpdates, ModelFacts, Rounds
 from mbkit.recipes.measures import COMPARES_MEMBERS, MEASURES, possible
 from mbkit.recording import read_metrics
 from mbkit.run import Run
@@ -148,7 +148,7 @@ def test_hooks_stand_in_the_order_of_the_algorithm(data, tmp_path):
     assert set(run.parts.stateful) == {"agent", "dynamics", "adversary", "cloning", "model_buffer"}
     run = train("morel", data, tmp_path / "morel", *MODEL, *EPISODES, "imagination.bc_updates=5")
     assert hooks(run) == [ModelFacts, Until, Until]
-    assert isinstance(run.parts.hooks[2].after[0], ImaginedUpdates)
+    assert isinstance(run.parts.hooks[2].after[0], EpisodeUpdates)
     assert set(run.parts.stateful) == {"agent", "dynamics", "halting", "cloning"}
 
 
