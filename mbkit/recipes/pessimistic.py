@@ -14,7 +14,7 @@ from mbkit.loops.rounds import Cloning, ModelFacts, Rounds
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.models import model_notes
-from mbkit.recipes.recorded_models import checked_terminals, fit_recorded
+from mbkit.recipes.recorded_models import check_rewards, checked_terminals, fit_recorded
 from mbkit.replay.mixture import Mixture, counts
 from mbkit.types import Dynamics, LearnedDynamics, Learner, TaskKnowledge
 
@@ -37,18 +37,21 @@ def offline_model(x: Assembly[OfflineLoop]) -> LearnedDynamics:
     """The experiment's model, fitted to the data set when a new run starts, unless it was loaded; it is part of the run.
 
     Raises:
-        UserError: when the run starts, terminations that the known function does not explain.
+        UserError: when the run starts, terminations or rewards that the known functions do not explain.
     """
     part, facts, model = x.part("dynamics"), ModelFacts(), x.model()
     x.dynamics = model
     x.keep(dynamics=model)
     x.notes += model_notes(x.experiment, part)
     task: TaskKnowledge = getattr(model, "task", TaskKnowledge())
+    rewarded = x.data is not None and x.data.has_reward
 
     def fit() -> None:
         rows, where = x.recorded.all(), f"data={Path(str(x.experiment.data)).name}"
         true, notes = checked_terminals(rows, task.termination, getattr(part.config, "termination", "auto"), where)
         x.notes += notes
+        if task.reward is not None and getattr(part.config, "reward", "auto") == "auto" and rewarded:
+            check_rewards(rows, task.reward, true, where)
         if getattr(part.config, "load", None) is None:
             facts.metrics = fit_recorded(model, rows, true)
 

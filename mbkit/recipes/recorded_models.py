@@ -1,10 +1,14 @@
-"""Models of a data set: which rows teach them what, and whether their termination function explains the recorded ends."""
+"""Models of a data set: which rows teach them what, and whether known functions explain the recorded rewards and ends of episodes."""
 
+import torch
 from torch import Tensor
 
 from mbkit.dynamics.ensemble import Ensemble
-from mbkit.dynamics.terminals import check_explained, explained, note_left_out, true_successors
-from mbkit.types import Learnable, Recorded, TerminationFn, Transition
+from mbkit.dynamics.terminals import CHUNK, check_explained, explained, note_left_out, true_successors
+from mbkit.errors import UserError
+from mbkit.types import Learnable, Recorded, RewardFn, TerminationFn, Transition
+
+MOST = 0.05  # root mean square of the errors of a known reward function, in that of the recorded rewards, beyond which it is refused
 
 
 def checked_terminals(rows: Recorded, termination: TerminationFn | None, option: str, where: str) -> tuple[Tensor, list[str]]:
@@ -28,6 +32,23 @@ def checked_terminals(rows: Recorded, termination: TerminationFn | None, option:
         if figures.terminals:
             notes.append(f"Termination function on the data: {figures}.")
     return true, notes
+
+
+@torch.no_grad()
+def check_rewards(rows: Recorded, reward: RewardFn, true: Tensor, where: str) -> None:
+    """UserError where a known reward function gives other rewards than those recorded in the rows of `true`, bool [N].
+
+    The agent would learn from rollouts of one task and from recorded rows of another.
+    """
+    errors = rows.reward.new_zeros(len(true))
+    for part in torch.split(torch.arange(len(true), device=true.device), CHUNK):
+        errors[part] = reward(rows.obs[part], rows.action[part], rows.next_obs[part]) - rows.reward[part]
+    error, size = (float(x[true].double().square().mean().sqrt()) for x in (errors, rows.reward))
+    if error > MOST * size:
+        raise UserError(
+            f"{where}: the known reward function does not give its rewards (root mean squares: error {error:.3g}, rewards {size:.3g}); "
+            "dynamics.reward=learned or a function of yours, pkg.mod:fn, replaces it"
+        )
 
 
 def fit_recorded(model: Learnable, rows: Recorded, true: Tensor) -> dict[str, float]:

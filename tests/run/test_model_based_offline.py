@@ -153,7 +153,8 @@ def drifting(path: Path, stand_in: str = "", env: str | None = "InvertedPendulum
     following = np.where(last[:, None], [0.0, 1.0, 0.0, 0.0], np.roll(obs, -1, 0))
     if stand_in:
         following = np.where(last[:, None], np.roll(obs, -1, 0) if stand_in == "next" else 0.0, following)
-    columns = Columns(obs, draw.uniform(-3, 3, (rows, 1)), np.ones(rows), following, last, np.zeros(rows, bool), episode)
+    reward = 1.0 - last  # as the environment has it
+    columns = Columns(obs, draw.uniform(-3, 3, (rows, 1)), reward, following, last, np.zeros(rows, bool), episode)
     return write(Dataset.of(columns, env=env, action_low=[-3], action_high=[3]), path)
 
 
@@ -214,6 +215,23 @@ def test_a_known_function_that_misses_terminations_is_refused(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"data=odd\.h5: the known termination function does not .*recall 0\.900, precision 1\.000 on 20"):
         train("mopo", path, tmp_path / "run", *MODEL, *ROLLOUTS)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_known_reward_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
+    whole = read(drifting(tmp_path / "data.h5")).columns()
+    facts = {"env": "InvertedPendulum-v5", "action_low": [-3], "action_high": [3]}
+    path = write(Dataset.of(whole._replace(reward=whole.reward - 0.1), **facts), tmp_path / "less.h5")
+    sentence = r"data=less\.h5: the known reward function does not give its rewards \(root mean squares: error 0\.1, rewards 0\.85[0-9]\)"
+    for algo in SMALL:
+        with pytest.raises(UserError, match=sentence) as caught:
+            train(algo, path, tmp_path / "run", *MODEL, *SMALL[algo])
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    assert train("mopo", path, tmp_path / "learned", *MODEL, *ROLLOUTS, "dynamics.reward=learned").parts.dynamics.task.reward is None
+    reward: Callable[..., torch.Tensor] = lambda obs, action, next_obs: torch.full((len(obs),), 7.0)  # noqa: E731
+    assert train("mopo", path, tmp_path / "own", *MODEL, *ROLLOUTS, reward=reward).loop.step == 20  # the user's word counts
+    nearly = write(Dataset.of(whole._replace(reward=whole.reward + 0.01), **facts), tmp_path / "nearly.h5")
+    assert train("mopo", nearly, tmp_path / "nearly", *MODEL, *ROLLOUTS).loop.step == 20
 
 
 WAYS_OUT: dict[str, Callable[[], dict[str, object]]] = {
