@@ -49,7 +49,8 @@ def test_compose_refuses_groups_that_an_algorithm_lacks(algo):
 def conditional():
     """Every conditional option, in every algorithm that has it: algorithm, parts to choose, group, field.
 
-    A condition on the option's own class alone is the same everywhere, so that the first algorithm with that class stands for all.
+    A condition on the option's own class alone is the same everywhere, so that the first algorithm with that class stands for all; with
+    `loop.fit` too it is the same wherever the loop is.
     """
     alone = set()
     for algo in ALGORITHMS:
@@ -64,9 +65,13 @@ def conditional():
                 classes = [([], loop_class(entry))]
             for choice, cls in classes:
                 for f in fields(cls) if is_dataclass(cls) else ():
-                    if "when" in f.metadata and "actions" not in f.metadata["when"] and (cls, f.name) not in alone:
-                        if {left for left, _, _ in comparisons(f.metadata["when"])} <= {sibling.name for sibling in fields(cls)}:
-                            alone.add((cls, f.name))
+                    if "when" in f.metadata and "actions" not in f.metadata["when"]:
+                        on = {left for left, _, _ in comparisons(f.metadata["when"])}
+                        key = cls, f.name, loop_class(entry) if "loop.fit" in on else None
+                        if key in alone:
+                            continue
+                        if on - {"loop.fit"} <= {sibling.name for sibling in fields(cls)}:
+                            alone.add(key)
                         yield pytest.param(algo, choice, group, f, id=f"{algo}-{'-'.join(choice)}-{group}.{f.name}")
 
 
