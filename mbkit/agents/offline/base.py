@@ -65,10 +65,10 @@ def stochastic_policy(spec: EnvSpec, hidden: Sequence[int]) -> StochasticPolicy:
     return StochasticPolicy(spec, hidden, "relu", log_std_range=LOG_STD, fused=True)
 
 
-def make_critics(spec: EnvSpec, members: int, hidden: Sequence[int]) -> Critics | ActionValues:
+def make_critics(spec: EnvSpec, members: int, hidden: Sequence[int], layer_norm: bool = False) -> Critics | ActionValues:
     """K critics of state-action pairs, or of all discrete actions at once."""
     kind = ActionValues if spec.discrete else Critics
-    return kind(members, spec.obs_dim, spec.action_dim, hidden)
+    return kind(members, spec.obs_dim, spec.action_dim, hidden, layer_norm)
 
 
 def q_of(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> Tensor:
@@ -166,9 +166,9 @@ class OfflineActorCritic(OfflineAgent):
 
     critics: Critics | ActionValues
 
-    def add_critics(self, spec: EnvSpec, cfg: CriticConfig) -> None:
+    def add_critics(self, spec: EnvSpec, cfg: CriticConfig, layer_norm: bool = False) -> None:
         """The critics, and their copies as target critics."""
-        self.critics = make_critics(spec, cfg.critics, cfg.hidden)
+        self.critics = make_critics(spec, cfg.critics, cfg.hidden, layer_norm)
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
 
     @torch.no_grad()

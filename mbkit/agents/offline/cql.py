@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.actor_critic.sac import log_temperature, soft_value, temperature_loss
+from mbkit.agents.actor_critic.sac import soft_value
 from mbkit.agents.base import descend, needs_continuous
-from mbkit.agents.offline.base import MEASURED, CriticConfig, OfflineActorCritic
+from mbkit.agents.offline.base import MEASURED, CriticConfig
 from mbkit.agents.offline.conservative import (
     conservative_gap,
     conservative_loss,
@@ -23,11 +23,10 @@ from mbkit.agents.offline.conservative import (
     shares,
     uniform_actions,
 )
+from mbkit.agents.offline.squashed import SquashedActorCritic
 from mbkit.errors import UserError
 from mbkit.fields import at_least, option, positive
-from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
-from mbkit.networks.policy import TanhGaussian
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -57,11 +56,9 @@ def cloned_loss(log_prob: Tensor, recorded_log_prob: Tensor, alpha: Tensor) -> T
 
 
 @agents.register("cql", CQLConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
-class CQL(OfflineActorCritic):
+class CQL(SquashedActorCritic):
     """Conservative Q-learning: a soft actor-critic with critics that are low where there are no data."""
 
-    policy: TanhGaussian
-    critics: Critics
     pessimistic = contrasts = True
     updates: Tensor  # 0-d, updates so far
 
@@ -71,25 +68,15 @@ class CQL(OfflineActorCritic):
             raise UserError(f"agent.lagrange={cfg.lagrange}: expected none or a number, the threshold of the gap")
         super().__init__(spec, cfg, gamma, target)
         self.cfg, self.dtype = cfg, torch.bfloat16 if cfg.precision == "bfloat16" else torch.float32
-        self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
+        self.add_policy(spec, cfg.hidden)
         self.add_critics(spec, cfg)
-        self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
-        self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        self.add_temperature(spec, cfg.temperature, cfg.initial_temperature, cfg.target_entropy)
         self.log_multiplier = nn.Parameter(torch.zeros(()), requires_grad=cfg.lagrange != "none")  # log alpha'
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.policy_lr, policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics, multiplier=self.log_multiplier)
-
-    def greedy(self, obs: Tensor) -> Tensor:
-        """tanh of the mean, [B, A]."""
-        return self.policy.mode(obs)
-
-    @torch.no_grad()
-    def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> actions [B, A] of the policy."""
-        return self.policy.rsample(obs)[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,8 +125,7 @@ class CQL(OfflineActorCritic):
             cloned = cloned_loss(log_prob, self.policy.log_prob(batch.obs, batch.action), alpha)
             loss = torch.where(self.updates < self.cfg.bc_updates, cloned, loss)
         actor_loss, log_prob = descend(self.optimizers["policy"], loss), log_prob.detach()
-        if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
+        self.update_temperature(log_prob)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         self.updates += 1
         return {**critic, "actor/loss": actor_loss, "actor/entropy": -log_prob.mean(), "alpha": self.log_alpha.detach().exp()}

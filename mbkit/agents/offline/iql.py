@@ -1,37 +1,27 @@
 """Implicit Q-learning (Kostrikov, Nair and Levine 2022, arXiv:2110.06169): no value of an action that was not recorded.
 
 V(s) is an expectile of Q(s, a) over the recorded actions a: between their mean (1/2) and the best of them (towards 1). Q bootstraps from V,
-and the policy is cloned with weights exp(A / temperature). Letters: B batch, O observation, A action, K critics, M environments.
+and the policy is cloned with weights exp(A / temperature): see `implicit.py`. Letters: B batch.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend_each, needs_one_action, regression_loss
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, q_of, stochastic_policy
-from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
-from mbkit.errors import UserError
-from mbkit.fields import between, positive
-from mbkit.networks.heads import StateValue
-from mbkit.networks.optimizers import polyak_
+from mbkit.agents.base import needs_one_action
+from mbkit.agents.offline.implicit import ImplicitActorCritic, ImplicitConfig
+from mbkit.fields import between
 from mbkit.registry import agents
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Targets, Transition
-
-RETURN_RANGE = 1000.0  # range of the episodes' returns after scaling, as in the authors' code
+from mbkit.types import EnvSpec, TargetFn
 
 
 @dataclass(frozen=True)
-class IQLConfig(CriticConfig):
-    """Networks, learning rate, expectile and weights. The defaults are the paper's for locomotion; for AntMaze: 0.9 and 0.1."""
+class IQLConfig(ImplicitConfig):
+    """Networks, learning rate, weights and expectile. The defaults are the paper's for locomotion; for AntMaze: 0.1 and 0.9."""
 
     expectile: float = between(0.7, 0.001, 0.999)  # expectile of V. The paper's tau
-    temperature: float = positive(1 / 3)  # temperature of the policy's weights exp(A / temperature). Paper: its inverse, beta = 3
-    weight_clip: float = positive(100.0)  # largest weight
-    reward_scale: Literal["none", "return_range"] = "none"  # scale of rewards; return_range: 1000 / (largest - smallest return)
 
 
 def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
@@ -39,69 +29,16 @@ def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
     return (torch.where(advantage < 0, 1 - expectile, expectile) * advantage.square()).mean()
 
 
-@torch.no_grad()
-def implicit_target(batch: Transition, reward: Tensor, next_value: Tensor, gamma: float) -> Targets:
-    """Eq. 6: y = r + gamma d V(s'), of rewards and V(s') [B]."""
-    return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value, torch.ones_like(reward))
-
-
-def return_range_factor(data: Recorded) -> Tensor:
-    """RETURN_RANGE / (largest - smallest return of an episode), 0-d; UserError where all episodes of the whole data set have the same."""
-    low, high = episode_returns(data)[0].aminmax()
-    if high == low:
-        raise UserError(f"agent.reward_scale=return_range: expected episodes of different returns, but all have {float(low):g}")
-    return RETURN_RANGE / (high - low)
-
-
 @agents.register("iql", IQLConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
-class IQL(OfflineActorCritic):
+class IQL(ImplicitActorCritic):
     """Implicit Q-learning: expectiles of recorded actions' values, and a policy cloned by advantage; continuous and discrete actions."""
 
-    computes_targets = True
-    reward_factor: Tensor  # 0-d, what `reward_scale` multiplies rewards by
+    cfg: IQLConfig
 
     def __init__(self, spec: EnvSpec, cfg: IQLConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_one_action("iql", spec)
-        super().__init__(spec, cfg, gamma, target)  # `target` has no part in the updates, since V alone makes them
-        self.cfg = cfg
-        self.policy = stochastic_policy(spec, cfg.hidden)
-        self.v = StateValue(spec.obs_dim, cfg.hidden)
-        self.add_critics(spec, cfg)
-        self.register_buffer("reward_factor", torch.ones(()))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
-        self.to(spec.device)
-        self.add_optimizers(cfg.lr, policy=self.policy, v=self.v, critics=self.critics)
-        self.annealed = {"policy": cfg.lr}
+        super().__init__(spec, cfg, gamma, target)
 
-    @torch.no_grad()
-    def prepare(self, data: Recorded) -> None:
-        """As every offline agent's, and the factor of the rewards; UserError where all episodes have the same return."""
-        super().prepare(data)
-        if self.cfg.reward_scale == "return_range":
-            self.reward_factor.copy_(return_range_factor(data))
-
-    @torch.no_grad()
-    def value(self, obs: Tensor) -> Tensor:
-        """V at obs [B, O] in units of the recorded rewards, [B]."""
-        value: Tensor = self.v(obs)
-        return value / self.reward_factor
-
-    def update(self, batch: Transition) -> Metrics:
-        """One step on V, critics and policy each, all from V before its step, then one on the target critics."""
-        cfg = self.cfg
-        with torch.no_grad():
-            next_value = self.v(batch.next_obs)
-            target_q = self.backup_q(batch.obs, batch.action).amin(0)
-        y = implicit_target(batch, self.reward_factor * batch.reward, next_value, self.gamma)
-        value, q, policy = self.v(batch.obs), q_of(self.critics, batch.obs, batch.action), self.policy(batch.obs)
-        advantage = target_q - value
-        weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
-        shift = self.measured_shift(batch, q[0], policy.mode())
-        value_loss, critic_loss, actor_loss = descend_each(
-            (self.optimizers["v"], expectile_loss(advantage, cfg.expectile)),
-            (self.optimizers["critics"], regression_loss(q, y)),
-            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
-        )
-        polyak_(self.target_critics, self.critics, cfg.tau)
-        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "critic/v": value.detach().mean(), "critic/v_loss": value_loss}
-        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
+    def value_loss(self, advantage: Tensor) -> Tensor:
+        """Eq. 5."""
+        return expectile_loss(advantage, self.cfg.expectile)

@@ -17,7 +17,7 @@ from mbkit.agents.base import descend, needs_one_action, regression_loss
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.behaviour import bisected_temperature, following_action, objective, soft_value, tilted_kl, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
-from mbkit.agents.offline.iql import implicit_target
+from mbkit.agents.offline.implicit import implicit_target
 from mbkit.agents.offline.one_step import improvement_loss
 from mbkit.errors import UserError
 from mbkit.fields import at_least, positive

@@ -15,7 +15,7 @@ from mbkit.agents.base import descend, needs_one_action, regression_loss
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.behaviour import Candidates, advantage, best_of, following_action, least_reward, objective, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
-from mbkit.agents.offline.iql import implicit_target
+from mbkit.agents.offline.implicit import implicit_target
 from mbkit.fields import at_least, option, positive
 from mbkit.networks.distributions import detached
 from mbkit.networks.optimizers import polyak_

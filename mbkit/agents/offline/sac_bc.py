@@ -10,16 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
 from mbkit.agents.base import descend, needs_continuous, regression_loss
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
+from mbkit.agents.offline.base import CriticConfig
 from mbkit.agents.offline.cloning import log_likelihood_loss, squared_error
+from mbkit.agents.offline.squashed import SquashedActorCritic
 from mbkit.agents.offline.td3_bc import q_weight
 from mbkit.fields import at_least, option, positive
 from mbkit.networks.distributions import squashed_log_prob, unsquash
-from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
-from mbkit.networks.policy import TanhGaussian
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -51,32 +49,19 @@ def cloning_loss(mean: Tensor, log_std: Tensor, recorded: Tensor, kind: str) -> 
 
 
 @agents.register("sac_bc", SACBCConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
-class SACBC(OfflineActorCritic):
+class SACBC(SquashedActorCritic):
     """SAC+BC: a stochastic policy that maximises value plus entropy and stays near the recorded actions."""
-
-    critics: Critics
-    policy: TanhGaussian
 
     def __init__(self, spec: EnvSpec, cfg: SACBCConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("sac_bc", spec)
         super().__init__(spec, cfg, gamma, target)
         self.cfg = cfg
-        self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
+        self.add_policy(spec, cfg.hidden)
         self.add_critics(spec, cfg)
-        self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
-        self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        self.add_temperature(spec, cfg.temperature, cfg.initial_temperature, cfg.target_entropy)
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
-
-    def greedy(self, obs: Tensor) -> Tensor:
-        """tanh of the mean, [B, A]."""
-        return self.policy.mode(obs)
-
-    @torch.no_grad()
-    def sample(self, obs: Tensor) -> Tensor:
-        """obs [B, O] -> actions [B, A] of the policy."""
-        return self.policy.rsample(obs)[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +81,7 @@ class SACBC(OfflineActorCritic):
         policy_q = self.critics(batch.obs, action, fixed=True)
         cloning, temperature = cloning_loss(mean, log_std, batch.action, cfg.cloning), self.log_alpha.detach().exp()
         actor_loss = descend(self.optimizers["policy"], cloned_soft_loss(policy_q.amin(0), log_prob, temperature, cfg.alpha, cloning))
-        if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
+        self.update_temperature(log_prob)
         polyak_(self.target_critics, self.critics, cfg.tau)
         actor = {"actor/loss": actor_loss, "actor/entropy": -log_prob.detach().mean(), "actor/cloning": cloning.detach()}
         critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean()}

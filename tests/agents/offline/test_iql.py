@@ -11,7 +11,7 @@ from toys import SPEC, WIDE, learn_bandit
 
 from mbkit.agents.base import regression_loss
 from mbkit.agents.offline.bc import BC, BCConfig
-from mbkit.agents.offline.iql import IQL, IQLConfig, expectile_loss, implicit_target
+from mbkit.agents.offline.iql import IQL, IQLConfig, expectile_loss
 from mbkit.errors import UserError
 from mbkit.tabular.mdp import MDP
 from mbkit.tabular.offline import expectile, implicit_q
@@ -36,13 +36,6 @@ def test_expectile_loss_by_hand():
 def test_expectile_loss_gradient_by_finite_differences():
     u = torch.tensor([0.7, -1.3, 2.0, -0.1], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: expectile_loss(x, 0.9), (u,))
-
-
-def test_implicit_target_by_hand():
-    batch = Transition(torch.zeros(2, 1), torch.zeros(2, 1), torch.tensor([9.0, 9.0]), torch.zeros(2, 1), torch.tensor([1.0, 0.0]))
-    y = implicit_target(batch, torch.tensor([1.0, 2.0]), torch.tensor([10.0, 5.0]), 0.9)
-    assert y.target.tolist() == [10.0, 2.0]
-    assert y.weight.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("spec", [WIDE, DISCRETE], ids=["continuous", "discrete"])
