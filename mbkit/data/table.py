@@ -6,7 +6,7 @@ row of outputs is no state, `history` K makes one: the last K outputs and the K 
 Letters: N rows of the table, B rows of a chunk, O observation, A action, P outputs, K rows of history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from mbkit.errors import UserError
 from mbkit.registry import nearest
 
 HEAD = 8  # bytes that tell Parquet from text
+Names = str | Sequence[str] | None  # of columns, in a list or divided by commas
 
 
 class Measurements(NamedTuple):
@@ -45,8 +46,8 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(
     path: Path,
-    obs: str | Sequence[str] | None = None,
-    action: str | Sequence[str] | None = None,
+    obs: Names = None,
+    action: Names = None,
     reward: str | None = None,
     episode: str | None = None,
     gap: float | None = None,
@@ -81,18 +82,8 @@ def read(
     """
     with open(path, "rb") as file:
         table = opened(path, file.read(HEAD))
-    outputs, inputs = (_columns(table, option, names) for option, names in (("obs", obs), ("action", action)))
-    for option, name in (("episode", episode), ("time", time), ("terminated", terminated)):
-        if name is not None:
-            _check_column(table, option, name)
-    if both := set(outputs) & set(inputs):
-        raise UserError(f"{path}: {min(both)} is named by --obs and by --action; expected different columns")
-    bounds = action_facts(path, len(inputs), low, high, choices)
-    if bounds is None:
-        advice = "name them with --low and --high, or with --choices if they are discrete"
-        raise UserError(f"{path}: expected bounds of {', '.join(inputs)}, which a table does not have; {advice}")
-    if choices is not None and len(inputs) > 1:
-        raise UserError(f"{path}: expected one column of discrete inputs, got {', '.join(inputs)}")
+    outputs, inputs = _roles(table, obs, action, {"episode": episode, "time": time, "terminated": terminated})
+    bounds = _bounds(path, inputs, low, high, choices)
     if history < 1:
         raise UserError(f"--history {history}: expected at least 1")
     part = rows_of_episodes(table, episode, gap, time, terminated, history)
@@ -108,7 +99,29 @@ def read(
     return data
 
 
-def _columns(table: TableFile, option: str, names: str | Sequence[str] | None) -> list[str]:
+def _roles(table: TableFile, obs: Names, action: Names, others: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
+    """The columns of outputs and inputs; UserError where one of them, or of the other options' columns, is missing or has two roles."""
+    outputs, inputs = (_columns(table, option, names) for option, names in (("obs", obs), ("action", action)))
+    for option, name in others.items():
+        if name is not None:
+            _check_column(table, option, name)
+    if both := set(outputs) & set(inputs):
+        raise UserError(f"{table.path}: {min(both)} is named by --obs and by --action; expected different columns")
+    return outputs, inputs
+
+
+def _bounds(path: Path, inputs: Sequence[str], low: Any, high: Any, choices: int | None) -> dict[str, Any]:
+    """What is known of the inputs' values; UserError where nothing is, or where there are several discrete ones."""
+    bounds = action_facts(path, len(inputs), low, high, choices)
+    if bounds is None:
+        advice = "name them with --low and --high, or with --choices if they are discrete"
+        raise UserError(f"{path}: expected bounds of {', '.join(inputs)}, which a table does not have; {advice}")
+    if choices is not None and len(inputs) > 1:
+        raise UserError(f"{path}: expected one column of discrete inputs, got {', '.join(inputs)}")
+    return bounds
+
+
+def _columns(table: TableFile, option: str, names: Names) -> list[str]:
     """The columns that an option names; UserError where it names none, or one twice."""
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")] if names not in table.names else [names]

@@ -12,7 +12,7 @@ import torch
 from mbkit.config.imports import FUNCTION, import_module_of
 from mbkit.data.columns import Array
 from mbkit.data.table_files import TableFile
-from mbkit.errors import UserError, crashed
+from mbkit.errors import UserError, guarded
 from mbkit.registry import nearest
 from mbkit.types import EnvSpec
 
@@ -35,10 +35,9 @@ class TableReward(NamedTuple):
             raise TypeError("this reward is a column")
         actions = action if action.dtype.kind == "i" else action.astype(np.float64)
         rows = [torch.from_numpy(np.ascontiguousarray(x)) for x in (obs.astype(np.float64), actions, next_obs.astype(np.float64))]
-        try:
-            reward = np.asarray(torch.as_tensor(self.function(*rows)).detach().double())
-        except Exception as error:  # whatever the user's function raises
-            raise crashed(f"reward {self.name}", error) from error
+        function = self.function
+        compute = guarded(lambda *rows: np.asarray(torch.as_tensor(function(*rows)).detach().double()), f"reward {self.name}")
+        reward: Array = compute(*rows)
         if reward.shape != (len(obs),):
             raise UserError(f"reward {self.name}: expected shape {[len(obs)]}, got {list(reward.shape)}")
         return reward

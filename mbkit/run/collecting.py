@@ -3,7 +3,7 @@
 Letters: N rows, O observation, A action.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -72,27 +72,20 @@ def collect(
     """
     steps, seed = whole_number("steps", steps, low=1), whole_number("seed", seed, low=0, high=2**32 - 1)
     name, kwargs = _environment(sources, env, env_kwargs)
-    if steps < len(sources):
-        raise UserError(f"steps={steps}: expected at least one step for each of the {len(sources)} sources")
-    if not 0 <= noise < np.inf:
-        raise UserError(f"noise={noise}: expected a number of at least 0")
-    if noise and all(source == RANDOM for source in sources):
-        raise UserError(f"noise={noise}: actions of the source random are random already; expected noise with a run")
-    shares = [steps * (i + 1) // len(sources) - steps * i // len(sources) for i in range(len(sources))]
-    seeds = np.random.SeedSequence(seed).generate_state(2 * len(sources)).tolist()
+    _check(sources, steps, noise)
     progress = Progress(steps)
     parts: list[Stretch] = []
     facts: dict[str, Any] = {}
     told: list[dict[str, Any]] = []
     try:
-        for i, (source, share) in enumerate(zip(sources, shares, strict=True)):
-            first, drawn = seeds[2 * i] % LIMIT, seeds[2 * i + 1]
+        for source, share, first, drawn in _shares(sources, steps, seed):
             with same_random_numbers(), ExitStack() as opened:
                 behaviour = _opened(opened, source, name, kwargs, first)
                 facts = _agreeing(action_space(behaviour.env), facts, source)
                 act = _acting(behaviour, noise)
                 seed_everything(drawn)
-                rows = _steps(behaviour.env, behaviour.actor, act, share, sum(shares[:i]), progress)
+                before = sum(entry["steps"] for entry in told)
+                rows = _steps(behaviour.env, behaviour.actor, act, share, before, progress)
             parts.append(rows)
             described = {"source": source, **behaviour.facts, "steps": share, "episodes": len(rows.lengths), "env_seed": first}
             told.append({**described, "noise": 0.0 if behaviour.actor is None else noise})
@@ -101,6 +94,24 @@ def collect(
     about = {"env": name, "env_kwargs": {key: comparable(value) for key, value in kwargs.items()}, **facts}
     provenance = {"format": "collected", "sources": _numbered(told), "seed": seed, "versions": recording.versions()}
     return Stretch.dataset(parts, **about, source=provenance)
+
+
+def _check(sources: Sequence[str], steps: int, noise: float) -> None:
+    """UserError where there are fewer steps than sources, or the noise is none or has no meaning."""
+    if steps < len(sources):
+        raise UserError(f"steps={steps}: expected at least one step for each of the {len(sources)} sources")
+    if not 0 <= noise < np.inf:
+        raise UserError(f"noise={noise}: expected a number of at least 0")
+    if noise and all(source == RANDOM for source in sources):
+        raise UserError(f"noise={noise}: actions of the source random are random already; expected noise with a run")
+
+
+def _shares(sources: Sequence[str], steps: int, seed: int) -> Iterator[tuple[str, int, int, int]]:
+    """Each source with its number of steps, the seed of its environment and that of its actions."""
+    seeds = np.random.SeedSequence(seed).generate_state(2 * len(sources)).tolist()
+    for i, source in enumerate(sources):
+        share = steps * (i + 1) // len(sources) - steps * i // len(sources)
+        yield source, share, seeds[2 * i] % LIMIT, seeds[2 * i + 1]
 
 
 def _environment(sources: Sequence[str], env: str | None, env_kwargs: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:

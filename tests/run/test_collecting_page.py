@@ -1,38 +1,25 @@
 """Every command and every Python block of docs/collecting.md, in its order, on fewer steps."""
 
 import re
-import shlex
 from pathlib import Path
 
-from typer.testing import CliRunner
+from pages import run_page
 
-from mbkit import cli
 from mbkit.data import read
 
 PAGE = Path(__file__).parents[2] / "docs/collecting.md"
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 QUICK = ["steps=300", "loop.warmup_steps=100", "checkpoint.every=100", "eval.every=100", "eval.episodes=1", "eval.video=false"]
 
 
-def quick(line: str) -> list[str]:
+def quick(arguments: list[str]) -> list[str]:
     """The arguments of a command, with fewer steps."""
-    line = line.replace("@2000", "@100")
-    program, *arguments = shlex.split(re.sub(r"--steps (\d+)000", r"--steps \g<1>0", line))
-    assert program == "mbkit"
-    return [*arguments, *QUICK, "agent.hidden=[8]"] if arguments[0] == "train" else arguments
+    fewer = [re.sub(r"^(\d+)000$", r"\g<1>0", x.replace("@2000", "@100")) for x in arguments]
+    return [*fewer, *QUICK, "agent.hidden=[8]"] if arguments[0] == "train" else fewer
 
 
 def test_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    printed = ""
-    for kind, text in BLOCK.findall(PAGE.read_text()):
-        if kind == "python":
-            exec(compile(text, str(PAGE), "exec"), {})
-            continue
-        for line in text.splitlines():
-            result = CliRunner().invoke(cli.app, quick(line), standalone_mode=False)
-            assert result.exception is None, f"{line}: {result.exception}"
-            printed += result.stdout
+    printed = run_page(PAGE, quick)
     assert "rows:         398 in 2 episodes" in printed
     assert "note: there are no rewards" in printed
     assert read("history.h5").obs_names[:3] == ("level[t]", "temperature[t]", "level[t-1]")
