@@ -105,6 +105,8 @@ def cloning(x: Assembly[OfflineLoop], agent: object, updates: int, lr: float) ->
     """The first `updates` of the run are the policy's alone, which imitates the recorded actions."""
     if updates == 0:
         return
+    if updates >= x.experiment.steps:
+        x.notes.append(f"The policy was only cloned: all {x.experiment.steps} updates were those of imagination.bc_updates.")
     hook = Cloning(agent, x.recorded if x.has_rows else None, x.loop.batch_size, lr)
     x.keep(cloning=hook)
     x.every_step(Until(updates, [hook], []))

@@ -71,7 +71,7 @@ def test_mve_with_horizon_0_on_data_is_the_agent_alone(data, tmp_path, fits):
 NEUTRAL = {
     "mopo, penalty 0": ("mopo", [*ROLLOUTS, "imagination.penalty=0"], []),
     "rambo before its adversary": ("rambo", [*ROLLOUTS, "imagination.real_ratio=0.05"], []),
-    "morel that halts nothing": ("morel", [*MOREL_SAC[:-1], "imagination.coefficient=1e9", "imagination.bc_updates=0"], []),
+    "morel that halts nothing": ("morel", [*MOREL_SAC, "imagination.coefficient=1e9", "imagination.bc_updates=0"], []),
     "combo": ("combo", [*ROLLOUTS, "imagination.real_ratio=0.05", "agent.samples=2"], CQL),
 }
 
@@ -107,7 +107,7 @@ def test_mobile_without_penalty_is_its_agent_on_plain_rollouts(data, tmp_path, f
 PESSIMISTIC = {
     "mopo": ROLLOUTS,
     "rambo": (*ROLLOUTS, *ADVERSARY, "imagination.real_ratio=0.05"),
-    "morel": (*MOREL_SAC[:-1], "imagination.coefficient=0.5", "imagination.bc_updates=0"),
+    "morel": (*MOREL_SAC, "imagination.coefficient=0.5", "imagination.bc_updates=0"),
 }
 
 
@@ -161,8 +161,16 @@ def test_a_run_records_its_fit_and_its_rounds(data, tmp_path):
     assert where == {"model/holdout_mse": [1], "imagination/rows": [1, 11, 21], "adversary/loss": [11, 21]}
 
 
+@pytest.mark.parametrize("options", [EPISODES, MOREL_SAC])
+def test_a_run_that_clones_from_end_to_end_says_so(options, data, tmp_path):
+    for updates, steps, alone in ((5, 5, True), (4, 5, False)):
+        folder = tmp_path / str(updates)
+        run = train("morel", data, folder, *MODEL, *options, f"imagination.bc_updates={updates}", f"steps={steps}")
+        assert ("The policy was only cloned: all 5 updates were those of imagination.bc_updates." in run.summary()["notes"]) == alone
+
+
 def test_halting_is_set_by_the_recorded_rows(data, tmp_path):
-    run = train("morel", data, tmp_path / "run", *MODEL, *EPISODES[:-1], "imagination.coefficient=0.5", "imagination.kappa=2")
+    run = train("morel", data, tmp_path / "run", *MODEL, *EPISODES, "imagination.coefficient=0.5", "imagination.kappa=2")
     halting, rows, model = run.parts.stateful["halting"], run.parts.recorded.all(), run.parts.dynamics
     assert isinstance(halting, Halting)
     with torch.no_grad():

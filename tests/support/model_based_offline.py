@@ -13,7 +13,7 @@ SCORED = ("eval.episodes=1", "eval.max_steps=2", "eval.video=false")
 ROLLOUTS = ("imagination.starts=20", "imagination.horizon=2", "imagination.every=10", "imagination.memory_gb=0.01")
 CQL = ("agent=cql", "agent.samples=2", "agent.hidden=[8]")
 ADVERSARY = ("imagination.adversary_every=10", "imagination.adversary_updates=2", "imagination.adversary_batch=8")
-EPISODES = ("imagination.horizon=10", "imagination.episodes=3", "imagination.coefficient=3")
+EPISODES = ("imagination.horizon=10", "imagination.episodes=3", "imagination.coefficient=3", "imagination.bc_updates=3")
 SMALL: dict[str, tuple[str, ...]] = {
     "mopo": ROLLOUTS,
     "morel": EPISODES,
@@ -21,7 +21,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "rambo": (*ROLLOUTS, *ADVERSARY),
     "mobile": (*ROLLOUTS, "imagination.samples=3"),
 }
-MOREL_SAC = (*ROLLOUTS, "agent=sac", "agent.hidden=[8]", "imagination.coefficient=3")
+MOREL_SAC = (*ROLLOUTS, "agent=sac", "agent.hidden=[8]", "imagination.coefficient=3", "imagination.bc_updates=3")
 
 
 def random_steps(path: Path, rows: int = 150) -> Path:
