@@ -15,6 +15,7 @@ READ = [
     *sorted((ROOT / "mbkit").rglob("*.j2")),
     *sorted((ROOT / "configs").rglob("*.yaml")),
     *sorted((ROOT / "scripts").glob("*.py")),
+    *sorted((ROOT / "examples").glob("*.py")),
 ]
 READ += [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

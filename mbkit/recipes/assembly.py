@@ -111,6 +111,11 @@ class Assembly(Generic[L]):
         return self.data is not None and self.data.present
 
     @property
+    def has_reward(self) -> bool:
+        """Whether there is a data set with rewards."""
+        return self.data is not None and self.data.has_reward
+
+    @property
     def store(self) -> Store:
         """Where the loop puts what happened."""
         return self.replay if self._store is None else self._store

@@ -44,13 +44,12 @@ def offline_model(x: Assembly[OfflineLoop]) -> LearnedDynamics:
     x.keep(dynamics=model)
     x.notes += model_notes(x.experiment, part)
     task: TaskKnowledge = getattr(model, "task", TaskKnowledge())
-    rewarded = x.data is not None and x.data.has_reward
 
     def fit() -> None:
         rows, where = x.recorded.all(), f"data={Path(str(x.experiment.data)).name}"
         true, notes = checked_terminals(rows, task.termination, getattr(part.config, "termination", "auto"), where)
         x.notes += notes
-        if task.reward is not None and getattr(part.config, "reward", "auto") == "auto" and rewarded:
+        if task.reward is not None and getattr(part.config, "reward", "auto") == "auto" and x.has_reward:
             check_rewards(rows, task.reward, true, where)
         if getattr(part.config, "load", None) is None:
             facts.metrics = fit_recorded(model, rows, true)
@@ -62,8 +61,7 @@ def offline_model(x: Assembly[OfflineLoop]) -> LearnedDynamics:
 
 def offline_ensemble(x: Assembly[OfflineLoop]) -> Ensemble:
     """The same of a recipe that needs an ensemble; UserError where the dynamics is another."""
-    model = offline_model(x)
-    if not isinstance(model, Ensemble):
+    if not isinstance(model := offline_model(x), Ensemble):
         raise UserError(f"{x.experiment.algo} learns in an ensemble; expected dynamics=ensemble, came dynamics={x.part('dynamics').name}")
     return model
 
