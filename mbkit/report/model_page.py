@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 import mbkit
+from mbkit.diagnostics.verdict import DETECTS, RANKS
 from mbkit.errors import UserError
 from mbkit.paths import check_file, short
 from mbkit.recording import shown
@@ -19,7 +20,7 @@ from mbkit.report.collect import Group, RunRecord
 from mbkit.report.figure import draw_png
 from mbkit.report.model_plots import calibration, dimensions, horizon
 from mbkit.report.page import num, templates
-from mbkit.report.penalty_plots import Quality, coverage, depths_of, overview, qualities, ranks, shares, tenths
+from mbkit.report.penalty_plots import Quality, coverage, depths_of, detection, overview, qualities, ranks, shares, tenths
 from mbkit.report.plots import Plot
 from mbkit.storage import json_text, replacing
 
@@ -81,7 +82,7 @@ def render_model(facts: Mapping[str, Any]) -> str:
         table=table(qualities(facts)),
         medians=[num(value, 3) for value in rollouts["median"]],
         windows=[num(value, 9) for value in rollouts["windows"]],
-        penalties=[plot for plot in (ranks(facts), tenths(facts), shares(facts)) if plot],
+        penalties=[plot for plot in (ranks(facts), detection(facts), tenths(facts), shares(facts)) if plot],
         model=model_figures(facts, rows),
         coverage=coverage(facts),
         command=shlex.join(["mbkit", "dynamics", "report", shown(path), shown(data)]),
@@ -109,9 +110,10 @@ def headline_numbers(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(penalties: list[Quality]) -> list[Row]:
-    """Correlation and AUROC of each penalty at each depth."""
-    columns = list(zip(*([*q.spearman, *q.auroc] for q in penalties), strict=True))
-    best = [max((x for x in column if math.isfinite(x)), default=math.nan) for column in columns]
+    """Correlation and AUROC of each penalty at each depth; the best of a column is marked where it says something."""
+    least = [limit for limit in (RANKS, DETECTS) for _ in range(len(penalties[0].spearman))] if penalties else []
+    columns = zip(*([*q.spearman, *q.auroc] for q in penalties), strict=True)
+    best = [max((x for x in column if x >= limit), default=math.nan) for column, limit in zip(columns, least, strict=True)]
     return [Row(q.name, [(two_digits(x), x == top) for x, top in zip([*q.spearman, *q.auroc], best, strict=True)]) for q in penalties]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from mbkit.diagnostics.verdict import OVERCONFIDENT, UNDERCONFIDENT
 from mbkit.report.collect import Floats, Group
@@ -113,6 +114,8 @@ def dimensions(groups: Sequence[Group], rows: str = EVALUATION) -> Plot | None:
         ax.bar_label(bars, [f"{error:.2g}" for error in raw], color=MUTED, padding=2, fontsize=8)
         ax.set_xticks(np.arange(len(relative)), dimension_names(groups[0], len(relative)))
         caption += " Above each bar: the error in the units of the dimension."
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.tick_params(axis="x", colors=MUTED)
     ax.margins(x=0.02, y=0.1)
     title = "Evaluation error of each dimension" if rows == EVALUATION else "Error of each dimension"

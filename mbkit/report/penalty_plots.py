@@ -74,17 +74,16 @@ def of_lone_run(draw: Callable[[Mapping[str, Any]], Plot | None]) -> Callable[[S
 
 
 def ranks(facts: Mapping[str, Any]) -> Plot | None:
-    """Rank correlation with the error, and AUROC of the worst tenth, against the depth."""
+    """Rank correlation of each penalty with the error, against the depth."""
     rows = qualities(facts)
     if not rows:
         return None
-    figure, (left, right) = panels((DEPTH, RHO), (DEPTH, AUROC))
-    draw_ranks(left, right, rows, depths_of(facts))
-    names_above(figure, left)
+    figure, ax = axes(DEPTH, RHO)
+    draw_ranks(ax, rows, depths_of(facts))
+    names_above(figure, ax)
     caption = (
         f"Over windows of {data_name(facts)}; errors are those of the mean of the members, in standard deviations of the change of each "
-        f"dimension. Left: below the dashed line, {RANKS}, a penalty ranks nothing. Right: 0.5 is chance, and 1 a penalty that is "
-        "larger wherever the error is among the worst tenth."
+        f"dimension. Below the dashed line, {RANKS}, a penalty ranks nothing."
     )
     return Plot("penalty_ranks", "Penalties against true errors", caption, figure)
 
@@ -95,18 +94,41 @@ def ranks_and_verdict(facts: Mapping[str, Any]) -> Plot | None:
     return plot and plot._replace(caption=f"Verdict: {facts.get('verdict')}. {plot.caption}")
 
 
-def draw_ranks(left: Axes, right: Axes, rows: Sequence[Quality], depths: Sequence[int]) -> None:
+def detection(facts: Mapping[str, Any]) -> Plot | None:
+    """AUROC of the worst tenth of errors of each penalty, against the depth."""
+    rows = qualities(facts)
+    if not rows:
+        return None
+    figure, ax = axes(DEPTH, AUROC)
+    draw_detection(ax, rows, depths_of(facts))
+    names_above(figure, ax)
+    caption = (
+        "The probability that a penalty is larger at one of the worst tenth of errors than at another: 0.5, the dashed line, is chance, "
+        "and 1 a penalty that detects them all."
+    )
+    return Plot("penalty_detection", "Detection of the worst errors", caption, figure)
+
+
+def draw_ranks(ax: Axes, rows: Sequence[Quality], depths: Sequence[int]) -> None:
     """The lines of `ranks`."""
+    _by_depth(ax, {q.name: q.spearman for q in rows}, depths, 0.0)
+    ax.axhline(RANKS, **DASHED)
+
+
+def draw_detection(ax: Axes, rows: Sequence[Quality], depths: Sequence[int]) -> None:
+    """The lines of `detection`."""
+    _by_depth(ax, {q.name: q.auroc for q in rows}, depths, 0.4)
+    ax.axhline(0.5, **DASHED)
+
+
+def _by_depth(ax: Axes, curves: Mapping[str, Floats], depths: Sequence[int], least: float) -> None:
+    """A line for each penalty, on an axis that begins at `least` or below all of them."""
     at = np.arange(len(depths))
-    for i, q in enumerate(rows):
-        for ax, values in ((left, q.spearman), (right, q.auroc)):
-            ax.plot(at, values, color=color(i), linewidth=1.9, marker="o", markersize=4, label=q.name, solid_capstyle="round")
-    left.axhline(RANKS, **DASHED)
-    right.axhline(0.5, **DASHED)
-    for ax, least, curves in ((left, 0.0, [q.spearman for q in rows]), (right, 0.4, [q.auroc for q in rows])):
-        ax.set_ylim(min([least, *(x for curve in curves for x in curve if math.isfinite(x))]) - 0.05, 1.03)
-        ax.set_xticks(at, [str(depth) for depth in depths])
-        ax.margins(x=0.08)
+    for i, (name, values) in enumerate(curves.items()):
+        ax.plot(at, values, color=color(i), linewidth=1.9, marker="o", markersize=4, label=name, solid_capstyle="round")
+    ax.set_ylim(min([least, *(x for curve in curves.values() for x in curve if math.isfinite(x))]) - 0.05, 1.03)
+    ax.set_xticks(at, [str(depth) for depth in depths])
+    ax.margins(x=0.08)
 
 
 def tenths(facts: Mapping[str, Any]) -> Plot | None:
@@ -237,9 +259,9 @@ def _cells(table: Floats, names: list[str]) -> Plot:
     ax.set_xticks(np.arange(shown.shape[1]), [str(n) for n in range(1, shown.shape[1] + 1)])
     ax.grid(visible=False)
     ax.margins(y=0.02)
-    return Plot(
-        "action_coverage", "Actions in the data", f"{_empty(table)} The darker a cell, the more rows; × where there is none.", figure
-    )
+    ax.set_xlim(-0.55, shown.shape[1] - 0.45)
+    crosses = "; × where there is none" if len(empty) else ""
+    return Plot("action_coverage", "Actions in the data", f"{_empty(table)} The darker a cell, the more rows{crosses}.", figure)
 
 
 def _empty(table: Sequence[Floats] | Floats) -> str:
@@ -250,7 +272,7 @@ def _empty(table: Sequence[Floats] | Floats) -> str:
 def names_above(figure: Figure, ax: Axes, title: str = "") -> None:
     """The legend of one of the axes above all of them, below a title."""
     handles, labels = ax.get_legend_handles_labels()
-    columns = 3 if figure.get_figwidth() < 6 else 5
+    columns = 3 if figure.get_figwidth() < 6 else len(labels)
     style: Any = {"loc": "outside upper left", "ncols": columns, "frameon": False, "labelcolor": INK, "fontsize": 8.5, "handlelength": 1.6}
     above = figure.legend(handles, labels, columnspacing=1.4, borderaxespad=0.2, title=title or None, alignment="left", **style)
     above.get_title().set(color=INK, fontsize=11)
@@ -262,7 +284,8 @@ def overview(facts: Mapping[str, Any]) -> Figure | None:
     if not rows:
         return None
     figure, (rho, area, tenth, share) = panels((DEPTH, RHO), (DEPTH, AUROC), (TENTH, ERROR), ("share of the penalty", ""), rows=2)
-    draw_ranks(rho, area, rows, depths_of(facts))
+    draw_ranks(rho, rows, depths_of(facts))
+    draw_detection(area, rows, depths_of(facts))
     draw_tenths(tenth, rows)
     known = [q for q in rows if np.isfinite(q.share).all() and len(q.share)]
     if known:

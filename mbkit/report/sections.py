@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mbkit.report.collect import Group
 from mbkit.report.model_plots import calibration, dimensions, horizon
-from mbkit.report.penalty_plots import of_lone_run, ranks_and_verdict, shares, tenths
+from mbkit.report.penalty_plots import detection, of_lone_run, ranks_and_verdict, shares, tenths
 from mbkit.report.plots import Curves, Kind, Lines, Plot, learning, over_steps, single_points
 
 RETURNS = ("eval/return", "eval/return_std", "episode/return")  # metrics of the learning curves
@@ -168,7 +168,7 @@ MODEL = [
     Slot(calibration, "No calibration: it is measured at the end of a run, where the model predicts a distribution."),
     Slot(horizon, "No error against horizon: it is measured at the end of a run."),
     Slot(dimensions),
-    *(Slot(of_lone_run(draw)) for draw in (ranks_and_verdict, tenths, shares)),
+    *(Slot(of_lone_run(draw)) for draw in (ranks_and_verdict, detection, tenths, shares)),
 ]
 ROLLOUTS = [
     _curve("imagination/horizon", "Length of model rollouts", "steps", "Model steps from each replayed start state.", "whole"),

@@ -28,7 +28,7 @@ def test_page_is_complete_and_self_contained() -> None:
         "mbkit dynamics report",
     ):
         assert text in html, text
-    assert html.count("<svg") == 7
+    assert html.count("<svg") == 8
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids)), "figures must not share ids"

@@ -12,7 +12,7 @@ from model_reports import model_facts
 from run_directories import make_run
 
 from mbkit.report import write_report
-from mbkit.report.penalty_plots import coverage, overview, qualities, ranks, shares, tenths
+from mbkit.report.penalty_plots import coverage, detection, overview, qualities, ranks, shares, tenths
 from mbkit.report.plots import Plot
 
 
@@ -30,10 +30,12 @@ def test_the_best_penalty_at_the_judged_depth_comes_first() -> None:
 def test_ranks_and_tenths_draw_what_was_measured() -> None:
     plot = ranks(model_facts())
     assert plot is not None
-    left, right = plot.figure.axes
-    assert left.get_lines()[0].get_ydata() == pytest.approx(np.array([0.75, 0.74, 0.71, 0.66]))
-    assert right.get_lines()[0].get_ydata() == pytest.approx(np.full(4, 0.855))
-    assert [tick.get_text() for tick in left.get_xticklabels()] == ["1", "2", "5", "10"]
+    (ax,) = plot.figure.axes
+    assert ax.get_lines()[0].get_ydata() == pytest.approx(np.array([0.75, 0.74, 0.71, 0.66]))
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "5", "10"]
+    area = detection(model_facts())
+    assert area is not None
+    assert area.figure.axes[0].get_lines()[0].get_ydata() == pytest.approx(np.full(4, 0.855))
     by_tenth = tenths(model_facts())
     assert by_tenth is not None
     assert by_tenth.figure.axes[0].get_lines()[0].get_ydata() == pytest.approx(0.5 + 0.071 * np.arange(10))
@@ -84,6 +86,7 @@ def test_coverage_says_what_is_missing(held: dict[str, Any], caption: str) -> No
 def test_odd_contents_are_no_figure(odd: dict[str, Any]) -> None:
     facts = {**model_facts(), **odd} if odd else {}
     assert ranks(facts) is None
+    assert detection(facts) is None
     assert tenths(facts) is None
     assert shares(facts) is None
     assert overview(facts) is None
