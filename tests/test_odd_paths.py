@@ -91,6 +91,7 @@ CALLS = {
     "Ensemble.load": lambda path: ensemble().load(path),
     "import_ensemble": lambda path: import_ensemble(path, SPEC),
     "read_replay": read_replay,
+    "train with a task": lambda path: mbkit.train("dqn", env=path),
     "train with a preset": lambda path: mbkit.train("dqn", preset=path),
     "train with data": lambda path: mbkit.train("bc", data=path),
     "train with a model": lambda path: mbkit.train("mbpo", env="Pendulum-v1", steps=2, dynamics={"load": path}),
@@ -161,7 +162,7 @@ def refusal_of_command(monkeypatch, capsys, arguments: list[str]) -> str:
 
 
 @pytest.mark.parametrize("command", [*LOOKED_UP, *WRITTEN])
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", ["long", "two lines", "below a file"])  # the others: in the calls of Python
 def test_main_path_that_no_file_can_have_is_one_sentence(command, name, before, monkeypatch, capsys):
     if name == "two lines" and command in WRITTEN:
         return  # a file may have this name
@@ -176,14 +177,14 @@ def test_main_long_name_in_absent_folders_makes_none_of_them(command, before, mo
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", ["deep", "NUL"])
 def test_call_with_a_path_that_no_file_can_have_is_refused(call, name, before):
     check_sentence(refusal_of(lambda: CALLS[call](ODD[name])))
     assert content() == before
 
 
 @pytest.mark.parametrize("call", WRITES)
-@pytest.mark.parametrize("name", ["long", "deep", "NUL", "below a file"])
+@pytest.mark.parametrize("name", ["deep", "NUL"])
 def test_call_that_writes_to_a_path_that_no_file_can_have_is_refused(call, name, before):
     check_sentence(refusal_of(lambda: WRITES[call](ODD[name])))
     assert content() == before
@@ -191,11 +192,12 @@ def test_call_that_writes_to_a_path_that_no_file_can_have_is_refused(call, name,
 
 @pytest.mark.parametrize("entry", ["env: {}", "preset: {}", "data: {}", "algo: {}", "continues: {}", "agent: {{prior: {}}}", "run_dir: {}"])
 @pytest.mark.parametrize("name", [LONG, '"a\\0b"'])
-def test_resume_run_whose_configuration_holds_a_path_that_no_file_can_have(entry, name, things, tmp_path):
+def test_load_run_whose_configuration_holds_a_path_that_no_file_can_have_is_refused_or_loaded(entry, name, things, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run = Path(shutil.copytree(things / "run", tmp_path / "run"))
     file = run / "config.yaml"
     key, _, _ = entry.partition(":")
     lines = [line for line in file.read_text().splitlines() if not line.startswith(f"{key}:")]
     file.write_text("\n".join([*lines, entry.format(name), ""]))
-    for attempt in (mbkit.load, lambda path: mbkit.resume(path, steps=20), mbkit.evaluate):
-        refusal_of(lambda attempt=attempt: attempt(run))
+    for attempt in (lambda: mbkit.load(run).close(), lambda: mbkit.resume(run, steps=1)):
+        refusal_of(attempt)
