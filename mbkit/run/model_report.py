@@ -82,8 +82,10 @@ def check_same_task(path: Path, content: dict[str, Any], dataset: Dataset) -> No
     spec, fits = dataset.spec(), content["fits"]
     stored = tuple(fits.get(key) for key in ("observation dimensions", "action dimensions", "discrete actions"))
     if stored != (spec.obs_dim, spec.action_dim, spec.discrete):
-        has = f"{stored[0]} observations and {stored[1]} {'discrete ' * bool(stored[2])}actions"
-        came = f"{spec.obs_dim} observations and {spec.action_dim} {'discrete ' * spec.discrete}actions"
+        has, came = (
+            f"{obs} observation{'s' * (obs != 1)} and {actions} {'discrete ' * bool(discrete)}action{'s' * (actions != 1)}"
+            for obs, actions, discrete in (stored, (spec.obs_dim, spec.action_dim, spec.discrete))
+        )
         raise UserError(f"{shown(path)} is a model of {has}, but {dataset.name} has {came}")
     env = content["meta"].get("env")
     if isinstance(env, str) and dataset.env is not None and env != "none" and files.family(env) != files.family(dataset.env):

@@ -211,11 +211,11 @@ def run(*arguments: object):
 MISTAKES: dict[str, tuple[Callable[[Path], tuple[Path, Path]], str]] = {
     "other dimensions": (
         lambda at: (model_of(walks(0), at / "m.pt"), write(dataset([9, 9, 9]), at / "d.h5")),
-        "m.pt is a model of 3 observations and 1 actions, but {}/d.h5 has 2 observations and 2 actions",
+        "m.pt is a model of 3 observations and 1 action, but {}/d.h5 has 2 observations and 2 actions",
     ),
     "other actions": (
         lambda at: (model_of(walks(0, choices=2), at / "m.pt"), write(walks(0), at / "d.h5")),
-        "m.pt is a model of 3 observations and 2 discrete actions, but {}/d.h5 has 3 observations and 1 actions",
+        "m.pt is a model of 3 observations and 2 discrete actions, but {}/d.h5 has 3 observations and 1 action",
     ),
     "another task": (
         lambda at: (model_of(walks(0), at / "m.pt", env="Swimmer-v5"), write(walks(0, env="Pendulum-v1"), at / "d.h5")),
