@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from mbkit.errors import UserError
 
 T = TypeVar("T")
+LISTED = 30  # names that an error message lists at most
 
 # What an agent can learn from, as messages call it.
 EXPERIENCE = {
@@ -34,10 +35,13 @@ def experience(kinds: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A half-sentence for an error message: the closest of the known names, or all of them."""
+    """A half-sentence for an error message: the closest of the known names, or all of them, of very many the first."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = len(names) - LISTED
+    return f"known: {', '.join(names[:LISTED]) or 'none'}" + (f" and {more} others" if more > 1 else f", {names[-1]}" if more == 1 else "")
 
 
 @dataclass(frozen=True)

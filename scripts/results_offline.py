@@ -1,8 +1,8 @@
 """Offline agents side by side: `python scripts/results_offline.py --seeds 11 12 13`.
 
-For every seed the data set is made (`make_datasets.py`), every agent learns from it, and its last policy is scored on fresh episodes. Cells
-that are finished are not run again, and the table, medians over seeds, is printed at the end, with the data's own return as a row.
-`--markdown` prints it for a page.
+For every seed the data set is made (`make_datasets.py`; with `--data-seed` one for all), every agent learns from it, and its last policy is
+scored on fresh episodes. Cells that are finished are not run again, and the table, medians over seeds, is printed at the end, with the
+data's own return as a row. `--markdown` prints it for a page.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="Pendulum-v1")
     parser.add_argument("--kind", default="medium-replay", help="a set of make_datasets.py, such as medium-expert or random-2000")
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--data-seed", type=int, help="one data set for all seeds; without it each seed has a data set of its own")
     parser.add_argument("--agents", nargs="+", default=["bc", "td3_bc", "iql"])
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--episodes", type=int, default=30, help="episodes of a score")
@@ -59,7 +60,7 @@ def main() -> None:
     returns: dict[str, list[float | None]] = {"the data's own": []}
     seconds: dict[str, list[float]] = {"the data's own": []}
     for seed in args.seeds:
-        data = dataset(args.task, args.kind, seed, args.out / "data")
+        data = dataset(args.task, args.kind, seed if args.data_seed is None else args.data_seed, args.out / "data")
         returns["the data's own"].append(mean_return(data))
         for algo in args.agents:
             summary = score(folder, algo, seed, data, args.task, fixed, args.options)
