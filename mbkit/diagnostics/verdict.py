@@ -23,14 +23,14 @@ def verdicts(diagnostics: dict[str, Any], rows: str = "of evaluation episodes") 
 
 
 def _against_no_change(diagnostics: dict[str, Any]) -> str:
-    """A sentence where one step ahead the median error is no smaller than that of predicting no change."""
+    """A sentence where one step ahead the root mean squared error is no smaller than that of predicting no change."""
     horizon = diagnostics.get("horizon", {})
-    error, no_change = (next(iter(horizon.get(name, [])), None) for name in ("median", "baseline"))
+    error, no_change = (next(iter(horizon.get(name, [])), None) for name in ("rmse", "no_change"))
     if error is None or no_change is None or error < no_change:
         return ""
     return (
-        f"The model predicts the next observation no better than no change (error {error:.2g}, no change {no_change:.2g}, in standard "
-        "deviations): give it more data (steps, loop.warmup_steps) or longer fits (dynamics.max_epochs)"
+        f"The model predicts the next observation no better than no change (root mean squared error {error:.2g}, of no change "
+        f"{no_change:.2g}, in standard deviations): give it more data (steps, loop.warmup_steps) or longer fits (dynamics.max_epochs)"
     )
 
 

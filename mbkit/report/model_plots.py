@@ -83,20 +83,21 @@ def horizon(groups: Sequence[Group], rows: str = "the evaluation episodes") -> P
         if baseline := diagnostic(group, "horizon", "steps", "baseline"):
             label = None if i else "no change predicted"
             ax.plot(*baseline, color=color(i) if several else MUTED, linewidth=1.1, linestyle=(0, (4, 4)), label=label)
-            sentences.append(_useful(group.label if several else "The model", steps, median, *baseline))
+        if means := diagnostic(group, "horizon", "steps", "rmse", "no_change"):
+            sentences.append(_useful(group.label if several else "The model", *means))
     if all((lists[1] > 0).all() for _, _, lists in measured):
         ax.set_yscale("log")
     legend(ax)
     return Plot("horizon", "Error against horizon", " ".join(sentences), figure)
 
 
-def _useful(label: str, steps: Floats, median: Floats, base_steps: Floats, baseline: Floats) -> str:
-    """A sentence on how far ahead the model predicts better than no change."""
-    worse = np.flatnonzero(median >= np.interp(steps, base_steps, baseline))
+def _useful(label: str, steps: Floats, rmse: Floats, no_change: Floats) -> str:
+    """A sentence on how far ahead the model's root mean squared error is below that of predicting no change."""
+    worse = np.flatnonzero(rmse >= no_change)
     if not len(worse):
-        return f"{label} predicts better than no change on all {len(steps)} steps."
+        return f"{label} predicts better than no change on all {len(steps)} steps, in the root mean square."
     until = f"up to step {steps[worse[0] - 1]:.0f}" if worse[0] else "at no step"
-    return f"{label} predicts better than no change {until}."
+    return f"{label} predicts better than no change {until}, in the root mean square."
 
 
 def dimensions(groups: Sequence[Group], rows: str = EVALUATION) -> Plot | None:

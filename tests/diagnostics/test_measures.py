@@ -7,6 +7,7 @@ import torch
 from systems import NOISE, A, B, linear_gaussian
 
 from mbkit.diagnostics import measures
+from mbkit.diagnostics.verdict import verdicts
 from mbkit.types import Prediction, Rollout, Step, Trajectory, Transition
 
 
@@ -88,6 +89,23 @@ def test_error_vs_horizon_true_model_equals_its_spread():
     json.dumps(out)
 
 
+def test_error_vs_horizon_model_of_a_system_mostly_at_rest_beats_no_change_in_the_root_mean_square():
+    """Nine windows of ten do not move, where no change is a perfect prediction; the model is exact but for a small offset."""
+    still = torch.zeros(40, 4, 1)
+    action = still.clone()
+    action[::10] = 1.0
+    path = action.cumsum(1)
+    obs = torch.cat((still[:, :1], path), 1).transpose(0, 1)
+    flat = torch.zeros(4, 40)
+    held_out = Trajectory(obs[:-1], action.transpose(0, 1), flat, obs[1:], flat + 1, flat.bool(), flat)
+    out = measures.error_vs_horizon(Line(drift=1e-3), held_out, particles=1)
+    assert out["median"][0] > out["baseline"][0] == 0
+    assert out["rmse"][0] < out["no_change"][0]
+    scale = measures.spread(path.view(-1, 1))
+    torch.testing.assert_close(torch.tensor(out["no_change"]), torch.arange(1.0, 5) * 0.1**0.5 / scale)
+    assert verdicts({"horizon": {"steps": out.pop("horizon"), **out}}) == []
+
+
 class Line:
     """x' = x + a + drift, reward x' + bonus, terminated where x' > wall; members lie at +-`disagreement`, 7 times that from x = 4."""
 
@@ -100,6 +118,10 @@ class Line:
     def step(self, carry, action):
         obs = carry + action + self.drift
         return Step(obs, obs, obs[:, 0] + self.bonus, obs[:, 0] > self.wall)
+
+    def rollout(self, carry, actions):
+        obs = carry[:, None] + (actions + self.drift).cumsum(1)
+        return Rollout(obs, obs[..., 0] + self.bonus, obs[..., 0] > self.wall)
 
     def predict(self, obs, action):
         mean = obs + action + self.drift

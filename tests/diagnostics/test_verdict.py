@@ -9,7 +9,7 @@ from mbkit.diagnostics.verdict import verdicts
 
 def measured(error: float = 0.1, no_change: float = 1.0, coverage: float = 0.9) -> dict[str, object]:
     return {
-        "horizon": {"median": [error, 2.0], "baseline": [no_change, 1.0]},
+        "horizon": {"rmse": [error, 2.0], "no_change": [no_change, 1.0]},
         "calibration": {"nominal": [0.5, 0.9], "empirical": [0.5, coverage]},
     }
 
@@ -22,7 +22,7 @@ def test_verdicts_useful_model_is_silent() -> None:
 @pytest.mark.parametrize(
     ("diagnostics", "sentence"),
     [
-        (measured(error=1.0), "no better than no change .error 1, no change 1"),
+        (measured(error=1.0), "no better than no change .root mean squared error 1, of no change 1,"),
         (measured(coverage=0.5), "hold 50.0 % of .* overconfident; more members"),
         (measured(coverage=0.999), "hold 99.9 % of .* underconfident; corrected variances .dynamics.calibrate"),
     ],

@@ -47,15 +47,15 @@ def test_calibration_caption_names_the_largest_gap(tmp_path: Path, power: float,
 
 
 @pytest.mark.parametrize(
-    ("baseline", "sentence"),
-    [(1.0, "on all 30 steps."), (0.055, "up to step 4."), (0.001, "at no step.")],  # the error after h steps is 0.01 h^1.1
+    ("no_change", "sentence"),
+    [(1.0, "on all 30 steps"), (0.065, "up to step 4"), (0.001, "at no step")],  # the error after h steps is 0.01 h^1.1
 )
-def test_horizon_caption_compares_with_no_change(tmp_path: Path, baseline: float, sentence: str) -> None:
+def test_horizon_caption_compares_with_no_change(tmp_path: Path, no_change: float, sentence: str) -> None:
     (group,) = groups_of(make_run(tmp_path / "run"))
-    group.runs[0].diagnostics["horizon"]["baseline"] = [baseline] * 30
+    group.runs[0].diagnostics["horizon"]["no_change"] = [no_change] * 30
     plot = horizon([group])
     assert plot is not None
-    assert plot.caption.endswith(f"The model predicts better than no change {sentence}")
+    assert plot.caption.endswith(f"The model predicts better than no change {sentence}, in the root mean square.")
 
 
 def test_dimensions_of_several_experiments_is_none(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def model_facts(rho: dict[str, float] | None = None, dims: int = 3, actions: int
     shares[-1] = [0.5, 0.5, *([0.0] * 8)]
     steps = np.arange(1, 6)
     horizon = {"steps": steps, "median": 0.1 * steps, "low": 0.05 * steps, "high": 0.2 * steps, "baseline": 0.6 + 0 * steps}
+    horizon |= {"rmse": 0.12 * steps, "no_change": 0.7 + 0 * steps}
     facts: dict[str, Any] = {
         "model": {"path": "runs/a/dynamics.pt", "sha256": "0" * 64, "members": 7, "elites": 5, "probabilistic": True},
         "data": {"path": "walks.h5", "sha256": "12ab" * 16, "rows": 12345, "episodes": 40, "in_sample": False},

@@ -72,6 +72,7 @@ def finish(path: Path, algo: str, env: str, seed: int, steps: int, learned: bool
     h, nominal = np.arange(1, 31), np.linspace(0.1, 0.9, 9)
     median = 0.01 * h**1.1
     horizon = {"steps": h, "median": median, "low": median * 0.5, "high": median * 2.2, "baseline": 0.12 * np.sqrt(h)}
+    horizon |= {"rmse": 1.2 * median, "no_change": 0.15 * np.sqrt(h)}
     diagnostics = {
         "one_step": {"mse": 0.0043, "nll": -11.2, "per_dim": [0.002, 0.004, 0.009, 0.003], "relative": [0.02, 0.03, 0.04, 0.05]},
         "calibration": {
