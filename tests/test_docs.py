@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 from mbkit import cli, theory
-from mbkit.config import compose, parse_overrides
+from mbkit.config import compose, parse_overrides, taken_seeds
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,15 +65,22 @@ def test_commands_parse(page, arguments):
         command = command.commands[rest.pop(0)]
     parsed = command.make_context(name, list(rest)).params
     if name in ("train", "config"):
-        experiment = compose(parsed["algo"], parsed["options"] or [])
-        for key in parse_overrides(parsed["options"] or []):
+        _, options, _ = taken_seeds(parsed["options"] or [], {})
+        experiment = compose(parsed["algo"], options)
+        for key in parse_overrides(options):
             assert hasattr(experiment, key)
     if name == "list":
         assert parsed["what"] in [*cli.listing.LISTED, "envs", "experiments"]
     if name == "theory":
         assert theory.find(parsed["name"])
     if name == "resume":
-        assert set(parse_overrides(parsed["options"] or [])) <= {"steps", "threads", "device", "dynamics"}
+        options = [option for option in parsed["options"] or [] if "=" in option]
+        assert set(parse_overrides(options)) <= {
+            "steps",
+            "threads",
+            "device",
+            "dynamics",
+        }
 
 
 @pytest.fixture(scope="module")

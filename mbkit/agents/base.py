@@ -15,15 +15,14 @@ INPUT_CLIP = 100.0  # standard deviations of the warm-up, which a trained policy
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
-    """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss.
+    """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss, 0-d, or [S] of S seeds.
 
     `max_grad_norm`: a gradient whose norm, over all these parameters, is larger is scaled down to it.
     """
     params = optimizer.param_groups[0]["params"]
-    grads = torch.autograd.grad(loss, params)
+    grads = torch.autograd.grad(loss.sum() if loss.dim() else loss, params)
     if max_grad_norm is not None:
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        torch._foreach_mul_(grads, (max_grad_norm / (norm + 1e-6)).clamp(max=1))
+        clip_(grads, max_grad_norm, loss)
     if isinstance(optimizer, FusedAdam):
         optimizer.descend(grads)
         return loss.detach()
@@ -32,6 +31,18 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
     optimizer.step()
     optimizer.zero_grad()
     return loss.detach()
+
+
+def clip_(grads: tuple[Tensor, ...], most: float, loss: Tensor) -> None:
+    """Scale gradients down where their norm, over all of them, is larger than `most`; those of S seeds, loss [S], each by its own norm."""
+    if loss.dim():
+        norms = torch.stack([torch.linalg.vector_norm(grad.reshape(len(loss), -1), dim=1) for grad in grads])
+        scale = (most / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1)
+        for grad in grads:  # [S K, in, out]
+            grad.mul_(scale.repeat_interleave(len(grad) // len(loss))[:, None, None])
+        return
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1))
 
 
 def descend_each(*steps: tuple[FusedAdam, Tensor]) -> list[Tensor]:
@@ -47,11 +58,16 @@ def descend_each(*steps: tuple[FusedAdam, Tensor]) -> list[Tensor]:
 
 
 def regression_loss(q: Tensor, y: Targets) -> Tensor:
-    """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics.
+    """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics. [K, S, N]: [S].
 
     Because of the sum, a critic's gradient does not depend on the number of critics.
     """
-    return 0.5 * (y.weight * (q - y.target).square()).mean(1).sum()
+    return 0.5 * (y.weight * (q - y.target).square()).mean(-1).sum(0)
+
+
+def mean_value(q: Tensor) -> Tensor:
+    """The mean of q [K, N] without gradient, 0-d; of S seeds, [K, S, N]: [S]."""
+    return q.detach().mean((0, -1))
 
 
 class LearningAgent(nn.Module):
@@ -62,6 +78,7 @@ class LearningAgent(nn.Module):
     uses_reward = True  # `update` needs rewards, which some logs lack
     computes_targets = False  # `update` regresses critics on targets of its own and ignores the target function
     contrasts = False  # `update` pushes values of recorded rows up, of which a batch with rows of a model must hold one
+    stackable = False  # `update` is written for batches [S, B, ...] of S seeds, too; see `mbkit.agents.stacked`
     pessimistic = False  # critics that are low on purpose: values far below any return are no sign of divergence
     count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
 

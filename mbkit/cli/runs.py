@@ -54,29 +54,41 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train ALGO; a preset in configs/ALGO/ENV.yaml is used by itself."""
+    """Train ALGO; a preset in configs/ALGO/ENV.yaml is used by itself. With seeds=11,12,13 several seeds learn side by side."""
     chosen = level(quiet, verbose)
-    if not any(option.startswith("data=") for option in options or []):  # with data= its file is read first, which names the environment
-        config.compose(algo, options or [])
+    _, plain, _ = config.taken_seeds(options or [], {})
+    if not any(option.startswith("data=") for option in plain):  # with data= its file is read first, which names the environment
+        config.compose(algo, plain)
 
     from mbkit import run
     from mbkit.recording.progress import verbosity
 
     with verbosity(chosen):
-        conclude(run.train(algo, *(options or [])))
+        trained = run.train(algo, *(options or []))
+        for each in trained if isinstance(trained, list) else [trained]:
+            conclude(each)
 
 
 @app.command()
-def resume(directory: RunDir, options: Options = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def resume(
+    directory: RunDir,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]... [KEY=VALUE]...", help="further seeds that were trained side by side; options")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Go on from the last checkpoint, bit for bit; with steps=M further than planned, with threads=N on another number of threads."""
     chosen = level(quiet, verbose)
-    config.parse_resumption(options or [])
+    others, changes = [one for one in options or [] if "=" not in one], [one for one in options or [] if "=" in one]
+    config.parse_resumption(changes)
 
     from mbkit import run
     from mbkit.recording.progress import verbosity
 
     with verbosity(chosen):
-        conclude(run.resume(directory, *(options or [])))
+        for each in run.resume([directory, *others], *changes) if others else [run.resume(directory, *changes)]:
+            conclude(each)
 
 
 @app.command()

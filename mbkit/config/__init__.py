@@ -30,6 +30,7 @@ from mbkit.config.schema import (
     StoringLoop,
     TrajectoryLoop,
 )
+from mbkit.config.seeds import taken_seeds
 
 __all__ = [
     "GROUPS",
@@ -59,6 +60,7 @@ __all__ = [
     "parse_resumption",
     "range_text",
     "read_yaml",
+    "taken_seeds",
     "to_yaml",
     "type_text",
 ]

@@ -160,7 +160,7 @@ class Options:
     data_top: float = between(1.0, 1e-6, 1, when="data!=null")  # share of the episodes to learn from, those of the highest return
     continues: str | None = option(None, when="continues!=null")  # run whose agent goes on learning, in an environment: `mbkit finetune`
     steps: int = at_least(1000, 0)  # environment steps, warm-up included, 0 scores a loaded model; with data= gradient updates
-    seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; evaluation has its own
+    seed: int = between(0, 0, 2**32 - 1)  # random seed of weights, planner, warm-up and environments; several at once: seeds=11,12,13
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
     device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU
     threads: int = at_least(0, 0)  # CPU threads of torch and of simulators; 0: 2 where products are large, else 1

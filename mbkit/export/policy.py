@@ -22,7 +22,7 @@ from mbkit.networks.normalizer import Normalizer
 from mbkit.networks.plain import of_mode, plain
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.run import Run, load
-from mbkit.run.api import read_config
+from mbkit.run.reading import read_config
 from mbkit.storage import plain as plain_json
 
 FORMAT = "mbkit policy 1"

@@ -1,7 +1,7 @@
 """The hook that updates an agent on batches of transitions. K updates at once, B batch."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -79,10 +79,17 @@ class Updates:
 
     def __call__(self, clock: Clock) -> None:
         """Updates as often as is due. UserError where the agent's metrics are not finite, read once per `loop.log_every` steps."""
-        count = self.cadence.due(clock.step) - self.cadence.due(clock.step - clock.stride)
-        if not count:
-            return
-        began = perf_counter()
+        if count := self.due(clock):
+            began = perf_counter()
+            values = self.make(count, clock)
+            self.record(clock, values, count / (perf_counter() - began))
+
+    def due(self, clock: Clock) -> int:
+        """Updates that fall due in this stride."""
+        return self.cadence.due(clock.step) - self.cadence.due(clock.step - clock.stride)
+
+    def make(self, count: int, clock: Clock) -> tuple[Tensor, ...]:
+        """So many updates; the metrics of the last one, in the order of `names`."""
         with refuse_oversized(f"an update of loop.batch_size={self.cfg.batch_size} rows"):
             for _ in range(count // self.at_once):
                 self._schedule(clock.step - clock.stride)
@@ -90,9 +97,13 @@ class Updates:
             if rest := count % self.at_once:  # at the end of an offline run
                 self._schedule(clock.step - clock.stride)
                 values = self._updates(rest)
+        return values
+
+    def record(self, clock: Clock, values: Sequence[Tensor], per_second: float) -> None:
+        """Log the metrics of an update, in the order of `names`, and how many there were in a second; looks at them where that is due."""
         metrics: dict[str, Tensor | float] = dict(zip(self.names, values, strict=True))
         if self._timed:
-            metrics[f"{self.prefix}updates_per_second"] = count / (perf_counter() - began)
+            metrics[f"{self.prefix}updates_per_second"] = per_second
         clock.recorder.log(clock.step, metrics)
         if clock.passed(self.cfg.log_every):
             floats = torch.stack([v.float() for v in values]).tolist()

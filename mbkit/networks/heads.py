@@ -1,6 +1,7 @@
 """Value networks: critics of state-action pairs, of all discrete actions at once, and of states, plain or normalised.
 
-Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions.
+Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions, S seeds. Critics may be those of S
+seeds, stacked, [S K] of them with each seed's side by side: obs [S, B, O] -> [K, S, B].
 """
 
 import math
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.sampled_actions import action_level
+from mbkit.networks.stacked import by_critic, for_each_critic, of_seeds
 
 
 class Critics(nn.Module):
@@ -22,18 +24,19 @@ class Critics(nn.Module):
         self, members: int, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        self.members = members
         self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
         """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
-        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed)
-        return q.squeeze(-1)
+        x = torch.cat((self.inputs(obs), action), -1)
+        return by_critic(self.net(for_each_critic(x, self.members), fixed), obs).squeeze(-1)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
-        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
-        return q[0].squeeze(-1)
+        q = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, None, self.members))
+        return of_seeds(q, obs).squeeze(-1)
 
     def level(
         self,
@@ -52,13 +55,13 @@ class ActionValues(nn.Module):
 
     def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
+        self.members = members
         self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor) -> Tensor:
         """The values of every critic, [K, B, A]."""
-        q: Tensor = self.net(self.inputs(obs))
-        return q
+        return by_critic(self.net(for_each_critic(self.inputs(obs), self.members)), obs)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The best action by the smallest of the critics, int64 [B]: the action without exploration."""

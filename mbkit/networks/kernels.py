@@ -248,6 +248,10 @@ class AdamKernel(UncompiledAdam):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As torch's."""
         super().load_state_dict(state)
+        self.forget()
+
+    def forget(self) -> None:
+        """The state tensors are others now: gather them again at the next step."""
         self._slots = None
 
     @torch.no_grad()

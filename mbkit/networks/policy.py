@@ -1,6 +1,7 @@
 """Policies: deterministic, squashed Gaussian, categorical, several categorical ones, Gaussian clipped to the box.
 
-Letters: B batch, O observation, A dimensions of an action or number of discrete actions.
+Letters: B batch, O observation, A dimensions of an action or number of discrete actions, S seeds. Deterministic and squashed Gaussian
+policies may be those of S seeds, stacked: obs [S, B, O] -> [S, B, A].
 """
 
 import math
@@ -22,6 +23,8 @@ from mbkit.networks.distributions import (
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp, orthogonal_init_
 from mbkit.networks.parts import as_table
+from mbkit.networks.stacked import of_seeds
+from mbkit.streams import normal_like
 from mbkit.types import EnvSpec
 
 
@@ -35,8 +38,7 @@ class Deterministic(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """The action, [B, A]."""
-        out: Tensor = self.net(self.inputs(obs))[0]
-        return out.tanh()
+        return of_seeds(self.net(self.inputs(obs)), obs).tanh()
 
     def mode(self, obs: Tensor) -> Tensor:
         """The action without exploration, [B, A]: the action itself."""
@@ -54,7 +56,7 @@ class TanhGaussian(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, both [B, A]."""
-        mean, log_std = self.net(self.inputs(obs))[0].chunk(2, -1)
+        mean, log_std = of_seeds(self.net(self.inputs(obs)), obs).chunk(2, -1)
         return mean, log_std.clamp(*self.log_std)
 
     def mode(self, obs: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ class TanhGaussian(nn.Module):
     def rsample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised action [B, A] and its log-density [B]: a = tanh(u), log pi = log N(u) - sum log(1 - a^2)."""
         mean, log_std = self(obs)
-        eps = torch.randn_like(mean)
+        eps = normal_like(mean)
         u = torch.addcmul(mean, log_std.exp(), eps)
         normal = torch.addcmul(log_std, eps, eps, value=0.5)  # -log N(u) without its constant
         half_volume = u + F.softplus(-2 * u)  # log(1 - tanh(u)^2) = 2 (log 2 - half_volume)

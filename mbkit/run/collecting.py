@@ -25,10 +25,11 @@ from mbkit.errors import UserError
 from mbkit.loops.online import finite_action, random_action
 from mbkit.paths import is_dir, short
 from mbkit.recording.progress import Progress
-from mbkit.run.api import load, read_config
+from mbkit.run.api import load
 from mbkit.run.closing import close
 from mbkit.run.collected import Stretch, Tap
 from mbkit.run.evaluation import whole_number
+from mbkit.run.reading import read_config
 from mbkit.run.replays import action_space
 from mbkit.types import Actor, EnvSpec
 

@@ -9,10 +9,10 @@ from mbkit.config import imports
 from mbkit.data.run_replay import split
 from mbkit.errors import UserError
 from mbkit.loops.interrupt import interrupted
-from mbkit.run.api import read_config
 from mbkit.run.data import RunData, open_data
 from mbkit.run.objects import call, listed, named, pathless, with_objects
 from mbkit.run.placement import placed
+from mbkit.run.reading import read_config
 from mbkit.run.run import Run
 
 

@@ -19,8 +19,8 @@ from mbkit.envs import Environment, make
 from mbkit.envs.spaces import ActionMap
 from mbkit.errors import UserError
 from mbkit.replay.buffer import CONTENT, ReplayBuffer
-from mbkit.run.api import read_config
 from mbkit.run.objects import taken_up
+from mbkit.run.reading import read_config
 from mbkit.types import State
 
 

@@ -18,11 +18,9 @@ from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
 from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
-from mbkit.loops import Evaluation, Every, Offline, Online
-from mbkit.loops.interrupt import Interrupted, interruptible
+from mbkit.loops import Evaluation, Offline, Online
 from mbkit.recipes.assembly import Greedy
 from mbkit.recording.notes import noted, sentence
-from mbkit.recording.progress import announce
 from mbkit.run.acting import CheckedActor, TaskPolicy
 from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.data import RunData, Space, recorded_spec
@@ -32,6 +30,7 @@ from mbkit.run.finishing import how_to_go_on, never_fitted, read_summary, write_
 from mbkit.run.objects import object_note
 from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import check_buffer, checked_environments
+from mbkit.run.training import train
 from mbkit.storage import write_json, write_text
 from mbkit.types import State
 
@@ -164,27 +163,7 @@ class Run:
 
     def train(self, checkpoint: Mapping[str, Any] | None = None) -> None:
         """From where the loop stands to `config.steps`; then score, film, diagnose and summarise. `checkpoint`: the restored state."""
-        c = self.config
-        announce(c, self.threads, self.path, self.loop.step, object_note(c))
-        with (
-            recording.Recorder(self.path, c.loop.log_every, c.steps, True, c.tensorboard, self.unit) as recorder,
-            accelerate.matmul_precision(c.precision),
-        ):
-            self.loop.recorder = recorder
-            scores = [Every(c.eval.every, self.score)] if c.env != "none" else []
-            hooks = [*self.parts.hooks, *scores, Every(c.checkpoint.every, self.checkpoint)]
-            with interruptible() as caught:
-                if checkpoint is None:
-                    self.checkpoint()  # from here on the run can be resumed, whatever happens to it
-                else:
-                    recorder.load_state_dict(checkpoint["recorder"])
-                    self.notes = noted(self.notes, *recorder.notes)
-                self.loop.stop = lambda: bool(caught)
-                self.loop.run(c.steps, hooks)
-            self.checkpoint()
-            if caught:
-                raise Interrupted(f"stopped by {caught[0]}: {self.how_to_go_on()}")
-            self._finish(recorder)
+        train(self, checkpoint)
 
     def score(self) -> None:
         """Evaluate the present policy, diagnose model and critics on the evaluation's episodes, and record the figures."""
@@ -230,7 +209,7 @@ class Run:
         if self.env is not None and self.env.restart_reason:
             self.notes = noted(self.notes, self.env.restart_reason)
 
-    def _finish(self, recorder: recording.Recorder) -> None:
+    def finish(self, recorder: recording.Recorder) -> None:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
         recorder.progress.advance(self.loop.step)
         c, model = self.config, self.parts.dynamics

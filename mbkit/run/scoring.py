@@ -9,8 +9,9 @@ from mbkit.config import imports
 from mbkit.errors import UserError
 from mbkit.loops import Evaluation
 from mbkit.loops.interrupt import interrupted
-from mbkit.run.api import load, read_config
+from mbkit.run.api import load
 from mbkit.run.evaluation import whole_number
+from mbkit.run.reading import read_config
 from mbkit.run.run import Run
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from odd_values import ODD, places, refusal_of, with_leaf
 
 from mbkit import config
 from mbkit.errors import UserError
-from mbkit.run.api import read_config
+from mbkit.run.reading import read_config
 
 ALGORITHMS = ["pets", "mbpo", "sac", "ppo", "dqn", "random", "loop", "mve"]
 ENVS = {"dqn": "CartPole-v1"}

@@ -12,7 +12,8 @@ import mbkit
 from mbkit.errors import UserError
 from mbkit.recording import load_checkpoint, save_checkpoint
 from mbkit.run import Run
-from mbkit.run.api import read_config, without_load
+from mbkit.run.api import without_load
+from mbkit.run.reading import read_config
 from mbkit.run.restoring import differing
 from mbkit.run.restoring import settings as hyperparameters
 

@@ -117,7 +117,7 @@ def test_resume_after_an_interrupted_extension_finishes_it(finished, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "_finish", stop)
+        patched.setattr(Run, "finish", stop)
         with pytest.raises(Interrupted, match="mbkit resume"):
             mbkit.resume(finished, steps=60)
     assert mbkit.resume(finished).summary()["steps"] == 60

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
-from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
@@ -38,12 +38,14 @@ class DDPGConfig:
 
 def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
     """Eq. 6, as a loss: -mean Q_1(s, mu(s)); its gradient in mu's parameters is -mean of grad mu(s)^T grad_a Q_1(s, a)."""
-    return -critics.first(obs, policy(obs)).mean()
+    return -critics.first(obs, policy(obs)).mean(-1)
 
 
 @agents.register("ddpg", DDPGConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class DDPG(LearningAgent):
     """Deep deterministic policy gradient: a policy that climbs its critic, replay, target networks."""
+
+    stackable = True
 
     def __init__(self, spec: EnvSpec, cfg: DDPGConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("ddpg", spec)
@@ -83,7 +85,7 @@ class DDPG(LearningAgent):
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The target policy's action [B, A], and no bonus [B]."""
-        return self.target_policy(obs), obs.new_zeros(len(obs))
+        return self.target_policy(obs), obs.new_zeros(obs.shape[:-1])
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class DDPG(LearningAgent):
         actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": actor_loss}
+        return {"critic/loss": critic_loss, "critic/q": mean_value(q), "actor/loss": actor_loss}
 
     def get_extra_state(self) -> State:
         """The optimizers, and the noise of the running episodes."""

@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import TanhGaussian
 from mbkit.registry import agents
+from mbkit.streams import uniform
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
@@ -47,7 +48,7 @@ def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tenso
     """Eq. 3: V(s) = min_k Q_k(s, a) - alpha log pi(a|s), a ~ pi(.|s), reparameterised. Returns V and log pi, both [B]."""
     action, log_prob = policy.rsample(obs)
     q = critics(obs, action, fixed=True)
-    return (q.mean(0) if mean else q.amin(0)) - alpha * log_prob, log_prob
+    return (q.mean(0) if mean else q.amin(0)) - alpha[..., None] * log_prob, log_prob
 
 
 def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
@@ -57,12 +58,14 @@ def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Eq. 18: raises alpha while the entropy is below its target."""
-    return -log_alpha.exp() * (log_prob.detach().mean() + target_entropy)
+    return -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
 
 
 @agents.register("sac", SACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class SAC(LearningAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
+
+    stackable = True
 
     last: Tensor  # [2] loss and entropy of the policy at its last update
 
@@ -105,7 +108,7 @@ class SAC(LearningAgent):
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """a' ~ pi(.|s') [B, A] and its entropy bonus -alpha log pi(a'|s') [B], or none."""
         action, log_prob = self.policy.rsample(obs)
-        return action, -self.log_alpha.exp() * log_prob if self.cfg.backup_entropy else torch.zeros_like(log_prob)
+        return action, -self.log_alpha.exp()[..., None] * log_prob if self.cfg.backup_entropy else torch.zeros_like(log_prob)
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -113,8 +116,8 @@ class SAC(LearningAgent):
         q: Tensor = self.target_critics(obs, action)
         if self.cfg.target_subset is None:
             return q
-        drawn = torch.rand(len(q), device=q.device).argsort()[: self.cfg.target_subset]  # Paper: one draw for each update, as here
-        return q.index_select(0, drawn)
+        drawn = uniform(len(q), q.device).argsort(-1)[..., : self.cfg.target_subset]  # Paper: one draw for each update, as here
+        return q.take_along_dim(drawn.movedim(-1, 0)[..., None], 0)
 
     @torch.no_grad()
     def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -125,10 +128,10 @@ class SAC(LearningAgent):
         """One step on policy and temperature each; the policy's loss and entropy, [2]."""
         alpha = self.log_alpha.detach().exp()
         value, log_prob = soft_value(self.policy, self.critics, alpha, obs, self.cfg.policy_q == "mean")
-        loss = descend(self.optimizers["policy"], -value.mean())  # eq. 7
+        loss = descend(self.optimizers["policy"], -value.mean(-1))  # eq. 7
         if "alpha" in self.optimizers:
             descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
-        return torch.stack((loss, -log_prob.detach().mean()))
+        return torch.stack((loss, -log_prob.detach().mean(-1)))
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
@@ -141,4 +144,4 @@ class SAC(LearningAgent):
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         policy_loss, entropy = self.last.clone()
         actor = {"actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}
+        return {"critic/loss": critic_loss, "critic/q": mean_value(q), **actor}

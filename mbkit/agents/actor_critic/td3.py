@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.ddpg import policy_loss
-from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Deterministic
 from mbkit.registry import agents
+from mbkit.streams import normal_like
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
@@ -43,6 +44,8 @@ def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
 @agents.register("td3", TD3Config, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
 class TD3(LearningAgent):
     """Twin delayed DDPG: clipped double Q, target smoothing, delayed policy."""
+
+    stackable = True
 
     actor_loss: Tensor  # 0-d, of the policy's last update, so that every update returns one
 
@@ -81,8 +84,8 @@ class TD3(LearningAgent):
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The target policy's action with clipped noise [B, A], and no bonus [B]."""
         action: Tensor = self.target_policy(obs)
-        noise = self.cfg.target_noise * torch.randn_like(action)
-        return smoothed(action, noise, self.cfg.noise_clip), obs.new_zeros(len(obs))
+        noise = self.cfg.target_noise * normal_like(action)
+        return smoothed(action, noise, self.cfg.noise_clip), obs.new_zeros(obs.shape[:-1])
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -100,4 +103,4 @@ class TD3(LearningAgent):
             self.actor_loss.copy_(descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs)))
             polyak_(self.target_critics, self.critics, self.cfg.tau)
             polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": self.actor_loss.clone()}
+        return {"critic/loss": critic_loss, "critic/q": mean_value(q), "actor/loss": self.actor_loss.clone()}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.agents.base import LearningAgent, descend, needs_discrete
+from mbkit.agents.base import LearningAgent, descend, mean_value, needs_discrete
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.kernels import TakenRegression
@@ -46,11 +46,14 @@ def regression(q: Tensor, y: Targets, loss: str) -> Tensor:
     """Half the squared error, or Huber's with delta 1, of q [K, N] against targets [N]: weighted mean over rows, summed over critics."""
     target = y.target.expand_as(q)
     error = F.huber_loss(q, target, reduction="none") if loss == "huber" else 0.5 * (q - target).square()
-    return (y.weight * error).mean(1).sum()
+    return (y.weight * error).mean(-1).sum(0)
 
 
 def taken_regression(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
     """`regression(taken(values, y.action), y, loss)` of values [K, N, A], and those taken values [K, N] without gradient."""
+    if values.dim() == 4:  # [K, S, N, A] of S seeds
+        q = taken(values, y.action)
+        return regression(q, y, loss), q.detach()
     out: tuple[Tensor, Tensor] = TakenRegression.apply(values, y.action, y.target, y.weight, loss == "huber")  # type: ignore[no-untyped-call]
     return out
 
@@ -126,7 +129,7 @@ class EpsilonGreedy(LearningAgent):
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The target network's best action, int64 [B], and no bonus [B]."""
         q: Tensor = self.target_q(obs)
-        return q.amin(0).argmax(-1), obs.new_zeros(len(obs))
+        return q.amin(0).argmax(-1), obs.new_zeros(obs.shape[:-1])
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -163,7 +166,7 @@ class ValueAgent(EpsilonGreedy):
         loss, q = taken_regression(self.q(y.obs), y, self.cfg.loss)
         loss = descend(self.optimizers["q"], loss, self.cfg.max_grad_norm)
         self.update_target()
-        return {"critic/loss": loss, "critic/q": q.mean(), "critic/target": y.target.mean()}
+        return {"critic/loss": loss, "critic/q": mean_value(q), "critic/target": y.target.mean(-1)}
 
     def update_target(self) -> None:
         """Copy the network into the target network every `target_every` updates, or average the two at each."""

@@ -17,9 +17,10 @@ from mbkit.registry import agents
 class DoubleDQN(ValueAgent):
     """Double DQN: without the bias of a maximum, since one network chooses an action and another evaluates it."""
 
+    stackable = True
     name = "double_dqn"
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The network's best action, int64 [B], and no bonus [B]."""
-        return self.greedy(obs), obs.new_zeros(len(obs))
+        return self.greedy(obs), obs.new_zeros(obs.shape[:-1])

@@ -39,6 +39,7 @@ def targets_of(agent: EpsilonGreedy, batch: Transition) -> Targets:
 class DQN(ValueAgent):
     """Deep Q-network: epsilon-greedy replay, targets of a target network."""
 
+    stackable = True
     name = "dqn"
 
     def targets(self, batch: Transition) -> Targets:

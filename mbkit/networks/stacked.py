@@ -1,0 +1,86 @@
+"""Networks of several seeds in one: the same operations, with the seeds as a leading dimension.
+
+Letters: S seeds, K critics, B batch, I inputs, D outputs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import FusedAdam
+
+
+def of_seeds(out: Tensor, x: Tensor) -> Tensor:
+    """Outputs [1, B, D] of one network at x [B, I] without their first dimension; of S seeds, [S, B, D] at x [S, B, I], as they are."""
+    return out[0] if x.dim() == 2 else out
+
+
+def for_each_critic(x: Tensor, critics: int) -> Tensor:
+    """Inputs of K critics: x [B, I] as it is; of S seeds, x [S, B, I] -> [S K, B, I]."""
+    return x if x.dim() == 2 else x.repeat_interleave(critics, 0)
+
+
+def by_critic(out: Tensor, x: Tensor) -> Tensor:
+    """Outputs of K critics, [K, B, D] at x [B, I], as they are; of S seeds, [S K, B, D] at x [S, B, I] -> [K, S, B, D]."""
+    return out if x.dim() == 2 else out.view(len(x), -1, *out.shape[1:]).transpose(0, 1)
+
+
+Stacking = dict[Tensor, int]  # the dimension along which each tensor of a stacked module has its seeds
+
+
+@torch.no_grad()
+def stack_(together: nn.Module, alone: Sequence[nn.Module]) -> Stacking:
+    """Make `together`, a copy of one of S modules, hold the tensors of all; theirs become views of its tensors.
+
+    Networks are put side by side, [E, ...] -> [S E, ...]; other floating-point tensors get a last dimension of seeds, [...] -> [..., S].
+    Whole numbers are counters, which all seeds share.
+    """
+    networks = tuple(f"{name}." for name, module in together.named_modules() if isinstance(module, EnsembleMLP))
+    stacking: Stacking = {}
+    for (name, whole), *each in zip(*map(_tensors, (together, *alone)), strict=True):
+        parts = [part for _, part in each]
+        if whole.is_floating_point():
+            stacking[whole] = 0 if name.startswith(networks) else -1
+            whole.data = joined([part.data for part in parts], stacking[whole])
+        for part, view in zip(parts, views(whole.data, len(parts), stacking.get(whole)), strict=True):
+            part.data = view
+    return stacking
+
+
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """The tensors of S seeds as one; see `stack_`."""
+    return torch.cat(list(parts)) if dim == 0 else torch.stack(list(parts), -1)
+
+
+def views(whole: Tensor, seeds: int, dim: int | None) -> Sequence[Tensor]:
+    """The part of each seed in a tensor that `joined` returned; None: all of it."""
+    if dim is None:
+        return [whole] * seeds
+    return whole.chunk(seeds) if dim == 0 else whole.unbind(-1)
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+@torch.no_grad()
+def stack_optimizer(together: Sequence[Tensor], alone: Sequence[FusedAdam], stacking: Stacking) -> FusedAdam:
+    """Adam of the parameters `together`, with the moments of the optimizers of S seeds, whose moments become views of its own."""
+    first = alone[0]
+    whole = FusedAdam(together, float(first.param_groups[0]["lr"]))
+    for p, *parts in zip(together, *(optimizer.param_groups[0]["params"] for optimizer in alone), strict=True):
+        slots = [optimizer.state.get(part, {}) for optimizer, part in zip(alone, parts, strict=True)]
+        step = slots[0].get("step", torch.zeros((), device=p.device)).clone()
+        moments = {}
+        for name in ("exp_avg", "exp_avg_sq"):
+            each = [slot.get(name, torch.zeros_like(part)) for slot, part in zip(slots, parts, strict=True)]
+            moments[name] = joined(each, stacking[p])
+        whole.state[p] = {"step": step, **moments}
+        for s, (optimizer, part) in enumerate(zip(alone, parts, strict=True)):
+            theirs = {name: views(moment, len(parts), stacking[p])[s] for name, moment in moments.items()}
+            optimizer.state[part] = {"step": step, **theirs}
+    for optimizer in (whole, *alone):
+        optimizer.forget()
+    return whole

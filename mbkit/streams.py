@@ -1,0 +1,81 @@
+"""Random numbers of several runs in one process: each draws what it would have drawn alone.
+
+Letters: S runs, B batch.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_active: tuple["Stream", ...] = ()  # of the runs for which `normal_like` and `uniform` draw
+
+
+class Stream:
+    """The global random state of one run: Python's, NumPy's and torch's on the CPU. It begins as a copy of the present one."""
+
+    def __init__(self) -> None:
+        self._python, self._torch = random.getstate(), torch.get_rng_state()
+        self._numpy = np.random.MT19937()
+        self._numpy.state = np.random.get_state(legacy=False)  # type: ignore[assignment]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, everything is drawn from this stream."""
+        python, numpy = random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]
+        random.setstate(self._python)
+        np.random.set_bit_generator(self._numpy)  # type: ignore[attr-defined]  # the state itself takes ten times as long to copy
+        try:
+            with self.torch():
+                yield
+        finally:
+            self._python = random.getstate()
+            random.setstate(python)
+            np.random.set_bit_generator(numpy)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def torch(self) -> Iterator[None]:
+        """Inside, torch's random numbers on the CPU are drawn from this stream."""
+        before = torch.get_rng_state()
+        torch.set_rng_state(self._torch)
+        try:
+            yield
+        finally:
+            self._torch = torch.get_rng_state()
+            torch.set_rng_state(before)
+
+
+@contextmanager
+def drawn_from(streams: Sequence[Stream]) -> Iterator[None]:
+    """Inside, `normal_like` and `uniform` draw for S runs at once, for each of them from its stream."""
+    global _active
+    before, _active = _active, tuple(streams)
+    try:
+        yield
+    finally:
+        _active = before
+
+
+def normal_like(x: Tensor) -> Tensor:
+    """Standard normal numbers of the shape, type and device of x; for S runs at once, x [S, ...]. A GPU has one state for all of them."""
+    if not _active or x.device.type != "cpu":
+        return torch.randn_like(x)
+    return torch.stack([_drawn(torch.randn_like, part, stream) for part, stream in zip(x, _active, strict=True)])
+
+
+def uniform(n: int, device: torch.device) -> Tensor:
+    """n numbers uniform in [0, 1), [n]; for S runs at once [S, n]."""
+    if not _active:
+        return torch.rand(n, device=device)
+    if device.type != "cpu":
+        return torch.rand(len(_active), n, device=device)
+    like = torch.empty(n, device=device)
+    return torch.stack([_drawn(torch.rand_like, like, stream) for stream in _active])
+
+
+def _drawn(draw: Callable[[Tensor], Tensor], like: Tensor, stream: Stream) -> Tensor:
+    with stream.torch():
+        return draw(like)

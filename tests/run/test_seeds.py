@@ -1,0 +1,140 @@
+"""Several seeds in one process: each run is what it would have been alone, and goes on bit for bit."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from resumption import check_same_end, curve, final_state, same
+
+import mbkit
+from mbkit.errors import UserError
+from mbkit.recording import load_checkpoint
+from mbkit.run import Run
+
+SMALL = ["threads=1", "agent.hidden=[8,8]", "loop.warmup_steps=20", "loop.batch_size=16", "eval.episodes=1", "eval.video=false"]
+SMALL += ["eval.max_steps=20", "loop.log_every=25", "checkpoint.every=40"]
+MODEL = ["dynamics.hidden=[8]", "dynamics.members=2", "dynamics.elites=2", "dynamics.max_epochs=2", "loop.fit_every=40"]
+MODEL += ["loop.updates_per_step=1", "imagination.rollouts_per_step=4"]
+ALGORITHMS = {
+    "sac": ["env=Pendulum-v1", "loop.n_step=2"],
+    "td3": ["env=Pendulum-v1", "loop.num_envs=2"],
+    "dqn": ["env=CartPole-v1", "eval.every=30"],
+    "mbpo": ["env=Pendulum-v1", *MODEL],
+}
+
+
+class Noisy(gymnasium.Env[Any, Any]):
+    """A walk whose steps are drawn from the global random numbers of Python and NumPy."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.x = np.zeros(1, np.float32)
+        return self.x, {}
+
+    def step(self, action: Any) -> Any:
+        self.x = (self.x + action + random.random() + np.random.rand()).astype(np.float32)
+        return self.x, float(-abs(self.x[0])), False, False, {}
+
+
+def train(algo: str, folder: Path, *more: str, **options: Any) -> Any:
+    return mbkit.train(algo, *SMALL, *ALGORITHMS.get(algo, []), *more, run_dir=folder, **options)
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether the numbers of two nested states agree but for rounding."""
+    if isinstance(a, torch.Tensor):
+        return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-3)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(close, a, b))
+    return bool(a == pytest.approx(b, rel=1e-3, abs=1e-3)) if isinstance(a, float) else bool(a == b)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_seeds_together_are_the_runs_of_each_alone(tmp_path: Path, algo: str) -> None:
+    runs = train(algo, tmp_path / "both", "steps=60", seeds=[3, 4])
+    assert [run.path.name for run in runs] == ["seed-3", "seed-4"]
+    assert [run.config.seed for run in runs] == [3, 4]
+    for run in runs:
+        alone = train(algo, tmp_path / f"alone-{run.config.seed}", "steps=60", f"seed={run.config.seed}")
+        one, other = final_state(run.path), final_state(alone.path)
+        for state in (one, other):
+            state["loop"].pop("env")  # bytes, whose last digits differ
+        for key in ("loop", "parts", "random"):
+            assert close(one[key], other[key]), key
+        assert [row.keys() for row in curve(run.path)] == [row.keys() for row in curve(alone.path)]
+        assert close(curve(run.path), curve(alone.path))
+        for key, value in alone.summary().items():
+            assert key in ("wall_seconds", "notes") or close(run.summary()[key], value), key
+    a, b = (final_state(run.path)["parts"] for run in runs)
+    assert not close(a["agent"], b["agent"])
+
+
+@pytest.mark.parametrize("algo", ["sac", "mbpo"])
+def test_seeds_resumed_together_end_as_uninterrupted_bit_for_bit(tmp_path: Path, algo: str) -> None:
+    whole = train(algo, tmp_path / "whole", "steps=70", seeds=[3, 4, 5])
+    train(algo, tmp_path / "halves", "steps=45", seeds=[3, 4, 5])
+    torch.rand(17)
+    folders = [tmp_path / "halves" / f"seed-{seed}" for seed in (3, 4, 5)]
+    resumed = mbkit.resume(folders, steps=70)
+    for run, other in zip(whole, resumed, strict=True):
+        assert isinstance(other, Run)
+        check_same_end(run.path, other.path)
+
+
+def test_seeds_one_of_them_goes_on_alone(tmp_path: Path) -> None:
+    train("sac", tmp_path / "both", "steps=40", seeds=[3, 4])
+    train("sac", tmp_path / "one", "steps=40", "seed=4")
+    a, b = (mbkit.resume(folder, steps=60).path for folder in (tmp_path / "both" / "seed-4", tmp_path / "one"))
+    assert close(final_state(a)["parts"], final_state(b)["parts"])
+
+
+def test_seeds_draw_from_random_states_of_their_own(tmp_path: Path) -> None:
+    runs = train("td3", tmp_path / "both", "steps=60", env=Noisy, seeds=[3, 4])
+    for run in runs:
+        alone = train("td3", tmp_path / f"alone-{run.config.seed}", "steps=60", env=Noisy, seed=run.config.seed)
+        one, other = (load_checkpoint(each.path / "checkpoint")[1]["random"] for each in (run, alone))
+        assert same(one, other)
+        assert run.loop.returns[0] == pytest.approx(float(alone.loop.returns[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("algo", "options", "sentence"),
+    [
+        ("ppo", ["env=CartPole-v1", "seeds=[1,2]"], "ppo learns one seed at a time, seed=N; several at once have ddpg, td3, sac, dqn"),
+        ("naf", ["env=Pendulum-v1", "seeds=[1,2]"], "agent 'naf' learns one seed at a time"),
+        ("mve", ["env=Pendulum-v1", "seeds=[1,2]"], "targets of a model belong to one seed"),
+        ("sac", ["env=Pendulum-v1", "seeds=1,1"], r"seeds=\[1, 1\]: expected a list of different whole numbers"),
+        ("sac", ["env=Pendulum-v1", "seeds=3"], "seeds=3: expected a list"),
+        ("sac", ["env=Pendulum-v1", "seeds=1,x"], r"seeds=\[1, 'x'\]: expected a list"),
+        ("sac", ["env=Pendulum-v1", "seeds=[]"], r"seeds=\[\]: expected a list"),
+        ("sac", ["env=Pendulum-v1", "seeds=[-1,2]"], r"seeds=\[-1, 2\]: expected a list"),
+        ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "seed=3"], "seed= and seeds= contradict one another"),
+        ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "agent.dropout=0.1"], "agent.dropout=0.1 is not there for several seeds at once"),
+        ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "agent.normalize_obs=true"], "agent.normalize_obs=True is not there"),
+    ],
+)
+def test_seeds_that_cannot_learn_together_are_refused(tmp_path: Path, algo: str, options: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        mbkit.train(algo, *options, "steps=10", run_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resume_side_by_side_refuses_runs_that_are_not_alike(tmp_path: Path) -> None:
+    first = train("sac", tmp_path / "a", "steps=30", seed=1).path
+    other = train("sac", tmp_path / "b", "steps=30", "agent.lr=0.1", seed=2).path
+    later = train("sac", tmp_path / "c", "steps=50", seed=2).path
+    with pytest.raises(UserError, match=r"where only their seeds differ: .* has agent.lr=0.001, .* 0.1"):
+        mbkit.resume([first, other], steps=60)
+    with pytest.raises(UserError, match=r"these stand at different ones: .*a at 30, .*c at 50"):
+        mbkit.resume([first, later], steps=60)
+    with pytest.raises(UserError, match="where their seeds differ; these have seeds 1, 1"):
+        mbkit.resume([first, first], steps=60)
