@@ -1,6 +1,8 @@
 """What all tests share: one thread each, no deadlines on noisy machines, GPU tests only where there is one."""
 
 import os
+import sys
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture
+def pretended_device() -> Any:
+    """The pretended CUDA device, which counts; a real one does not say what it waited for."""
+    module = sys.modules.get("pretended_cuda.device")
+    if module is None:
+        pytest.skip("needs the pretended CUDA device")
+    return module.DEVICE
 
 
 @pytest.fixture

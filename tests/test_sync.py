@@ -42,23 +42,26 @@ def in_adam(event: FunctionEvent | None) -> bool:
 
 
 def learner(name: str, device: torch.device) -> tuple[Learner, EnvSpec]:
-    """A registered agent with its default settings, for continuous actions if it supports them."""
+    """A registered agent with its default settings but for short cycles, for continuous actions if it supports them."""
     entry = agents[name]
+    cfg = entry.config(relabel_every=2) if name == "awr" else entry.config()
     for discrete in (False, True):
         spec = EnvSpec(OBS, ACTION, device, discrete)
         try:
-            agent = entry.target(spec, entry.config())
+            agent = entry.target(spec, cfg)
         except UserError:
             continue
         return agent, spec
     pytest.fail(f"{name} supports neither kind of actions")
 
 
-def experience(agent: Learner | TrajectoryLearner, buffer: ReplayBuffer, spec: EnvSpec) -> Transition | Trajectory:
-    """Data for `update`: a batch from the replay, or always the same trajectory."""
-    if not isinstance(agent, TrajectoryLearner):
-        return buffer.sample(BATCH)
-    return Trajectory(*(x.to(spec.device) for x in random_trajectory(spec, BATCH, 2)))
+def experience(agent: Learner | TrajectoryLearner, spec: EnvSpec) -> Callable[[], Transition | Trajectory]:
+    """A call that returns data for `update`: a batch drawn from a replay, or always the same trajectory."""
+    if isinstance(agent, TrajectoryLearner):
+        trajectory = Trajectory(*(x.to(spec.device) for x in random_trajectory(spec, BATCH, 2)))
+        return lambda: trajectory
+    buffer = replay(spec)
+    return lambda: buffer.sample(BATCH)
 
 
 def replay(spec: EnvSpec, generator_seed: int = 0) -> ReplayBuffer:
@@ -82,8 +85,8 @@ def model_and_buffer(device: torch.device) -> tuple[Ensemble, ModelBuffer, Tenso
 
 def calls_of(name: str, device: torch.device) -> list[Callable[[], object]]:
     agent, spec = learner(name, device)
-    buffer, obs = replay(spec), torch.randn(BATCH, OBS, device=device)
-    once = [lambda: agent.update(experience(agent, buffer, spec))] * agent.cycle
+    draw, obs = experience(agent, spec), torch.randn(BATCH, OBS, device=device)
+    once = [lambda: agent.update(draw())] * agent.cycle
     return [*once, lambda: agent.act(obs), lambda: agent.act(obs, explore=False), lambda: agent.sample(obs), lambda: agent.value(obs)]
 
 
@@ -151,11 +154,11 @@ def test_update_captured_equals_eager(name):
     """K updates in one graph, replayed three times, sampling included, against as many eager ones from the same seed."""
     (eager, spec), (graphed, _) = learner(name, CUDA), learner(name, CUDA)
     graphed.load_state_dict(eager.state_dict())
-    buffer = replay(spec)
+    draw = experience(eager, spec)
 
     def updates(agent: Learner) -> tuple[Tensor, ...]:
         for _ in range(2 * agent.cycle):
-            metrics = agent.update(experience(agent, buffer, spec))
+            metrics = agent.update(draw())
         return tuple(metrics.values())
 
     call = accelerated(lambda: updates(graphed), "cudagraph", CUDA, changes=graphed)

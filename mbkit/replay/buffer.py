@@ -105,7 +105,7 @@ class ReplayBuffer:
         self.origin.index_copy_(0, position, torch.stack([columns, (previous < 0).long()], 1))
         self.link.index_fill_(0, position, c)
         self.link.index_copy_(0, torch.where(linked, previous % c, c), position)
-        self.link[c] = c
+        self.link[c:].fill_(c)  # setting an item would copy a number from the host, and wait for it
         self.total.copy_(total)
         self.offered += m
 
