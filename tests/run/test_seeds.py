@@ -138,3 +138,20 @@ def test_resume_side_by_side_refuses_runs_that_are_not_alike(tmp_path: Path) -> 
         mbkit.resume([first, later], steps=60)
     with pytest.raises(UserError, match="where their seeds differ; these have seeds 1, 1"):
         mbkit.resume([first, first], steps=60)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("algo", ["sac", "mbpo"])
+def test_seeds_on_a_gpu_learn_the_same_by_graphs_and_go_on(tmp_path: Path, algo: str) -> None:
+    short = ["device=cuda", "steps=40"]
+    eager = train(algo, tmp_path / "eager", *short, seeds=[3, 4])
+    graphs = train(algo, tmp_path / "graphs", *short, "loop.mode=cudagraph", seeds=[3, 4])
+    for one, other in zip(eager, graphs, strict=True):
+        a, b = (final_state(run.path)["parts"]["agent"] for run in (one, other))
+        assert close(a, b)
+    a, b = (final_state(run.path)["parts"]["agent"] for run in graphs)
+    assert not close(a, b)
+    train(algo, tmp_path / "halves", *short, "steps=30", "loop.mode=cudagraph", seeds=[3, 4])
+    resumed = mbkit.resume([tmp_path / "halves" / "seed-3", tmp_path / "halves" / "seed-4"], steps=40)
+    for run, other in zip(graphs, resumed, strict=True):
+        check_same_end(run.path, other.path)

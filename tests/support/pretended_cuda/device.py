@@ -43,6 +43,15 @@ class OnDevice(Tensor):
     def __tensor_unflatten__(inner: Any, meta: Any, size: Any, stride: Any) -> "OnDevice":
         return OnDevice(inner["elem"])
 
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return Tensor.data.__get__(self)  # type: ignore[attr-defined]
+
+    @data.setter
+    def data(self, other: "OnDevice") -> None:  # of another shape, too, as on a real device
+        Tensor.data.__set__(self, other)  # type: ignore[attr-defined]
+        self.elem = other.elem
+
     def __repr__(self, **_: Any) -> str:
         return f"OnDevice({self.elem!r})"
 
