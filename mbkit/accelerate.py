@@ -6,7 +6,7 @@ Acceleration wraps from outside: an accelerated function is written as any other
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
@@ -18,11 +18,12 @@ from torch import Tensor
 from mbkit.errors import UserError
 from mbkit.types import State, Stateful
 
-Mode = Literal["eager", "compile", "cudagraph"]
-Precision = Literal["highest", "high", "medium"]
+Mode = Literal["auto", "eager", "compile", "cudagraph"]
+Precision = Literal["auto", "highest", "high", "medium"]
 X = ParamSpec("X")
 Y = TypeVar("Y")
 T = TypeVar("T")
+_models_in_tf32 = False  # set by `matmul_precision`, asked by `model_products`
 
 
 def set_threads(n: int = 0) -> int:
@@ -42,22 +43,48 @@ def set_threads(n: int = 0) -> int:
 
 @contextmanager
 def matmul_precision(level: Precision) -> Iterator[None]:
-    """Compute float32 products inside as float32 ("highest"), TF32 ("high") or bf16 ("medium") where the hardware can."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(level)
+    """Compute float32 products inside as float32 ("highest"), TF32 ("high") or bf16 ("medium") where the hardware can.
+
+    "auto": float32, but TF32 on CUDA for those of models (`model_products`).
+    """
+    global _models_in_tf32
+    before = torch.get_float32_matmul_precision(), _models_in_tf32
+    torch.set_float32_matmul_precision("highest" if level == "auto" else level)
+    _models_in_tf32 = level == "auto"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        _models_in_tf32 = before[1]
 
 
-def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device, changes: Stateful | None = None) -> Callable[X, Y]:
+@contextmanager
+def model_products(device: torch.device) -> Iterator[None]:
+    """Inside are products of a model: TF32 on CUDA where the precision is "auto". Their errors of 1e-3 are far below a model's."""
+    if not (_models_in_tf32 and device.type == "cuda"):
+        yield
+        return
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def mode_on(mode: Mode, device: torch.device) -> Mode:
+    """The mode, and for "auto" the one it stands for: "cudagraph" on CUDA, "eager" elsewhere."""
+    return mode if mode != "auto" else "cudagraph" if device.type == "cuda" else "eager"
+
+
+def accelerated(fn: Callable[X, Y], mode: Mode, device: torch.device, changes: Sequence[Stateful] = ()) -> Callable[X, Y]:
     """`fn` compiled, captured or as it is; it takes and returns tensors, None, and (named) tuples of them, in shapes that repeat.
 
-    "compile" is torch.compile. "cudagraph" replays one captured graph per combination of input shapes: `fn` must not synchronise with the
-    host, and the tensors it closes over must keep their addresses, or `Graphed.forget` must be called. `changes` is the object that `fn`
-    changes in place (an agent that it updates): capturing leaves it as it was. UserError without a CUDA device.
+    "auto" is "cudagraph" on CUDA and "eager" elsewhere. "compile" is torch.compile. "cudagraph" replays one captured graph per combination
+    of input shapes: `fn` must not synchronise with the host, and the tensors it closes over must keep their addresses, or `Graphed.forget`
+    must be called. `changes` are the objects that `fn` changes in place (an agent that it updates): capturing leaves them as they were.
+    UserError without a CUDA device.
     """
+    mode = mode_on(mode, device)
     if mode == "cudagraph":
         if device.type != "cuda":
             raise UserError(f"mode 'cudagraph' needs device=cuda, got device={device}; use mode 'eager'")
@@ -84,7 +111,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 class Graphed(Generic[X, Y]):
     """A function replayed as a CUDA graph; inputs are copied in, outputs cloned out, random numbers are those `fn` would have drawn."""
 
-    def __init__(self, fn: Callable[X, Y], device: torch.device, warmup: int = 3, changes: Stateful | None = None) -> None:
+    def __init__(self, fn: Callable[X, Y], device: torch.device, warmup: int = 3, changes: Sequence[Stateful] = ()) -> None:
         self.fn, self.device, self.warmup, self.changes = fn, device, warmup, changes
         self._captured: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
 
@@ -110,15 +137,15 @@ class Graphed(Generic[X, Y]):
     def _capture(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         static = _each(Tensor.clone, args)
         before = torch.cuda.get_rng_state()  # warming up must not use up random numbers, so that graph and eager agree
-        state = None if self.changes is None else deepcopy(self.changes.state_dict())  # nor may it change the agent
+        states = [deepcopy(part.state_dict()) for part in self.changes]  # nor may it change an agent or a counter
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazy initialisations (cuBLAS, caches) may not happen inside a capture
             for _ in range(self.warmup):
                 self.fn(*static)  # type: ignore[call-arg]
         torch.cuda.current_stream().wait_stream(side)
-        if self.changes is not None and state is not None:
-            self.changes.load_state_dict(state)
+        for part, state in zip(self.changes, states, strict=True):
+            part.load_state_dict(state)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = self.fn(*static)  # type: ignore[call-arg]

@@ -172,7 +172,11 @@ class Store(Stateful, Protocol):
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """A model of the environment, learned or true; rows are particle-major, so that every candidate meets every member."""
+    """A model of the environment, learned or true; rows are particle-major, so that every candidate meets every member.
+
+    One whose attribute `capturable` is true has no operator that synchronises with the host and fits in place: by default, on CUDA, what
+    asks it becomes a CUDA graph.
+    """
 
     # obs [M, O] -> carry: tensors or arrays of one row for each row of obs (also in tuples and dicts), so that a plan can repeat its rows.
     # What depends on the number of rows, such as the member that a row meets, is decided by the first `step` or `rollout`.

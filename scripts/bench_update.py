@@ -134,7 +134,7 @@ def ours(name: str, device: str, mode: str) -> Run:
             metrics = agent.update(buffer.sample(BATCH))
         return tuple(metrics.values())
 
-    call = accelerated(several, mode, spec.device, changes=agent)
+    call = accelerated(several, mode, spec.device, changes=[agent])
 
     def updates() -> None:
         for _ in range(UPDATES // AT_ONCE):

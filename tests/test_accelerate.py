@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mbkit.accelerate import accelerated, matmul_precision, rng_state, seed_everything, set_rng_state, set_threads
+from mbkit.accelerate import accelerated, matmul_precision, mode_on, model_products, rng_state, seed_everything, set_rng_state, set_threads
 from mbkit.errors import UserError
 
 CPU = torch.device("cpu")
@@ -51,6 +51,28 @@ def test_matmul_precision_is_restored_even_after_an_error():
     with pytest.raises(UserError), matmul_precision("high"):
         set_threads(-1)
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_precision_auto_is_tf32_on_cuda_for_models_alone():
+    cuda = torch.device("cuda")
+    before = torch.get_float32_matmul_precision()
+    with matmul_precision("auto"):
+        assert torch.get_float32_matmul_precision() == "highest"
+        for device, inside in ((CPU, "highest"), (cuda, "high")):
+            with model_products(device):
+                assert torch.get_float32_matmul_precision() == inside
+            assert torch.get_float32_matmul_precision() == "highest"
+    with matmul_precision("medium"), model_products(cuda):
+        assert torch.get_float32_matmul_precision() == "medium"
+    with model_products(cuda):
+        assert torch.get_float32_matmul_precision() == before
+
+
+def test_mode_auto_is_a_graph_on_cuda_alone():
+    assert mode_on("auto", CPU) == "eager"
+    assert mode_on("auto", torch.device("cuda")) == "cudagraph"
+    assert mode_on("eager", torch.device("cuda")) == "eager"
+    assert accelerated(swap, "auto", CPU) is swap
 
 
 def test_accelerated_eager_is_the_function_itself():

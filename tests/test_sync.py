@@ -161,7 +161,7 @@ def test_update_captured_equals_eager(name):
             metrics = agent.update(draw())
         return tuple(metrics.values())
 
-    call = accelerated(lambda: updates(graphed), "cudagraph", CUDA, changes=graphed)
+    call = accelerated(lambda: updates(graphed), "cudagraph", CUDA, changes=[graphed])
     outputs = []
     for run in (lambda: updates(eager), call):
         torch.manual_seed(7)
@@ -180,7 +180,7 @@ def test_branch_captured_stores_the_rows_of_eager():
     def policy(o: Tensor) -> Tensor:
         return o[:, :ACTION].tanh()
 
-    call = accelerated(lambda: branch(model, policy, obs, 2, graphed), "cudagraph", CUDA, changes=graphed)
+    call = accelerated(lambda: branch(model, policy, obs, 2, graphed), "cudagraph", CUDA, changes=[graphed])
     for run in (lambda: branch(model, policy, obs, 2, eager), call):
         torch.manual_seed(7)
         run()

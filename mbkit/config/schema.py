@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from mbkit.fields import at_least, between, option
 
+LoopMode = Literal["auto", "eager", "cudagraph"]
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -51,7 +53,7 @@ class ReplayLoop(StoringLoop):
     updates_per_step: float = between(1.0, 0, 10_000)  # replay ratio, gradient updates per environment step; 0.1: one every ten steps
     batch_size: int = at_least(256, 1)  # transitions per gradient update
     n_step: int = between(1, 1, 1000)  # real rewards summed in an agent's targets
-    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: all updates of a step are one CUDA graph, sampling included
+    mode: LoopMode = "auto"  # execution mode; cudagraph, auto on CUDA: all updates of a step are one CUDA graph, sampling included
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class FreshLoop(OnlineLoop):
 
     updates_per_step: float = between(1.0, 0, 10_000)  # gradient updates per environment step; 0.125: one every eight steps
     batch_size: int = at_least(256, 1)  # newest transitions per gradient update
-    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: all updates of a step are one CUDA graph, sampling included
+    mode: LoopMode = "auto"  # execution mode; cudagraph, auto on CUDA: all updates of a step are one CUDA graph, sampling included
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class TrajectoryLoop(OnlineLoop):
     """One update on the consecutive steps since the last one."""
 
     rollout_steps: int = at_least(128, 1)  # environment steps of each environment between two updates
-    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: an update, all its epochs included, is one CUDA graph
+    mode: LoopMode = "auto"  # execution mode; cudagraph, auto on CUDA: an update, all its epochs included, is one CUDA graph
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class OfflineLoop:
     batch_size: int = at_least(256, 1)  # transitions per gradient update
     log_every: int = at_least(500, 1)  # updates between lines of training metrics
     updates_at_once: int = at_least(1, 1)  # updates between two looks at evaluation, checkpoints and the learning rate's schedule
-    mode: Literal["eager", "cudagraph"] = "eager"  # execution mode; cudagraph: loop.updates_at_once updates, sampling included, are a graph
+    mode: LoopMode = "auto"  # execution mode; cudagraph, auto on CUDA: loop.updates_at_once updates, sampling included, are a graph
 
 
 LOOPS = (
@@ -164,7 +166,9 @@ class Options:
     gamma: float = between(0.99, 0, 1, when="algo!=random")  # discount factor; below 1 wherever values are learned
     device: Literal["cpu", "cuda"] = "cpu"  # device of networks, replay and plans; environments run on the CPU
     threads: int = at_least(0, 0)  # CPU threads of torch and of simulators; 0: 2 where products are large, else 1
-    precision: Literal["highest", "high", "medium"] = option("highest", when="algo!=random")  # float32 products; high allows TF32 on CUDA
+    precision: Literal["auto", "highest", "high", "medium"] = option(
+        "auto", when="algo!=random"
+    )  # float32 products; high allows TF32 on CUDA, auto for those of models
     run_dir: str | None = None  # run directory, by default runs/ALGO/ENV/SEED-TIME
     preset: str | None = None  # preset name, for configs/ALGO/ENV.PRESET.yaml, or a YAML file of your own
     tensorboard: bool = False  # TensorBoard files beside metrics.jsonl

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mbkit.accelerate import model_products
 from mbkit.dynamics import files, training
 from mbkit.dynamics.calibration import intervals, recalibrated
 from mbkit.dynamics.frozen import FrozenElites, blocks
@@ -29,6 +30,8 @@ __all__ = ["Ensemble", "EnsembleConfig"]
 class Ensemble:
     """Learned ensemble of probabilistic networks, as `cfg.load` holds it or new; arguments and errors are those of `EnsembleNetwork`."""
 
+    capturable = True  # a plan with it can be one CUDA graph
+
     def __init__(self, spec: EnvSpec, cfg: EnsembleConfig, task: TaskKnowledge = TaskKnowledge()) -> None:
         cfg = cfg if cfg.load is None else files.config(cfg.load, cfg)
         if cfg.load is not None and files.learned_whole_reward(cfg.load):
@@ -36,19 +39,36 @@ class Ensemble:
         self.spec, self.cfg, self.task, self.reward_part = spec, cfg, task, task.reward_part
         self.network = EnsembleNetwork(spec, cfg, task)
         self.optimizer = training.optimizer(self.network)
-        self.fitted: dict[str, Any] = {}  # hold-out metrics and the data's fingerprint, of the last fit
+        self._fitted: dict[str, Any] = {}
+        self.last_fit: tuple[Transition, Tensor | None, Metrics] | None = None  # data, known rows and metrics, not described yet
         self.frozen = FrozenElites(self.network)
         if cfg.load is not None:
             self.load(cfg.load)
 
     def fit(self, data: Transition, known: Tensor | None = None) -> Metrics:
         """Train on one-step transitions, from the present weights and optimizer state; `known`, bool [N], as in `training.fit`."""
-        metrics = training.fit(self.network, self.optimizer, data, known)
+        with model_products(data.obs.device):
+            metrics = training.fit(self.network, self.optimizer, data, known)
         self.refresh()
-        numbers = {name: float(value) for name, value in metrics.items()}
-        count = len(data.obs) if known is None else int(known.sum())
-        self.fitted = {"fingerprint": files.fingerprint(data), "rows": count, **numbers}
+        self.last_fit = data, known, metrics
+        if not data.obs.is_cuda:
+            self._describe()  # on the host it takes milliseconds, and the rows need not be held
         return metrics
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """Hold-out metrics and the data's fingerprint, of the last fit; on a GPU computed when they are asked for, since that waits."""
+        self._describe()
+        return self._fitted
+
+    def _describe(self) -> None:
+        """Facts of the last fit, where they are yet to be computed."""
+        if self.last_fit is None:
+            return
+        (data, known, metrics), self.last_fit = self.last_fit, None
+        count = len(data.obs) if known is None else int(known.sum())
+        numbers = dict(zip(metrics, torch.stack([value.float() for value in metrics.values()]).tolist(), strict=True))
+        self._fitted = {"fingerprint": files.fingerprint(data), "rows": count, **numbers}
 
     @property
     def members(self) -> int:
@@ -61,7 +81,8 @@ class Ensemble:
 
     def predict(self, obs: Tensor, action: Tensor) -> Prediction:
         """Every member's Gaussian of the next observation (and reward, if learned): obs [B, O], action [B, A] -> [E, B, D], raw units."""
-        return self.network.predict(obs, action)
+        with model_products(obs.device):
+            return self.network.predict(obs, action)
 
     def recalibrated(self, inside: Tensor) -> Tensor:
         """Levels of central intervals [B, D] as the shares of outcomes that they hold by the last fit's correction, if any."""
@@ -83,7 +104,8 @@ class Ensemble:
     def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
         """One model step, action [B, A]; `predict`: with every member's Gaussian of the targets, which costs E / K as much again."""
         out = self.rollout(carry, action[:, None])
-        prediction = self.network.predict_targets(carry, action) if predict else None
+        with model_products(carry.device):
+            prediction = self.network.predict_targets(carry, action) if predict else None
         return Step(out.obs[:, 0], out.obs[:, 0], out.reward[:, 0], out.terminated[:, 0], prediction)
 
     @torch.no_grad()
@@ -91,11 +113,12 @@ class Ensemble:
         """H model steps from obs [B, O] under actions [B, H, A]; rows go on after they terminated."""
         by_time, relative = actions.transpose(0, 1), self.network.relative
         pad = blocks(len(carry), self.cfg.elites, carry.device) if self.cfg.propagation == "ts_inf" else None
-        if pad is None:
-            out = unroll(self._draw, carry, by_time, relative, self.task)
-        else:
-            padded = unroll(self._draw, carry[pad.source], by_time[:, pad.source], relative, self.task)
-            out = Rollout(*(column[:, pad.place] for column in padded))
+        with model_products(carry.device):
+            if pad is None:
+                out = unroll(self._draw, carry, by_time, relative, self.task)
+            else:
+                padded = unroll(self._draw, carry[pad.source], by_time[:, pad.source], relative, self.task)
+                out = Rollout(*(column[:, pad.place] for column in padded))
         return Rollout(*(column.transpose(0, 1) for column in out))
 
     def _draw(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -111,7 +134,8 @@ class Ensemble:
     def predict_elites(self, obs: Tensor, action: Tensor) -> Prediction:
         """The elites' Gaussians of the next observation (and reward, if learned), [K, B, D] in raw units, by the fast path."""
         x = self.network.encode(obs, action)
-        change = self.frozen.gaussian(self.frozen(x.expand(self.cfg.elites, *x.shape)))
+        with model_products(obs.device):
+            change = self.frozen.gaussian(self.frozen(x.expand(self.cfg.elites, *x.shape)))
         mean = change.mean + F.pad(obs * self.network.relative, (0, change.mean.shape[-1] - obs.shape[-1]))
         return Prediction(mean, torch.zeros_like(mean) if change.std is None else change.std.square())
 
@@ -162,7 +186,7 @@ class Ensemble:
         files.check_elites(state["network"]["elites"], self.cfg, "the checkpoint")
         self.network.load_state_dict(state["network"])
         restore_optimizer_(self.optimizer, state["optimizer"])
-        self.fitted = dict(state["fitted"])
+        self._fitted, self.last_fit = dict(state["fitted"]), None
         self.refresh()
 
     def save(self, path: str | Path, **meta: Any) -> None:
@@ -176,7 +200,8 @@ class Ensemble:
             UserError: the file is missing, damaged or foreign, or belongs to a model of other dimensions, scaling or options. The model
                 is then as it was before.
         """
-        self.fitted, meta = files.load(self.network, Path(path))
+        self._fitted, meta = files.load(self.network, Path(path))
+        self.last_fit = None
         self.optimizer.state.clear()
         self.refresh()
         return meta

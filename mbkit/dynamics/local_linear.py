@@ -149,6 +149,7 @@ class LocalLinear(nn.Module):
         UserError: a setting that is out of range, or a termination that should be learned.
     """
 
+    capturable = True  # a plan with it can be one CUDA graph
     centres: Tensor
     coef: Tensor
     var: Tensor

@@ -29,6 +29,7 @@ class ModelPredictions:
 
     def __init__(self, data: Source, dynamics: Dynamics) -> None:
         self.data, self.dynamics = data, dynamics
+        self.capturable: bool = getattr(dynamics, "capturable", False)
         self.counters = Counters("asked", "broken")  # predictions, and of these the ones that are not finite
 
     def sample(self, n: int) -> Transition:

@@ -130,6 +130,7 @@ class ValueExpansion:
         if particles < 1 or (particles > 1 and weighting != "steve"):
             raise UserError(f"imagination.particles={particles}: expected 1, or more with imagination.weighting=steve")
         self.dynamics, self.horizon, self.particles = dynamics, horizon, particles
+        self.capturable: bool = getattr(dynamics, "capturable", False)
         self.form = self._steve if weighting == "steve" else self._from_data if start == "data" else self._from_model
         # transitions, model steps that their targets count, targets, and of these the ones that are not finite
         self.counters = Counters("rows", "steps", "asked", "broken")

@@ -23,6 +23,7 @@ class Pessimistic:
 
     def __init__(self, model: Dynamics, measure: Measure, active: bool) -> None:
         self.model, self.measure, self.active = model, measure, active
+        self.capturable: bool = getattr(model, "capturable", False)
 
     def judged(self, step: Step, u: Tensor) -> Step:
         """The step with what follows from its uncertainty u [B]."""

@@ -5,7 +5,7 @@ from mbkit.loops.evaluate import Evaluation, evaluate_policy
 from mbkit.loops.memory import check_memory, refuse_oversized
 from mbkit.loops.model import CountersRead, ModelFits, PlanScores
 from mbkit.loops.obs_statistics import ObsStatistics
-from mbkit.loops.offline import Offline
+from mbkit.loops.offline import Offline, updates_at_once
 from mbkit.loops.online import Online, random_action
 from mbkit.loops.rollouts import ModelRollouts
 from mbkit.loops.trajectory_updates import TrajectoryUpdates
@@ -30,4 +30,5 @@ __all__ = [
     "evaluate_policy",
     "random_action",
     "refuse_oversized",
+    "updates_at_once",
 ]

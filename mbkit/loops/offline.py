@@ -1,7 +1,17 @@
 """The offline loop: one step is one gradient update on a data set."""
 
+import torch
+
+from mbkit.accelerate import mode_on
+from mbkit.config import OfflineLoop
 from mbkit.loops.clock import Clock
 from mbkit.types import State
+
+
+def updates_at_once(cfg: OfflineLoop, agent: object, device: torch.device) -> int:
+    """`loop.updates_at_once`, in whole cycles of the agent's updates where mode "auto" makes a CUDA graph of them."""
+    at_once, cycle = cfg.updates_at_once, getattr(agent, "cycle", 1)
+    return -(-at_once // cycle) * cycle if cfg.mode == "auto" and mode_on(cfg.mode, device) == "cudagraph" else at_once
 
 
 class Offline(Clock):

@@ -14,7 +14,7 @@ from mbkit.types import Trajectory, TrajectoryLearner
 class TrajectoryUpdates:
     """One update on every new trajectory [T, M], then `loop.off_policy_updates` on stored ones; `steps` is the length of the run.
 
-    In mode "cudagraph" an update, all epochs included, is one graph.
+    In mode "cudagraph", on CUDA the default, an update, all epochs included, is one graph.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class TrajectoryUpdates:
         self.off_policy_updates = cfg.off_policy_updates if isinstance(cfg, OldTrajectoryLoop) else 0
         self.names: tuple[str, ...] = ()
         self.checked = 0  # intervals of `loop.log_every` after which the metrics were read
-        self._run = accelerated(self._update, cfg.mode, device, changes=agent)
+        self._run = accelerated(self._update, cfg.mode, device, changes=[agent])
 
     def _update(self, trajectory: Trajectory) -> tuple[Tensor, ...]:
         metrics = self.agent.update(trajectory)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mbkit.accelerate import accelerated
+from mbkit.accelerate import accelerated, mode_on
 from mbkit.config import FreshLoop, OfflineLoop, ReplayLoop
 from mbkit.errors import UserError
 from mbkit.loops.clock import Clock
 from mbkit.loops.memory import refuse_oversized
+from mbkit.loops.offline import updates_at_once
 from mbkit.types import Learner, Source
 
 
@@ -56,18 +57,22 @@ class Updates:
         steps: int = 0,
     ) -> None:
         self.name, self.agent, self.source, self.cfg, self.prefix = name, agent, source, cfg, prefix
-        self.steps = steps
+        asked = (source, getattr(agent, "target", None))  # which may ask a model, and then count its answers
+        self.steps, mode = steps, mode_on(cfg.mode, device)
+        if cfg.mode == "auto" and not all(getattr(part, "capturable", True) for part in asked):
+            mode = "eager"
         if isinstance(cfg, OfflineLoop):
-            self.at_once, self.cadence = cfg.updates_at_once, Cadence(1)
+            self.at_once, self.cadence = updates_at_once(cfg, agent, device), Cadence(1)
         else:
             rate, self.at_once = cfg.updates_per_step if rate is None else rate, 1
-            if cfg.mode == "cudagraph":
+            if mode == "cudagraph":
                 self.at_once = -(-max(1, math.ceil(rate * cfg.num_envs)) // agent.cycle) * agent.cycle
             self.cadence = Cadence(rate, cfg.warmup_steps if isinstance(cfg, ReplayLoop) else 0, self.at_once)
         self.anneal: Callable[[float], None] | None = getattr(agent, "anneal", None) if steps else None
         self.pessimistic: bool = getattr(agent, "pessimistic", False)  # values are low on purpose
         self.names: tuple[str, ...] = ()
-        self._group = accelerated(lambda: self._updates(self.at_once), cfg.mode, device, changes=agent)
+        counting = [part for part in asked if hasattr(part, "counters")]
+        self._group = accelerated(lambda: self._updates(self.at_once), mode, device, changes=[agent, *counting])
         self._timed = device.type == "cpu"  # elsewhere the clock would have to wait for the device
 
     def _updates(self, count: int) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ class MPCConfig:
     noise: float = at_least(0.0, 0, when="actions=continuous")  # standard deviation of the exploration noise on executed actions
     penalty: float = at_least(0.0, 0, when="dynamics!=mujoco")  # weight of an uncertainty that rewards are lowered by
     measure: MeasureName = option("disagreement", when="dynamics!=mujoco, penalty!=0")  # uncertainty measure of the penalty
-    mode: Mode = "eager"  # acceleration mode of planning; "cudagraph": one CUDA graph per plan, "compile": torch.compile
+    mode: Mode = "auto"  # execution mode; cudagraph, auto on CUDA: the whole plan is one CUDA graph; compile: torch.compile
 
 
 class Receding(Planner, Protocol):
@@ -58,13 +58,14 @@ class MPC:
             raise UserError(f"replan_every={cfg.replan_every}: expected at most horizon={cfg.horizon}")
         if cfg.noise and spec.discrete:
             raise UserError(f"noise={cfg.noise} (agent.noise of pets, imagination.noise of loop): discrete actions take none, expected 0")
-        if planner.budget_ms is not None and cfg.mode != "eager":
+        if planner.budget_ms is not None and cfg.mode not in ("auto", "eager"):
             raise UserError(f"budget_ms={planner.budget_ms} reads the host clock, expected mode 'eager', got {cfg.mode!r}")
         self.spec, self.planner, self.dynamics, self.cfg = spec, planner, dynamics, cfg
         self.gamma, self.guide = gamma, guide or Guide()
         self.plan: Plan | None = None
         self._executed, self._due = 0, True
-        self._search = accelerated(self.search, cfg.mode, spec.device)
+        never = planner.budget_ms is not None or not getattr(dynamics, "capturable", False)  # a host's clock, or a model of the host's
+        self._search = accelerated(self.search, "eager" if cfg.mode == "auto" and never else cfg.mode, spec.device)
 
     @property
     def score(self) -> Tensor | None:

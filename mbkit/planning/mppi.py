@@ -6,7 +6,7 @@ Letters: M problems, N candidates, C proposals, H horizon, A action.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class MPPIConfig:
     budget_ms: float | None = positive(None)  # wall-clock budget per plan in ms; no iteration begins that would overrun it
 
 
-@lru_cache(maxsize=16)
+@cache  # for good, since a captured graph may hold the result
 def smoothing(horizon: int, beta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """PDDM's noise filter as a matrix [H, H]: n_t = beta u_t + (1 - beta) n_(t-1), n_(-1) = 0."""
     lag = torch.arange(horizon, dtype=torch.float64)[:, None] - torch.arange(horizon)

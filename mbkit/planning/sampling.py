@@ -6,7 +6,7 @@ Letters: M problems, N candidates, K elites, C proposals, H horizon, A action.
 import math
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def truncated_normal(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape).uniform_(-WITHIN_TWO_SIGMA, WITHIN_TWO_SIGMA).erfinv_().mul_(math.sqrt(2))
 
 
-@lru_cache(maxsize=16)
+@cache  # for good, since a captured graph may hold the result
 def colouring(horizon: int, exponent: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The filter [H, H] that turns white noise into noise of power ~ 1/f^exponent and unit variance at every step; exponent 0: identity.
 

@@ -26,7 +26,7 @@ class LOOPConfig:
     terminal_value: bool = True  # the agent's value at the end of the plan; false: nothing counts after the horizon
     noise: float = at_least(0.1, 0, when="actions=continuous")  # exploration noise, standard deviation on executed actions
     replan_every: int = at_least(1, 1)  # executed actions per plan
-    mode: Mode = "eager"  # execution mode; cudagraph: the whole plan is one CUDA graph
+    mode: Mode = "auto"  # execution mode; cudagraph, auto on CUDA: the whole plan is one CUDA graph
 
 
 @recipes.register(

@@ -61,6 +61,13 @@ class Means:
         return means
 
 
+def as_floats(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The values on the host; those on a GPU come in one copy, which waits for it."""
+    there = {name: value.double() for name, value in values.items() if isinstance(value, Tensor) and value.is_cuda}
+    floats = dict(zip(there, torch.stack(list(there.values())).tolist(), strict=True)) if there else {}
+    return {name: floats[name] if name in floats else float(value) for name, value in values.items()}
+
+
 class Recorder:
     """Writes metrics to `metrics.jsonl` in a run directory, and optionally to TensorBoard and in short to the user, on stderr.
 
@@ -113,7 +120,7 @@ class Recorder:
 
     def event(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Write these values at once and without averaging, such as the return of an episode or of an evaluation."""
-        floats = {name: float(value) for name, value in values.items()}
+        floats = as_floats(values)
         self._write(step, floats)
         self.progress.advance(step)
         self.progress.event(floats)

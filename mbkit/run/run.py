@@ -18,7 +18,7 @@ from mbkit.diagnostics.verdict import verdicts
 from mbkit.envs import Environment, make
 from mbkit.envs.spaces import ActionMap, ObservationMap
 from mbkit.errors import UserError
-from mbkit.loops import Evaluation, Offline, Online
+from mbkit.loops import Evaluation, Offline, Online, updates_at_once
 from mbkit.recipes.assembly import Greedy
 from mbkit.recording.notes import noted, sentence
 from mbkit.run.acting import CheckedActor, TaskPolicy
@@ -70,7 +70,7 @@ class Run:
         self.opened.callback(close, self.parts.actor)
         self.loop: Online | Offline
         if self.env is None:
-            self.loop = Offline(experiment.steps, experiment.loop.updates_at_once)
+            self.loop = Offline(experiment.steps, updates_at_once(experiment.loop, self.parts.actor, self.parts.spec.device))
             if self.parts.has_rows:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:

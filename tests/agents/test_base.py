@@ -6,12 +6,11 @@ from torch import nn
 from toys import WIDE
 
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
-from mbkit.accelerate import accelerated
 from mbkit.agents.base import LearningAgent, descend, descend_each, regression_loss
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam
-from mbkit.testing import check_agent, experience
-from mbkit.types import EnvSpec, Targets
+from mbkit.testing import check_agent
+from mbkit.types import Targets
 
 LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
 NAMES = [e.name for e in LEARNERS]
@@ -24,15 +23,6 @@ def test_agents_registry_has_all_families():
 @pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
 def test_agents_with_defaults_keep_the_contract(entry):
     check_agent(lambda spec: entry.target(spec, entry.config()))
-
-
-def made_for(entry, device) -> tuple[LearningAgent, EnvSpec]:
-    """The agent with its default settings but for short cycles, for continuous actions if it has them."""
-    cfg = entry.config(relabel_every=2) if entry.name == "awr" else entry.config()
-    try:
-        return entry.target(spec := WIDE._replace(device=device), cfg), spec
-    except UserError:
-        return entry.target(spec := WIDE._replace(device=device, discrete=True), cfg), spec
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ddpg", "dpg", "naf"])
@@ -64,22 +54,6 @@ def test_agents_take_several_actions_or_name_those_that_do(entry):
     sentence = str(refused.value)
     assert sentence.startswith(entry.name)
     assert all(name in sentence for name in (*ON_POLICY, "discrete_cem"))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("entry", LEARNERS, ids=NAMES)
-def test_update_captured_cycle_equals_the_eager_one(entry):
-    """Two captured cycles against the same updates without a graph."""
-    results = []
-    for mode in ("eager", "cudagraph"):
-        torch.manual_seed(0)
-        agent, spec = made_for(entry, torch.device("cuda"))
-        drawn = [experience(agent, spec, seed) for seed in range(2)]
-        batches = [type(b)(*(None if x is None else x.cuda() for x in b)) for b in drawn]
-        run = accelerated(lambda batch: tuple([agent.update(batch) for _ in range(agent.cycle)][-1].values()), mode, spec.device, agent)  # noqa: B023
-        torch.manual_seed(1)
-        results.append([torch.stack(run(batch)) for batch in batches])
-    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
 
 
 def test_descend_moves_only_the_optimizer_s_parameters():

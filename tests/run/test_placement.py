@@ -11,7 +11,7 @@ from mbkit.errors import UserError
 from mbkit.run.placement import placed
 
 SMALL = ["threads=1", "env=Pendulum-v1", "steps=40", "eval.episodes=1", "eval.video=false", "agent.hidden=[8]", "loop.warmup_steps=20"]
-GPU_WORDS = {"device: cpu": "device: cuda", "mode: eager": "mode: cudagraph"}
+GPU_WORDS = {"device: cpu": "device: cuda", "mode: auto": "mode: cudagraph"}
 
 
 @pytest.fixture
