@@ -4,7 +4,7 @@ Letters: S runs, B batch.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -59,11 +59,15 @@ def drawn_from(streams: Sequence[Stream]) -> Iterator[None]:
         _active = before
 
 
-def normal_like(x: Tensor) -> Tensor:
-    """Standard normal numbers of the shape, type and device of x; for S runs at once, x [S, ...]. A GPU has one state for all of them."""
+def normal_like(x: Tensor, std: float = 1.0) -> Tensor:
+    """Normal numbers of mean 0, of the shape, type and device of x; for S runs at once, x [S, ...]. A GPU has one state for all of them."""
+    noise = torch.empty_like(x)
     if not _active or x.device.type != "cpu":
-        return torch.randn_like(x)
-    return torch.stack([_drawn(torch.randn_like, part, stream) for part, stream in zip(x, _active, strict=True)])
+        return noise.normal_(0, std)
+    for part, stream in zip(noise, _active, strict=True):
+        with stream.torch():
+            part.normal_(0, std)
+    return noise
 
 
 def uniform(n: int, device: torch.device) -> Tensor:
@@ -72,10 +76,8 @@ def uniform(n: int, device: torch.device) -> Tensor:
         return torch.rand(n, device=device)
     if device.type != "cpu":
         return torch.rand(len(_active), n, device=device)
-    like = torch.empty(n, device=device)
-    return torch.stack([_drawn(torch.rand_like, like, stream) for stream in _active])
-
-
-def _drawn(draw: Callable[[Tensor], Tensor], like: Tensor, stream: Stream) -> Tensor:
-    with stream.torch():
-        return draw(like)
+    drawn = []
+    for stream in _active:
+        with stream.torch():
+            drawn.append(torch.rand(n))
+    return torch.stack(drawn)

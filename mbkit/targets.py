@@ -4,6 +4,7 @@ Letters: B batch, K critics.
 """
 
 import torch
+from torch import Tensor
 
 from mbkit.types import Backup, Targets, Transition
 
@@ -13,4 +14,10 @@ def one_step(agent: Backup, batch: Transition, gamma: float) -> Targets:
     """y = r + gamma * discount * (min_k Q_k(s', a') + bonus), a' chosen by the agent; one row per transition, [B]."""
     action, bonus = agent.backup_action(batch.next_obs)
     value = agent.backup_q(batch.next_obs, action).amin(0) + bonus
-    return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value, torch.ones_like(batch.reward))
+    return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value)
+
+
+@torch.no_grad()
+def bootstrapped(batch: Transition, value: Tensor, gamma: float) -> Targets:
+    """y = r + gamma * discount * V(s'), of V(s') [B]; one row per transition, [B]."""
+    return Targets(batch.obs, batch.action, torch.addcmul(batch.reward, batch.discount, value, value=gamma))

@@ -79,7 +79,7 @@ class Targets(NamedTuple):
     obs: Tensor  # [N, O]
     action: Tensor  # [N, A]
     target: Tensor  # [N]
-    weight: Tensor  # [N]
+    weight: Tensor | None = None  # [N]; None: all rows alike
 
 
 class Prediction(NamedTuple):

@@ -24,4 +24,4 @@ def test_one_step_is_reward_plus_discounted_minimum_and_bonus() -> None:
     torch.testing.assert_close(targets.target, torch.tensor([1 + 0.9 * (2 + 0.5), 2 + 0.9 * (3 + 2), 3.0]))
     assert targets.obs is batch.obs
     assert targets.action is batch.action
-    assert torch.equal(targets.weight, torch.ones(3))
+    assert targets.weight is None

@@ -1,16 +1,20 @@
 """What every gradient-based agent shares: optimizers, and a state that `load_state_dict` restores in place."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from mbkit.errors import UserError
+from mbkit.networks.kernels import gradients
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
-from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
-from mbkit.types import EnvSpec, State, Targets
+from mbkit.networks.optimizers import FusedAdam, learning_rate, restore_optimizer_
+from mbkit.types import EnvSpec, Metrics, State, Targets
 
 SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take several, and so does pets with planner=discrete_cem"
+# An optimizer, and outputs with the loss's gradient in each; a loss itself is an output whose gradient, 1, is None.
+Sloped = tuple[FusedAdam, Sequence[tuple[Tensor, Tensor | None]]]
 INPUT_CLIP = 100.0  # standard deviations of the warm-up, which a trained policy leaves behind: only what would drown the rest is cut off
 
 
@@ -21,11 +25,12 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
     """
     params = optimizer.param_groups[0]["params"]
     grads = torch.autograd.grad(loss.sum() if loss.dim() else loss, params)
-    if max_grad_norm is not None:
-        clip_(grads, max_grad_norm, loss)
+    divisor = None if max_grad_norm is None else excess(grads, max_grad_norm)
     if isinstance(optimizer, FusedAdam):
-        optimizer.descend(grads)
+        optimizer.descend(grads, divisor)
         return loss.detach()
+    if divisor is not None:
+        torch._foreach_div_(grads, divisor)
     for p, grad in zip(params, grads, strict=True):
         p.grad = grad
     optimizer.step()
@@ -33,28 +38,35 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
     return loss.detach()
 
 
-def clip_(grads: tuple[Tensor, ...], most: float, loss: Tensor) -> None:
-    """Scale gradients down where their norm, over all of them, is larger than `most`; those of S seeds, loss [S], each by its own norm."""
-    if loss.dim():
-        norms = torch.stack([torch.linalg.vector_norm(grad.reshape(len(loss), -1), dim=1) for grad in grads])
-        scale = (most / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1)
-        for grad in grads:  # [S K, in, out]
-            grad.mul_(scale.repeat_interleave(len(grad) // len(loss))[:, None, None])
-        return
+def excess(grads: Sequence[Tensor], max_norm: float) -> Tensor:
+    """What gradients must be divided by so that their norm, over all of them, is at most `max_norm`; at least 1, 0-d."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1))
+    return ((norm + 1e-6) / max_norm).clamp(min=1).float()  # the fused Adam takes no other type
 
 
-def descend_each(*steps: tuple[FusedAdam, Tensor]) -> list[Tensor]:
-    """`descend` of several optimizers, each on its own loss, in one backward pass, whose start costs as much as a small network.
+def clipped(grads: Sequence[Tensor], max_norm: float, seeds: int) -> list[Tensor]:
+    """Gradients [S K, ...] of S seeds, each divided by its own `excess`."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.reshape(seeds, -1), dim=1) for g in grads]), dim=0)
+    divisor = ((norm + 1e-6) / max_norm).clamp(min=1)
+    return [grad / divisor.repeat_interleave(len(grad) // seeds)[:, None, None] for grad in grads]
 
-    No loss may depend on the parameters of another one's optimizer. Returns the detached losses.
+
+def descend_each(*steps: Sloped, max_grad_norm: float | None = None, seeds: int = 1) -> None:
+    """One step of each optimizer on a loss that is known by its gradients in some outputs of networks, or by itself.
+
+    All in one backward pass, whose start costs as much as a small network. Where the gradient of a small loss is written by hand, a dozen
+    operators of autograd become two or three. No outputs may depend on the parameters of another step's optimizer. `max_grad_norm` as in
+    `descend`, of each of S `seeds`.
     """
     params = [optimizer.param_groups[0]["params"] for optimizer, _ in steps]
-    grads = iter(torch.autograd.grad([loss for _, loss in steps], [p for group in params for p in group]))
+    pairs = [pair for _, pairs in steps for pair in pairs]
+    grads = iter(gradients([y for y, _ in pairs], [slope for _, slope in pairs], [p for group in params for p in group]))
     for (optimizer, _), group in zip(steps, params, strict=True):
-        optimizer.descend([next(grads) for _ in group])
-    return [loss.detach() for _, loss in steps]
+        each = [next(grads) for _ in group]
+        if max_grad_norm is not None and seeds > 1:
+            optimizer.descend(clipped(each, max_grad_norm, seeds))
+            continue
+        optimizer.descend(each, None if max_grad_norm is None else excess(each, max_grad_norm))
 
 
 def regression_loss(q: Tensor, y: Targets) -> Tensor:
@@ -62,12 +74,26 @@ def regression_loss(q: Tensor, y: Targets) -> Tensor:
 
     Because of the sum, a critic's gradient does not depend on the number of critics.
     """
-    return 0.5 * (y.weight * (q - y.target).square()).mean(-1).sum(0)
+    square = (q - y.target).square()
+    return 0.5 * (square if y.weight is None else y.weight * square).mean(-1).sum(0)
 
 
-def mean_value(q: Tensor) -> Tensor:
-    """The mean of q [K, N] without gradient, 0-d; of S seeds, [K, S, N]: [S]."""
-    return q.detach().mean((0, -1))
+@torch.no_grad()
+def regression_slope(q: Tensor, y: Targets) -> Tensor:
+    """The gradient of `regression_loss` in q, [K, N]: weight (q - y) / N."""
+    share = 1 / q.shape[-1]
+    return (q - y.target).mul_(share if y.weight is None else y.weight * share)
+
+
+def regress(optimizer: FusedAdam, q: Tensor, y: Targets) -> None:
+    """One step on `regression_loss` of q [K, N]."""
+    descend_each((optimizer, [(q, regression_slope(q, y))]))
+
+
+def critic_metrics(q: Tensor, y: Targets) -> Metrics:
+    """The critics' loss and mean value, of q [K, N]; of S seeds, q [K, S, N], both [S]."""
+    q = q.detach()
+    return {"critic/loss": regression_loss(q, y), "critic/q": q.mean((0, -1))}
 
 
 class LearningAgent(nn.Module):
@@ -79,19 +105,25 @@ class LearningAgent(nn.Module):
     computes_targets = False  # `update` regresses critics on targets of its own and ignores the target function
     contrasts = False  # `update` pushes values of recorded rows up, of which a batch with rows of a model must hold one
     stackable = False  # `update` is written for batches [S, B, ...] of S seeds, too; see `mbkit.agents.stacked`
+    device: torch.device
     pessimistic = False  # critics that are low on purpose: values far below any return are no sign of divergence
+    measures = True  # `update` returns its metrics; where several updates follow one another, only those of the last one are read
     count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
 
     def __init__(self) -> None:
         super().__init__()
         self.optimizers: dict[str, FusedAdam] = {}
 
-    def add_optimizers(self, lr: float, **owners: nn.Module | nn.Parameter) -> None:
-        """One Adam under each name, for a module's parameters or one parameter; none where all are constants."""
+    def add_optimizers(self, lr: float, joint: bool = False, **owners: nn.Module | nn.Parameter) -> None:
+        """One Adam under each name, for a module's parameters or one parameter; none where all are constants.
+
+        `joint`: on a GPU their learning rate is one tensor, which changes for all, so that they can step in one call.
+        """
+        rate = learning_rate(lr, self.device) if joint else lr
         for name, owner in owners.items():
             params = [p for p in (owner.parameters() if isinstance(owner, nn.Module) else [owner]) if p.requires_grad]
             if params:
-                self.optimizers[name] = FusedAdam(params, lr)
+                self.optimizers[name] = FusedAdam(params, rate)
 
     def normalize_inputs(self, obs_dim: int, wanted: bool) -> None:
         """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.

@@ -140,11 +140,12 @@ class ValueExpansion:
         """[(H+1) B] rows in the paper's form, those of the batch first; otherwise [B]."""
         y, steps = self.form(agent, batch, gamma)
         finite = y.target.isfinite() & y.obs.isfinite().all(-1)
-        wanted = y.weight != 0
+        weight = torch.ones_like(y.target) if y.weight is None else y.weight
+        wanted = weight != 0
         self.counters.add(torch.ones_like(batch.reward).sum(), steps.sum(), wanted.sum(), (wanted & ~finite).sum())
         row = finite[:, None]
         action = torch.where(row if y.action.dim() > 1 else finite, y.action, 0)  # 0 * nan = nan: a weight alone would not do
-        return Targets(torch.where(row, y.obs, 0.0), action, torch.where(finite, y.target, 0.0), y.weight * finite)
+        return Targets(torch.where(row, y.obs, 0.0), action, torch.where(finite, y.target, 0.0), weight * finite)
 
     def state_dict(self) -> State:
         """The counts since they were last read."""
@@ -168,7 +169,7 @@ class ValueExpansion:
         """sum_{k<H} gamma^k r_k + gamma^H V(s_H), all steps of the model, the first from the real state and action."""
         ahead = look_ahead(self.dynamics, agent, batch.obs, (batch.action, torch.zeros_like(batch.reward)), self.horizon)
         q, _ = td_k(ahead, agent.backup_q(ahead.obs[-1], ahead.action[-1]).amin(0) + ahead.bonus[-1], gamma)
-        return Targets(batch.obs, batch.action, q[0], torch.ones_like(batch.reward)), alive_at(ahead)[:-1]
+        return Targets(batch.obs, batch.action, q[0]), alive_at(ahead)[:-1]
 
     def _steve(self, agent: Backup, batch: Transition, gamma: float) -> tuple[Targets, Tensor]:
         """Weighs candidates of all horizons, by P particles and K critics; particles share the action at s_0: there only critics differ."""
@@ -183,7 +184,7 @@ class ValueExpansion:
         target, weight = steve(backed_up(batch, candidates, gamma))
         usable = weight.sum(0) > 0
         steps = (weight * torch.arange(len(weight), device=weight.device)[:, None]).sum(0)
-        return Targets(batch.obs, batch.action, torch.where(usable, target, torch.nan), torch.ones_like(batch.reward)), steps
+        return Targets(batch.obs, batch.action, torch.where(usable, target, torch.nan)), steps
 
 
 def check_critics(critics: int, agent: str) -> None:

@@ -77,7 +77,8 @@ class Updates:
 
     def _updates(self, count: int) -> tuple[Tensor, ...]:
         """So many updates; the last one's metrics."""
-        for _ in range(count):
+        for left in reversed(range(count)):
+            self.agent.measures = not left  # type: ignore[attr-defined]  # agents of users need not know of it
             metrics = self.agent.update(self.source.sample(self.cfg.batch_size))
         self.names = tuple(self.prefix + name for name in metrics)
         return tuple(metrics.values())

@@ -46,11 +46,41 @@ def input_gradient(grad: Tensor, w: Tensor) -> Tensor:
     return grad * w.mT if grad.shape[-1] == 1 else torch.bmm(grad, w.mT)
 
 
+def relu_layers(x: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
+    """The input of every ReLU layer and the output, x [E, B, I] -> [E, B, ...] each.
+
+    ReLU works in place on the product just computed, since a fresh tensor of each layer's size would cost as much memory traffic again.
+    """
+    inputs = [x]
+    for n, (w, b) in enumerate(layers):
+        x = affine(b, x, w)
+        inputs.append(x.relu_() if n < len(layers) - 1 else x)
+    return inputs
+
+
+def relu_gradients(
+    grad: Tensor, inputs: Sequence[Tensor], weight: Sequence[Tensor], needed: Sequence[bool]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """dW = x^T g, db = sum g, g <- (g W^T) [x > 0], layer by layer from the last, of the output's gradient [E, B, out].
+
+    Returns the gradients of the input and of weights and biases in turn; only those `needed`, of the input and of these, are computed.
+    """
+    reversed_grads: list[Tensor | None] = []
+    for n in reversed(range(len(weight))):
+        reversed_grads.append(grad.sum(1, keepdim=True) if needed[2 + 2 * n] else None)
+        reversed_grads.append(weight_gradient(inputs[n], grad) if needed[1 + 2 * n] else None)
+        if n == 0 and not needed[0]:
+            return None, reversed_grads[::-1]
+        grad = input_gradient(grad, weight[n])
+        if n:
+            torch.ops.aten.threshold_backward.grad_input(grad, inputs[n], 0, grad_input=grad)
+    return grad, reversed_grads[::-1]
+
+
 class ReluMLP(torch.autograd.Function):
     """E networks of ReLU layers with a hand-written backward pass: autograd's arithmetic in fewer tensors.
 
-    x [B, I] or [E, B, I], then weights [E, in, out] and biases [E, 1, out] in turn -> [E, B, out]. ReLU and its mask work in place on the
-    product just computed, since a fresh tensor of each layer's size would cost as much memory traffic again.
+    x [B, I] or [E, B, I], then weights [E, in, out] and biases [E, 1, out] in turn -> [E, B, out].
     """
 
     @staticmethod
@@ -58,33 +88,18 @@ class ReluMLP(torch.autograd.Function):
         """The outputs; the input of every layer is saved for the backward pass."""
         weight, bias = params[::2], params[1::2]
         ctx.shared = x.dim() == 2
-        x = x.expand(len(weight[0]), *x.shape[-2:])
-        inputs = []
-        for n, (w, b) in enumerate(zip(weight, bias, strict=True)):
-            inputs.append(x)
-            x = affine(b, x, w)
-            if n < len(weight) - 1:
-                x.relu_()
+        *inputs, out = relu_layers(x.expand(len(weight[0]), *x.shape[-2:]), list(zip(weight, bias, strict=True)))
         ctx.save_for_backward(*inputs, *weight)
-        return x
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """dW = x^T g, db = sum g, g <- (g W^T) [x > 0], layer by layer from the last; only the gradients that are needed."""
-        layers = len(ctx.saved_tensors) // 2
-        inputs, weight = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        needed = ctx.needs_input_grad
-        reversed_grads: list[Tensor | None] = []
-        for n in reversed(range(layers)):
-            reversed_grads.append(grad.sum(1, keepdim=True) if needed[2 + 2 * n] else None)
-            reversed_grads.append(weight_gradient(inputs[n], grad) if needed[1 + 2 * n] else None)
-            if n == 0 and not needed[0]:
-                return None, *reversed(reversed_grads)
-            grad = input_gradient(grad, weight[n])
-            if n:
-                torch.ops.aten.threshold_backward.grad_input(grad, inputs[n], 0, grad_input=grad)
-        return grad.sum(0) if ctx.shared else grad, *reversed(reversed_grads)
+        """See `relu_gradients`."""
+        saved = ctx.saved_tensors
+        layers = len(saved) // 2
+        x_grad, grads = relu_gradients(grad, saved[:layers], saved[layers:], ctx.needs_input_grad)
+        return x_grad.sum(0) if x_grad is not None and ctx.shared else x_grad, *grads
 
 
 def relu_mlp(x: Tensor, layers: Sequence[Layer], members: slice = EVERY, fixed: bool = False) -> Tensor:
@@ -196,33 +211,12 @@ def many_rows_mlp(x: Tensor, layers: Sequence[Layer], activation: Activation) ->
     return member_by_member(x, layers[-1][0].shape[-1], network)
 
 
-class TakenRegression(torch.autograd.Function):
-    """Regression loss of the values of the taken actions with a hand-written backward pass: autograd needs a dozen small operators.
-
-    Half the squared error and Huber's loss are both (d - c/2) c of the error d with slope c: c = d, or d clipped to [-1, 1].
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, values: Tensor, action: Tensor, target: Tensor, weight: Tensor, huber: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, 0-d, and the values of the taken actions [K, N], not differentiable; values [K, N, A], the others [N]."""
-        index = action.expand(values.shape[:-1])[..., None]
-        q = values.gather(-1, index)[..., 0]
-        d = q - target
-        slope = d.clamp(-1, 1) if huber else d
-        gradient = slope * (weight / len(target))
-        ctx.save_for_backward(index, gradient)
-        ctx.shape = values.shape
-        ctx.mark_non_differentiable(q)
-        return torch.add(d, slope, alpha=-0.5).mul_(gradient).sum(), q
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """The slope where an action was taken, zero elsewhere, [K, N, A]."""
-        index, gradient = ctx.saved_tensors
-        return gradient.new_zeros(ctx.shape).scatter_(-1, index, (gradient * grad)[..., None]), None, None, None, None
+def gradients(outputs: Sequence[Tensor], slopes: Sequence[Tensor | None], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad(outputs, params, slopes)`, of 0-d outputs where a slope is None: 1; torch's would import its compiler."""
+    seeds = tuple(torch.ones_like(y) if slope is None else slope for y, slope in zip(outputs, slopes, strict=True))
+    engine = torch.autograd.Variable._execution_engine
+    grads: tuple[Tensor, ...] = engine.run_backward(tuple(outputs), seeds, False, False, tuple(params), accumulate_grad=False)
+    return grads
 
 
 def uncompiled(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,11 +248,10 @@ class AdamKernel(UncompiledAdam):
         """The state tensors are others now: gather them again at the next step."""
         self._slots = None
 
-    @torch.no_grad()
-    def descend(self, grads: Sequence[Tensor]) -> None:
-        """One step on these gradients, one for each parameter; torch's `step` would read them from `.grad`."""
+    def slots(self, grads: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Mean, mean square and step count of every parameter; torch makes them for parameters that have a gradient."""
         group = self.param_groups[0]
-        if not self.state:  # torch makes the state tensors of parameters that have a gradient
+        if not self.state:
             for p, grad in zip(group["params"], grads, strict=True):
                 p.grad = grad
             self._init_group(group, [], [], [], [], [], [])  # type: ignore[no-untyped-call]
@@ -266,20 +259,37 @@ class AdamKernel(UncompiledAdam):
         if self._slots is None:
             slots = [self.state[p] for p in group["params"]]
             self._slots = ([s["exp_avg"] for s in slots], [s["exp_avg_sq"] for s in slots], [s["step"] for s in slots])
-        mean, square, count = self._slots
-        torch._foreach_add_(count, 1)
-        torch._fused_adam_(
-            group["params"],
-            list(grads),
-            mean,
-            square,
-            [],
-            count,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
+        return self._slots
+
+    def descend(self, grads: Sequence[Tensor], divisor: Tensor | None = None) -> None:
+        """One step on these gradients, one for each parameter, all divided by `divisor`; torch's `step` would read them from `.grad`."""
+        adam_step(self.param_groups[0], self.param_groups[0]["params"], grads, self.slots(grads), divisor)
+
+
+@torch.no_grad()
+def adam_step(
+    group: dict[str, Any],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    slots: tuple[list[Tensor], list[Tensor], list[Tensor]],
+    divisor: Tensor | None = None,
+) -> None:
+    """One call of torch's fused Adam with the settings of a group: parameters, gradients, `AdamKernel.slots` of each."""
+    mean, square, count = slots
+    torch._foreach_add_(count, 1)
+    torch._fused_adam_(
+        params,
+        list(grads),
+        mean,
+        square,
+        [],
+        count,
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+        grad_scale=divisor,
+    )

@@ -8,20 +8,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mbkit.networks.kernels import AdamKernel
+from mbkit.networks.kernels import AdamKernel, adam_step
 
 
 class FusedAdam(AdamKernel):
     """torch's fused Adam with a faster step, `descend(grads)`, and a learning rate that can change; its states are torch's."""
 
-    def __init__(self, params: Sequence[Tensor], lr: float) -> None:
-        on_gpu = params[0].is_cuda  # there a captured graph reads the learning rate, so it is a tensor
-        super().__init__(params, lr=torch.tensor(lr, device=params[0].device) if on_gpu else lr, fused=True, capturable=on_gpu)
+    def __init__(self, params: Sequence[Tensor], lr: float | Tensor) -> None:
+        rate = learning_rate(lr, params[0].device) if isinstance(lr, float) else lr
+        super().__init__(params, lr=rate, fused=True, capturable=params[0].is_cuda)
 
     def set_lr(self, lr: float) -> None:
         """Change the learning rate."""
         group = self.param_groups[0]
         group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
+
+
+def learning_rate(lr: float, device: torch.device) -> float | Tensor:
+    """The learning rate as Adam takes it: on a GPU a tensor, since a captured graph reads it."""
+    return torch.tensor(lr, device=device) if device.type == "cuda" else lr
+
+
+def descend_together(*steps: tuple[FusedAdam, Sequence[Tensor]]) -> None:
+    """`FusedAdam.descend` of several optimizers on the gradients beside them, in one call where they have the same learning rate.
+
+    Of learning rates that are tensors only one and the same counts as such, since their values are on the device.
+    """
+    groups, rate = [optimizer.param_groups[0] for optimizer, _ in steps], steps[0][0].param_groups[0]["lr"]
+    if not all(group["lr"] is rate or (isinstance(rate, float) and group["lr"] == rate) for group in groups):
+        for optimizer, grads in steps:
+            optimizer.descend(grads)
+        return
+    slots = zip(*(optimizer.slots(grads) for optimizer, grads in steps), strict=True)
+    mean, square, count = ([x for each in kind for x in each] for kind in slots)
+    params, grads = [p for group in groups for p in group["params"]], [grad for _, grads in steps for grad in grads]
+    adam_step(groups[0], params, grads, (mean, square, count))
 
 
 @torch.no_grad()

@@ -4,11 +4,9 @@ Letters: B batch, O observation, A dimensions of an action or number of discrete
 policies may be those of S seeds, stacked: obs [S, B, O] -> [S, B, A].
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbkit.networks.distributions import (
@@ -23,6 +21,7 @@ from mbkit.networks.distributions import (
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp, orthogonal_init_
 from mbkit.networks.parts import as_table
+from mbkit.networks.squashed import Sample, squash, squashed_sample
 from mbkit.networks.stacked import of_seeds
 from mbkit.streams import normal_like
 from mbkit.types import EnvSpec
@@ -66,13 +65,15 @@ class TanhGaussian(nn.Module):
 
     def rsample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised action [B, A] and its log-density [B]: a = tanh(u), log pi = log N(u) - sum log(1 - a^2)."""
+        if torch.is_grad_enabled():
+            return squashed_sample(self.inputs(obs), self.net.layers, self.log_std)[1]
         mean, log_std = self(obs)
-        eps = normal_like(mean)
-        u = torch.addcmul(mean, log_std.exp(), eps)
-        normal = torch.addcmul(log_std, eps, eps, value=0.5)  # -log N(u) without its constant
-        half_volume = u + F.softplus(-2 * u)  # log(1 - tanh(u)^2) = 2 (log 2 - half_volume)
-        constant = mean.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
-        return u.tanh(), torch.sub(2 * half_volume, normal).sum(-1) - constant
+        return squash(mean, log_std, normal_like(mean))[:2]
+
+    def rsample_both(self, obs: Tensor, others: Tensor) -> tuple[Sample, Sample]:
+        """`rsample` at obs [B, O], constants, and at other observations [B, O], in one pass of the network."""
+        rows = torch.cat((obs, others), -2)
+        return squashed_sample(self.inputs(rows), self.net.layers, self.log_std, constant=obs.shape[-2])
 
     def log_prob(self, obs: Tensor, action: Tensor, edge: float = 1 - 1e-6) -> Tensor:
         """Log-density [..., B] of actions [..., B, A] at obs [B, O]; where they lie on the sides of the box, as if at +-`edge`."""

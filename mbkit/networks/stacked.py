@@ -17,6 +17,11 @@ def of_seeds(out: Tensor, x: Tensor) -> Tensor:
     return out[0] if x.dim() == 2 else out
 
 
+def with_seeds(x: Tensor) -> Tensor:
+    """Rows [B, I] of one network as [1, B, I]; those of S seeds, [S, B, I], as they are."""
+    return x[None] if x.dim() == 2 else x
+
+
 def for_each_critic(x: Tensor, critics: int) -> Tensor:
     """Inputs of K critics: x [B, I] as it is; of S seeds, x [S, B, I] -> [S K, B, I]."""
     return x if x.dim() == 2 else x.repeat_interleave(critics, 0)

@@ -6,7 +6,7 @@ from torch import nn
 from toys import WIDE
 
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
-from mbkit.agents.base import LearningAgent, descend, descend_each, regression_loss
+from mbkit.agents.base import LearningAgent, descend, descend_each, excess, regression_loss, regression_slope
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam
 from mbkit.testing import check_agent
@@ -75,17 +75,39 @@ def test_descend_takes_any_optimizer_of_torch():
     assert first.grad is None
 
 
-def test_descend_each_equals_descend_by_itself():
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5, 100.0])
+def test_descend_each_equals_descend_by_itself(max_grad_norm):
+    """Of a loss known by itself, and of one known by its gradient: that of |c|^2 / 2 is c."""
     start = [torch.randn(3), torch.randn(2, 2), torch.randn(4)]
     results = []
     for together in (True, False):
         a, b, c = (nn.Parameter(x.clone()) for x in start)
-        steps = [(FusedAdam([a, b], lr=0.1), a.square().sum() + b.sin().sum()), (FusedAdam([c], lr=0.2), (c**3).sum())]
-        losses = descend_each(*steps) if together else [descend(*step) for step in steps]
-        assert not any(loss.requires_grad for loss in losses)
-        results.append([*losses, a.detach(), b.detach(), c.detach()])
+        first, second = FusedAdam([a, b], lr=0.1), FusedAdam([c], lr=0.2)
+        loss, out = a.square().sum() + b.sin().sum(), c.exp()
+        if together:
+            descend_each((first, [(loss, None)]), (second, [(out, out.detach())]), max_grad_norm=max_grad_norm)
+        else:
+            descend(first, loss, max_grad_norm)
+            descend(second, 0.5 * out.square().sum(), max_grad_norm)
+        results.append([a.detach(), b.detach(), c.detach()])
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+def test_excess_is_what_scales_the_norm_of_all_gradients_down_to_its_maximum():
+    grads = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    assert excess(grads, 2.0).item() == pytest.approx(2.5, rel=1e-6)
+    assert excess(grads, 7.0).item() == 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_regression_slope_is_the_gradient_of_the_loss_bit_for_bit(weighted):
+    q, target = torch.randn(3, 48, requires_grad=True), torch.randn(48)
+    y = Targets(torch.zeros(48, 1), torch.zeros(48, 1), target, torch.rand(48) if weighted else None)
+    assert torch.equal(regression_slope(q, y), torch.autograd.grad(regression_loss(q, y), q)[0])
+    ones = y._replace(weight=torch.ones(48))
+    assert weighted or torch.equal(regression_loss(q, y), regression_loss(q, ones))
+    assert weighted or torch.equal(regression_slope(q, y), regression_slope(q, ones))
 
 
 def test_regression_loss_by_hand_sums_over_critics_and_averages_rows():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from clocks import ManualClock
 
-from mbkit.config import FreshLoop, ReplayLoop
+from mbkit.config import FreshLoop, OfflineLoop, ReplayLoop
 from mbkit.errors import UserError
 from mbkit.loops import Updates
 from mbkit.loops.updates import Cadence
@@ -84,3 +84,11 @@ def test_updates_batch_larger_than_the_memory_is_named():
 @pytest.mark.parametrize(("rate", "warmup", "at_once", "expected"), [(1, 0, 1, 10), (0.3, 0, 1, 3), (1, 4, 4, 4), (1, 20, 1, 0)])
 def test_cadence_due_is_in_groups_and_never_negative(rate, warmup, at_once, expected):
     assert Cadence(rate, warmup, at_once).due(10) == expected
+
+
+def test_only_the_last_of_several_updates_at_once_measures():
+    agent, measured = Counting(), []
+    agent.update = lambda batch: measured.append(agent.measures) or {"critic/loss": torch.zeros(())}
+    hook = Updates("toy", agent, Sizes(), OfflineLoop(updates_at_once=4), CPU)
+    ManualClock(4).run(8, [hook])
+    assert measured == [False, False, False, True] * 2

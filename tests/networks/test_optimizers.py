@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mbkit.networks.mlp import EnsembleMLP
-from mbkit.networks.optimizers import FusedAdam, copy_when_, params_of, polyak_, restore_optimizer_
+from mbkit.networks.optimizers import FusedAdam, copy_when_, descend_together, params_of, polyak_, restore_optimizer_
 
 
 def problem(seed=0):
@@ -35,6 +35,30 @@ def test_fused_adam_steps_equal_those_of_torch():
     assert all(p.grad is None for p in mine)
     for a, b in zip(ours.state_dict()["state"].values(), theirs.state_dict()["state"].values(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize("rates", [(1e-2, 1e-2), (1e-2, 3e-3)])
+def test_descend_together_equals_each_by_itself(rates):
+    results = []
+    for together in (True, False):
+        params = problem(), problem()
+        steps = [(FusedAdam(each, lr), gradients(n)) for n, (each, lr) in enumerate(zip(params, rates, strict=True))]
+        for _ in range(3):
+            if together:
+                descend_together(*steps)
+            else:
+                for optimizer, grads in steps:
+                    optimizer.descend(grads)
+        results.append([p.detach() for each in params for p in each])
+    assert all(map(torch.equal, *results))
+
+
+def test_fused_adam_divides_gradients_as_told():
+    one, other = problem(), problem()
+    grads = gradients(0)
+    FusedAdam(one, 1e-2).descend([g / 4 for g in grads])
+    FusedAdam(other, 1e-2).descend([g.clone() for g in grads], torch.tensor(4.0))
+    assert all(map(torch.equal, one, other))
 
 
 def test_fused_adam_continues_from_a_saved_state_and_from_a_copy():

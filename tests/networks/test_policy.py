@@ -88,3 +88,49 @@ def test_stochastic_policy_when_new_is_nearly_the_same_everywhere(discrete, fuse
     first = distribution.logits.softmax(1) if discrete else distribution.mean
     assert (first - (0.5 if discrete else 0)).abs().max() < 0.05
     assert discrete or torch.equal(distribution.log_std, torch.full((100, 2), -0.5))
+
+
+def plain_sample(policy, obs, eps):
+    """a = tanh(u) and log N(u) - sum log(1 - a^2) by autograd, of the noise eps."""
+    mean, log_std = policy(obs)
+    u = mean + log_std.exp() * eps
+    normal = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
+    return u.tanh(), (normal - (1 - u.tanh().square()).log()).sum(-1)
+
+
+@pytest.mark.parametrize("constant", [0, 5])
+def test_fused_sample_and_its_gradients_equal_autograd_s(constant):
+    torch.manual_seed(0)
+    policy = TanhGaussian(4, 3, (16, 8), log_std=(-0.3, 0.2)).double()
+    with torch.no_grad():
+        policy.net.weight[-1].mul_(4)
+    obs = torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(1)
+    first, second = policy.rsample_both(obs[:constant], obs[constant:]) if constant else (None, policy.rsample(obs))
+    torch.manual_seed(1)
+    action, log_prob = plain_sample(policy, obs, torch.randn(20, 3, dtype=torch.float64))
+    log_std = policy(obs)[1]
+    assert ((log_std == 0.2) | (log_std == -0.3)).any()  # clamped
+    assert not ((log_std == 0.2) | (log_std == -0.3)).all()
+    if first is not None:
+        torch.testing.assert_close(first, (action[:constant].detach(), log_prob[:constant].detach()))
+        assert not first[0].requires_grad
+    torch.testing.assert_close(second, (action[constant:], log_prob[constant:]))
+    weight = torch.randn(20 - constant, 3, dtype=torch.float64), torch.randn(20 - constant, dtype=torch.float64)
+    inputs = [obs, *policy.parameters()]
+    for parts in ((0,), (1,), (0, 1)):  # of actions alone, of log-densities alone, of both
+        ours = sum((weight[n] * second[n]).sum() for n in parts)
+        theirs = sum((weight[n] * (action, log_prob)[n][constant:]).sum() for n in parts)
+        grads = [torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (ours, theirs)]
+        torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-9)
+
+
+def test_samples_without_gradient_are_those_with_it():
+    policy, obs = TanhGaussian(4, 3, (16,)), torch.randn(32, 4)
+    torch.manual_seed(1)
+    fused = policy.rsample(obs)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        plain = policy.rsample(obs)
+    assert torch.equal(fused[0], plain[0])
+    torch.testing.assert_close(fused[1], plain[1])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
-from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
@@ -97,11 +97,11 @@ class DDPG(LearningAgent):
         """One step on critics and policy each, then on their target networks."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": mean_value(q), "actor/loss": actor_loss}
+        return {**critic_metrics(q, y), "actor/loss": actor_loss} if self.measures else {}
 
     def get_extra_state(self) -> State:
         """The optimizers, and the noise of the running episodes."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.ddpg import policy_loss
-from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
 from mbkit.fields import at_least, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.policy import Deterministic
@@ -84,6 +84,6 @@ class DPG(LearningAgent):
         """One step on the critic (Q-learning, as in eq. 16 and 17) and one on the policy (eq. 18), on its newest transitions."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": actor_loss}
+        return {**critic_metrics(q, y), "actor/loss": actor_loss}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
 from mbkit.agents.actor_critic.sac_discrete import expected_value
-from mbkit.agents.base import LearningAgent, descend, needs_one_action, regression_loss
+from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_one_action, regress
 from mbkit.agents.prior import INSIDE, ContinuousPrior, PriorConfig, PriorPolicy, make_prior
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
@@ -136,11 +136,11 @@ class KLSAC(LearningAgent):
         """One step on the critics, one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
         q = q_of(self.critics, y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         value, divergence = self.soft_value(self.critics, batch.obs)
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, divergence, -self.target_kl))
+            self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, -self.target_kl)])
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         actor = {"actor/loss": policy_loss, "actor/prior_kl": divergence.detach().mean(), "alpha": self.log_alpha.detach().exp()}
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}
+        return {**critic_metrics(q, y), **actor}

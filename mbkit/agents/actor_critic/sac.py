@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
+from mbkit.agents.actor_critic.soft import log_temperature, policy_slopes, soft_value, temperature_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
-from mbkit.networks.optimizers import polyak_
+from mbkit.networks.kernels import gradients
+from mbkit.networks.optimizers import descend_together, params_of, polyak_
 from mbkit.networks.policy import TanhGaussian
 from mbkit.registry import agents
 from mbkit.streams import uniform
-from mbkit.targets import one_step
+from mbkit.targets import bootstrapped, one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
@@ -42,23 +44,6 @@ class SACConfig:
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: -A, as in the paper
     normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
-
-
-def soft_value(policy: TanhGaussian, critics: Critics, alpha: Tensor, obs: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-    """Eq. 3: V(s) = min_k Q_k(s, a) - alpha log pi(a|s), a ~ pi(.|s), reparameterised. Returns V and log pi, both [B]."""
-    action, log_prob = policy.rsample(obs)
-    q = critics(obs, action, fixed=True)
-    return (q.mean(0) if mean else q.amin(0)) - alpha[..., None] * log_prob, log_prob
-
-
-def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
-    """log alpha: a constant where alpha is fixed, else a parameter that begins at the initial alpha."""
-    return nn.Parameter(torch.tensor(initial if fixed is None else fixed).log(), requires_grad=fixed is None)
-
-
-def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """Eq. 18: raises alpha while the entropy is below its target."""
-    return -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
 
 
 @agents.register("sac", SACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
@@ -85,7 +70,7 @@ class SAC(LearningAgent):
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         policy_lr = cfg.lr if cfg.policy_lr is None else cfg.policy_lr
-        self.add_optimizers(policy_lr, policy=self.policy, alpha=self.log_alpha)
+        self.add_optimizers(policy_lr, joint=True, policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
 
     @torch.no_grad()
@@ -102,7 +87,8 @@ class SAC(LearningAgent):
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
         """Soft value [B] of obs [B, O] under the target critics, by one action each."""
-        return soft_value(self.policy, self.target_critics, self.log_alpha.exp(), obs, mean=False)[0]
+        action, log_prob = self.policy.rsample(obs)
+        return soft_value(self.target_critics(obs, action), log_prob, self.log_alpha.exp())
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,24 +110,34 @@ class SAC(LearningAgent):
         """The term that an n-step backup adds to the reward of a later state, [B]: -alpha log pi of a fresh action at obs [B, O]."""
         return self.backup_action(obs)[1]
 
-    def update_policy(self, obs: Tensor) -> Tensor:
-        """One step on policy and temperature each; the policy's loss and entropy, [2]."""
-        alpha = self.log_alpha.detach().exp()
-        value, log_prob = soft_value(self.policy, self.critics, alpha, obs, self.cfg.policy_q == "mean")
-        loss = descend(self.optimizers["policy"], -value.mean(-1))  # eq. 7
+    def update_policy(self, obs: Tensor, action: Tensor, log_prob: Tensor, alpha: Tensor) -> None:
+        """One step on policy and temperature each, of the policy's actions [B, A] and their log-densities [B] at obs [B, O]."""
+        mean = self.cfg.policy_q == "mean"
+        q = self.critics(obs, action, fixed=True)
+        steps = {"policy": gradients((q, log_prob), policy_slopes(q, alpha, mean), params_of(self.policy))}  # eq. 7
         if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
-        return torch.stack((loss, -log_prob.detach().mean(-1)))
+            steps["alpha"] = (temperature_loss(alpha, log_prob, self.target_entropy),)
+        descend_together(*((self.optimizers[name], grads) for name, grads in steps.items()))
+        if self.measures or self.cycle > 1:
+            loss = -soft_value(q.detach(), log_prob.detach(), alpha, mean).mean(-1)
+            self.last.copy_(torch.stack((loss, -log_prob.detach().mean(-1))))
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
-        y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))  # eq. 5
+        cfg, alpha, sample = self.cfg, self.log_alpha.detach().exp(), None
         self.count = (self.count + 1) % self.cycle
+        plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and not cfg.dropout
+        if self.count == 0 and plain:  # `one_step`, by one pass of the policy that serves its own loss too
+            (action, log_prob), sample = self.policy.rsample_both(batch.next_obs, batch.obs)
+            y = bootstrapped(batch, soft_value(self.backup_q(batch.next_obs, action), log_prob, alpha), self.gamma)
+        else:
+            y = self.target(self, batch, self.gamma)
+        q = self.critics(y.obs, y.action)
+        regress(self.optimizers["critics"], q, y)  # eq. 5
         if self.count == 0:
-            self.last.copy_(self.update_policy(batch.obs))
-        polyak_(self.target_critics, self.critics, self.cfg.tau)
+            self.update_policy(batch.obs, *(sample or self.policy.rsample(batch.obs)), alpha)
+        polyak_(self.target_critics, self.critics, cfg.tau)
+        if not self.measures:
+            return {}
         policy_loss, entropy = self.last.clone()
-        actor = {"actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
-        return {"critic/loss": critic_loss, "critic/q": mean_value(q), **actor}
+        return {**critic_metrics(q, y), "actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}

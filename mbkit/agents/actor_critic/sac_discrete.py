@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
-from mbkit.agents.base import LearningAgent, descend, needs_discrete, regression_loss
+from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_discrete, regress
 from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
@@ -123,15 +123,15 @@ class SACDiscrete(LearningAgent):
         """One step on the critics, one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
         q = taken(self.critics(y.obs), y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         with torch.no_grad():
             all_q = self.critics(batch.obs)
         value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.log_alpha.detach().exp())
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, divergence, self.target_entropy))
+            self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, self.target_entropy)])
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         divergence = divergence.detach()
         measure = {"actor/entropy": (-divergence).mean()} if self.prior is None else {"actor/prior_kl": divergence.mean()}
         actor = {"actor/loss": policy_loss, **measure, "alpha": self.log_alpha.detach().exp()}
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **actor}
+        return {**critic_metrics(q, y), **actor}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.ddpg import policy_loss
-from mbkit.agents.base import LearningAgent, descend, mean_value, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
@@ -84,7 +84,7 @@ class TD3(LearningAgent):
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The target policy's action with clipped noise [B, A], and no bonus [B]."""
         action: Tensor = self.target_policy(obs)
-        noise = self.cfg.target_noise * normal_like(action)
+        noise = normal_like(action, self.cfg.target_noise)
         return smoothed(action, noise, self.cfg.noise_clip), obs.new_zeros(obs.shape[:-1])
 
     @torch.no_grad()
@@ -97,10 +97,10 @@ class TD3(LearningAgent):
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         self.count = (self.count + 1) % self.cycle
         if self.count == 0:
             self.actor_loss.copy_(descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs)))
             polyak_(self.target_critics, self.critics, self.cfg.tau)
             polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": mean_value(q), "actor/loss": self.actor_loss.clone()}
+        return {**critic_metrics(q, y), "actor/loss": self.actor_loss.clone()} if self.measures else {}

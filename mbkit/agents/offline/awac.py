@@ -7,7 +7,7 @@ Letters: B batch, O observation, A action, K critics, N sampled actions.
 
 from dataclasses import dataclass
 
-from mbkit.agents.base import descend_each, needs_continuous, regression_loss
+from mbkit.agents.base import critic_metrics, descend_each, needs_continuous, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, stochastic_policy
 from mbkit.agents.offline.behaviour import advantage, values_under
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
@@ -52,10 +52,10 @@ class AWAC(OfflineActorCritic):
         policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy, cfg.samples)
         weight = exp_weights(advantage(q, policy_q, log_share), cfg.temperature, cfg.weight_clip)
         shift = self.shift(policy_q[0], q[0], sampled)
-        critic_loss, actor_loss = descend_each(
-            (self.optimizers["critics"], regression_loss(q, y)),
-            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
+        actor_loss = weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)
+        descend_each(
+            (self.optimizers["critics"], [(q, regression_slope(q, y))]),
+            (self.optimizers["policy"], [(actor_loss, None)]),
         )
         polyak_(self.target_critics, self.critics, cfg.tau)
-        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean()}
-        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
+        return {**critic_metrics(q, y), "actor/loss": actor_loss.detach(), "actor/weight": weight.mean(), **shift}

@@ -105,12 +105,10 @@ class AWR(OfflineAgent):
         advantage = (label - value).detach()
         weight = exp_weights(normalized(advantage) if cfg.normalize_advantage else advantage, cfg.temperature, cfg.weight_clip)
         outside = self.outside_support(policy.mode().detach())
-        critic_loss, actor_loss = descend_each(
-            (self.optimizers["v"], value_loss(value, label)),
-            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
-        )
-        critic = {"critic/loss": critic_loss, "critic/value": value.detach().mean(), "critic/target": label.mean()}
-        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), "actor/outside_support": outside}
+        critic_loss, actor_loss = value_loss(value, label), weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)
+        descend_each((self.optimizers["v"], [(critic_loss, None)]), (self.optimizers["policy"], [(actor_loss, None)]))
+        critic = {"critic/loss": critic_loss.detach(), "critic/value": value.detach().mean(), "critic/target": label.mean()}
+        return {**critic, "actor/loss": actor_loss.detach(), "actor/weight": weight.mean(), "actor/outside_support": outside}
 
     def get_extra_state(self) -> State:
         """As every agent's, and the labels."""

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.actor_critic.sac import soft_value
+from mbkit.agents.actor_critic.soft import soft_value
 from mbkit.agents.base import descend, needs_continuous
 from mbkit.agents.offline.base import MEASURED, CriticConfig
 from mbkit.agents.offline.conservative import (
@@ -119,8 +119,8 @@ class CQL(SquashedActorCritic):
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature each, then one on the target critics."""
         critic, alpha = self.update_critics(batch), self.log_alpha.detach().exp()
-        value, log_prob = soft_value(self.policy, self.critics, alpha, batch.obs, mean=False)
-        loss = -value.mean()
+        action, log_prob = self.policy.rsample(batch.obs)
+        loss = -soft_value(self.critics(batch.obs, action, fixed=True), log_prob, alpha).mean()
         if self.cfg.bc_updates:
             cloned = cloned_loss(log_prob, self.policy.log_prob(batch.obs, batch.action), alpha)
             loss = torch.where(self.updates < self.cfg.bc_updates, cloned, loss)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_discrete, regression_loss
+from mbkit.agents.base import critic_metrics, descend, needs_discrete, regress
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
 from mbkit.agents.offline.cloning import log_likelihood_loss
 from mbkit.fields import at_least, between
@@ -117,7 +117,7 @@ class DDQNBC(OfflineActorCritic):
         shift = self.shift(taken(values[0], action), q[0], action)
         self.updates += 1
         self.scale.lerp_(values.detach().abs().mean(), (1 / self.updates).clamp(min=self.cfg.tau))
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         cloning_loss = descend(self.optimizers["behaviour"], log_likelihood_loss(taken(log_prob, batch.action)))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": cloning_loss, **shift}
+        return {**critic_metrics(q, y), "actor/loss": cloning_loss, **shift}

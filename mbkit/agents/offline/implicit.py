@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend_each, regression_loss
+from mbkit.agents.base import critic_metrics, descend_each, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, q_of, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
@@ -33,7 +33,7 @@ class ImplicitConfig(CriticConfig):
 @torch.no_grad()
 def implicit_target(batch: Transition, reward: Tensor, next_value: Tensor, gamma: float) -> Targets:
     """IQL, eq. 6: y = r + gamma d V(s'), of rewards and V(s') [B]."""
-    return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value, torch.ones_like(reward))
+    return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value)
 
 
 def return_range_factor(data: Recorded) -> Tensor:
@@ -91,11 +91,12 @@ class ImplicitActorCritic(OfflineActorCritic):
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
         shift = self.measured_shift(batch, q[0], policy.mode())
-        value_loss, critic_loss, actor_loss = descend_each(
-            (self.optimizers["v"], self.value_loss(advantage)),
-            (self.optimizers["critics"], regression_loss(q, y)),
-            (self.optimizers["policy"], weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)),
+        value_loss, actor_loss = self.value_loss(advantage), weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)
+        descend_each(
+            (self.optimizers["v"], [(value_loss, None)]),
+            (self.optimizers["critics"], [(q, regression_slope(q, y))]),
+            (self.optimizers["policy"], [(actor_loss, None)]),
         )
         polyak_(self.target_critics, self.critics, cfg.tau)
-        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "critic/v": value.detach().mean(), "critic/v_loss": value_loss}
-        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
+        critic = {**critic_metrics(q, y), "critic/v": value.detach().mean(), "critic/v_loss": value_loss.detach()}
+        return {**critic, "actor/loss": actor_loss.detach(), "actor/weight": weight.mean(), **shift}

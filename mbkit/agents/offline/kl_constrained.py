@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import log_temperature
-from mbkit.agents.base import descend, needs_one_action, regression_loss
+from mbkit.agents.actor_critic.soft import log_temperature
+from mbkit.agents.base import critic_metrics, descend, needs_one_action, regress
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.behaviour import bisected_temperature, following_action, objective, soft_value, tilted_kl, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
@@ -112,6 +112,6 @@ class KLConstrained(OfflineActorCritic):
         explicit = self.cfg.form == "explicit"
         actor = self.explicit_step(batch, policy, constant) if explicit else self.implicit_step(batch, policy, constant, q.detach().amin(0))
         behaviour_loss = descend(self.optimizers["behaviour"], log_likelihood_loss(b.log_prob(batch.action)))
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "behaviour/loss": behaviour_loss, **actor, **shift}
+        return {**critic_metrics(q, y), "behaviour/loss": behaviour_loss, **actor, **shift}

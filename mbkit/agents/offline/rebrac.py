@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_continuous, regression_loss
+from mbkit.agents.base import critic_metrics, needs_continuous, regress
 from mbkit.agents.offline.delayed import DelayedActorCritic, DelayedConfig
 from mbkit.agents.offline.implicit import implicit_target
 from mbkit.agents.offline.td3_bc import q_weight
@@ -72,6 +72,6 @@ class ReBRAC(DelayedActorCritic):
         next_value = self.backup_q(batch.next_obs, action).amin(0) - self.cfg.critic_penalty * distance
         y = implicit_target(batch, batch.reward, next_value, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
-        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "critic/penalty": distance.mean()}
+        regress(self.optimizers["critics"], q, y)
+        critic = {**critic_metrics(q, y), "critic/penalty": distance.mean()}
         return {**critic, **self.update_when_due(batch, q[0].detach())}

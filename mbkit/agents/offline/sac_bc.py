@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_continuous, regression_loss
+from mbkit.agents.base import critic_metrics, descend, needs_continuous, regress
 from mbkit.agents.offline.base import CriticConfig
 from mbkit.agents.offline.cloning import log_likelihood_loss, squared_error
 from mbkit.agents.offline.squashed import SquashedActorCritic
@@ -74,7 +74,7 @@ class SACBC(SquashedActorCritic):
         cfg = self.cfg
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
+        regress(self.optimizers["critics"], q, y)
         mean, log_std = self.policy(batch.obs)
         raw = torch.addcmul(mean, log_std.exp(), torch.randn_like(mean))
         action, log_prob = raw.tanh(), squashed_log_prob(mean, log_std, raw)
@@ -84,5 +84,4 @@ class SACBC(SquashedActorCritic):
         self.update_temperature(log_prob)
         polyak_(self.target_critics, self.critics, cfg.tau)
         actor = {"actor/loss": actor_loss, "actor/entropy": -log_prob.detach().mean(), "actor/cloning": cloning.detach()}
-        critic = {"critic/loss": critic_loss, "critic/q": q.detach().mean()}
-        return {**critic, **actor, "alpha": temperature, **self.shift(policy_q[0], q[0], action.detach())}
+        return {**critic_metrics(q, y), **actor, "alpha": temperature, **self.shift(policy_q[0], q[0], action.detach())}

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.sac import log_temperature, temperature_loss
-from mbkit.agents.base import descend
+from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
 from mbkit.agents.offline.base import OfflineActorCritic
 from mbkit.networks.heads import Critics
 from mbkit.networks.policy import TanhGaussian
@@ -43,4 +42,4 @@ class SquashedActorCritic(OfflineActorCritic):
     def update_temperature(self, log_prob: Tensor) -> None:
         """One step on the temperature where it is learned, by log-probabilities [B] of the policy's actions."""
         if "alpha" in self.optimizers:
-            descend(self.optimizers["alpha"], temperature_loss(self.log_alpha, log_prob, self.target_entropy))
+            self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), log_prob, self.target_entropy)])

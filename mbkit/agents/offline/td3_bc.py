@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mbkit.agents.base import descend, needs_continuous, regression_loss
+from mbkit.agents.base import critic_metrics, needs_continuous, regress
 from mbkit.agents.offline.cloning import squared_error
 from mbkit.agents.offline.delayed import DelayedActorCritic, DelayedConfig
 from mbkit.fields import at_least
@@ -53,5 +53,5 @@ class TD3BC(DelayedActorCritic):
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
         y = self.target(self, batch, self.gamma)
         q = self.critics(y.obs, y.action)
-        critic_loss = descend(self.optimizers["critics"], regression_loss(q, y))
-        return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), **self.update_when_due(batch, q[0].detach())}
+        regress(self.optimizers["critics"], q, y)
+        return {**critic_metrics(q, y), **self.update_when_due(batch, q[0].detach())}

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.agents.base import LearningAgent, descend, mean_value, needs_discrete
+from mbkit.agents.base import LearningAgent, descend_each, needs_discrete
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import ActionValues, taken
-from mbkit.networks.kernels import TakenRegression
-from mbkit.networks.optimizers import copy_when_, polyak_
+from mbkit.networks.optimizers import FusedAdam, copy_when_, polyak_
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, State, TargetFn, Targets, Transition
 
@@ -46,16 +45,28 @@ def regression(q: Tensor, y: Targets, loss: str) -> Tensor:
     """Half the squared error, or Huber's with delta 1, of q [K, N] against targets [N]: weighted mean over rows, summed over critics."""
     target = y.target.expand_as(q)
     error = F.huber_loss(q, target, reduction="none") if loss == "huber" else 0.5 * (q - target).square()
-    return (y.weight * error).mean(-1).sum(0)
+    return (error if y.weight is None else y.weight * error).mean(-1).sum(0)
 
 
-def taken_regression(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
-    """`regression(taken(values, y.action), y, loss)` of values [K, N, A], and those taken values [K, N] without gradient."""
-    if values.dim() == 4:  # [K, S, N, A] of S seeds
-        q = taken(values, y.action)
-        return regression(q, y, loss), q.detach()
-    out: tuple[Tensor, Tensor] = TakenRegression.apply(values, y.action, y.target, y.weight, loss == "huber")  # type: ignore[no-untyped-call]
-    return out
+@torch.no_grad()
+def taken_slope(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
+    """The gradient of `regression(taken(values, y.action), y, loss)` in values [K, N, A], and the taken values q, [K, N].
+
+    The slope of half the squared error is the error q - y, that of Huber's loss the error clipped to [-1, 1]; at actions not taken it is 0.
+    """
+    index = y.action.expand(values.shape[:-1])[..., None]
+    q = values.gather(-1, index)[..., 0]
+    slope = (q - y.target).clamp_(-1, 1) if loss == "huber" else q - y.target
+    share = 1 / y.target.shape[-1]
+    slope.mul_(share if y.weight is None else y.weight * share)
+    return torch.zeros_like(values).scatter_(-1, index, slope[..., None]), q
+
+
+def regress_taken(optimizer: FusedAdam, values: Tensor, y: Targets, cfg: EpsilonGreedyConfig) -> Tensor:
+    """One step of regression of values [K, N, A] at the taken actions; the taken values before it, [K, N]. Of S seeds [K, S, N, A]."""
+    slope, q = taken_slope(values, y, cfg.loss)
+    descend_each((optimizer, [(values, slope)]), max_grad_norm=cfg.max_grad_norm, seeds=1 if values.dim() == 3 else values.shape[1])
+    return q
 
 
 def gradient_scaled(x: Tensor, scale: float) -> Tensor:
@@ -163,10 +174,13 @@ class ValueAgent(EpsilonGreedy):
     def update(self, batch: Transition) -> Metrics:
         """One step of regression, then the target network."""
         y = self.targets(batch)
-        loss, q = taken_regression(self.q(y.obs), y, self.cfg.loss)
-        loss = descend(self.optimizers["q"], loss, self.cfg.max_grad_norm)
+        q = regress_taken(self.optimizers["q"], self.q(y.obs), y, self.cfg)
         self.update_target()
-        return {"critic/loss": loss, "critic/q": mean_value(q), "critic/target": y.target.mean(-1)}
+        return self.metrics(q, y) if self.measures else {}
+
+    def metrics(self, q: Tensor, y: Targets) -> Metrics:
+        """The loss, and the means of taken values [K, N] and targets [N]."""
+        return {"critic/loss": regression(q, y, self.cfg.loss), "critic/q": q.mean((0, -1)), "critic/target": y.target.mean(-1)}
 
     def update_target(self) -> None:
         """Copy the network into the target network every `target_every` updates, or average the two at each."""

@@ -10,8 +10,7 @@ from typing import Literal
 
 import torch
 
-from mbkit.agents.base import descend
-from mbkit.agents.value_based.base import EpsilonGreedy, EpsilonGreedyConfig, taken_regression
+from mbkit.agents.value_based.base import EpsilonGreedy, EpsilonGreedyConfig, regress_taken, regression
 from mbkit.agents.value_based.dqn import targets_of
 from mbkit.fields import at_least
 from mbkit.networks.heads import ActionValues
@@ -35,7 +34,8 @@ def minibatches(y: Targets, steps: int, rows: int) -> list[Targets]:
     if not rows:
         return [y] * steps
     drawn = torch.randint(len(y.target), (steps, rows), device=y.target.device)
-    return [Targets(*fields) for fields in zip(*(field[drawn] for field in y), strict=True)]
+    columns = [[None] * steps if field is None else field[drawn] for field in y]
+    return [Targets(*fields) for fields in zip(*columns, strict=True)]
 
 
 @torch.no_grad()
@@ -68,11 +68,11 @@ class FQI(EpsilonGreedy):
     def update(self, batch: Transition) -> Metrics:
         """One iteration: targets of all rows, S gradient steps towards them, and a copy of the result as the next target network."""
         cfg, optimizer = self.cfg, self.optimizers["q"]
-        y, losses = self.targets(batch), []
+        y = self.targets(batch)
         if cfg.initial_weights == "random":
             restart_(self.q, optimizer)
-        for rows in minibatches(y, cfg.gradient_steps, cfg.minibatch):
-            loss, q = taken_regression(self.q(rows.obs), rows, cfg.loss)
-            losses.append(descend(optimizer, loss, cfg.max_grad_norm))
+        parts = minibatches(y, cfg.gradient_steps, cfg.minibatch)
+        taken = [regress_taken(optimizer, self.q(rows.obs), rows, cfg) for rows in parts]
         polyak_(self.target_q, self.q, 1.0)
-        return {"critic/loss": losses[-1], "critic/first_loss": losses[0], "critic/q": q.mean(), "critic/target": y.target.mean()}
+        first, last = (regression(taken[n], parts[n], cfg.loss) for n in (0, -1))
+        return {"critic/loss": last, "critic/first_loss": first, "critic/q": taken[-1].mean(), "critic/target": y.target.mean()}

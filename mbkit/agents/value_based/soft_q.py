@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.base import descend
 from mbkit.agents.prior import Prior, PriorConfig, PriorPolicy, make_prior
-from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, taken_regression
+from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, regress_taken
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
@@ -143,8 +142,8 @@ class SoftQ(ValueAgent):
         """One step of regression, then the target network."""
         y = self.targets(batch)
         q, log_prior = self.values(self.q, y.obs)
-        loss, taken_q = taken_regression(q, y, self.cfg.loss)
-        loss = descend(self.optimizers["q"], loss, self.cfg.max_grad_norm)
+        taken_q = regress_taken(self.optimizers["q"], q, y, self.cfg)
         self.update_target()
-        divergence = kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()
-        return {"critic/loss": loss, "critic/q": taken_q.mean(), "critic/target": y.target.mean(), "actor/prior_kl": divergence}
+        if not self.measures:
+            return {}
+        return {**self.metrics(taken_q, y), "actor/prior_kl": kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()}

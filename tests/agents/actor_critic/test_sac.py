@@ -9,7 +9,8 @@ from torch.distributions.transforms import TanhTransform
 from toys import SPEC, WIDE, learn_bandit
 
 from mbkit.agents.actor_critic.kl_sac import KLSAC, KLSACConfig
-from mbkit.agents.actor_critic.sac import SAC, SACConfig, soft_value, temperature_loss
+from mbkit.agents.actor_critic.sac import SAC, SACConfig
+from mbkit.agents.actor_critic.soft import policy_slopes, soft_value, temperature_loss
 from mbkit.errors import UserError
 from mbkit.networks.policy import TanhGaussian
 from mbkit.replay.buffer import Experience, ReplayBuffer
@@ -115,12 +116,36 @@ def test_path_bonus_is_kl_sac_s_plus_a_constant():
 def test_soft_value_takes_the_minimum_or_the_mean(mean):
     agent, obs = make(critics=3), random_batch(WIDE, 16).obs
     torch.manual_seed(4)
-    value, log_prob = soft_value(agent.policy, agent.critics, torch.tensor(0.5), obs, mean)
-    torch.manual_seed(4)
-    action, expected_log_prob = agent.policy.rsample(obs)
-    q = agent.critics(obs, action)
-    torch.testing.assert_close(log_prob, expected_log_prob)
+    action, log_prob = agent.policy.rsample(obs)
+    q, alpha = agent.critics(obs, action), torch.tensor(0.5)
+    value = soft_value(q, log_prob, alpha, mean)
     torch.testing.assert_close(value, (q.sum(0) / 3 if mean else q.min(0).values) - 0.5 * log_prob)
+    expected = torch.autograd.grad(-value.mean(), (q, log_prob))
+    torch.testing.assert_close(policy_slopes(q, alpha, mean), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"policy_every": 2}, {"policy_q": "mean", "temperature": 0.2}, {"normalize_obs": True}])
+def test_update_by_one_pass_of_the_policy_equals_that_by_the_target_function(options):
+    """The same random numbers, as long as a batch's have a multiple of 16."""
+    agents = make(**options), make(**options)
+    agents[1].target = lambda *arguments: one_step(*arguments)
+    for seed in range(4):
+        metrics = []
+        for agent in agents:
+            torch.manual_seed(seed)
+            metrics.append(agent.update(random_batch(WIDE, 16, seed)))
+        torch.testing.assert_close(*metrics, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(list(agent.parameters()) for agent in agents), rtol=1e-3, atol=1e-5)
+
+
+def test_update_without_measures_makes_the_same_steps():
+    agents = make(), make()
+    for seed in range(3):
+        for agent, measures in zip(agents, (True, False), strict=True):
+            torch.manual_seed(seed)
+            agent.measures = measures
+            assert bool(agent.update(random_batch(WIDE, 16, seed))) == measures
+    assert all(map(torch.equal, agents[0].parameters(), agents[1].parameters()))
 
 
 @pytest.mark.parametrize(("target", "rises"), [(50.0, True), (-50.0, False)])
@@ -134,10 +159,10 @@ def test_temperature_rises_while_entropy_is_below_its_target(target, rises):
 
 def test_temperature_loss_gradient_by_hand():
     """d/d log alpha of -alpha (E log pi + H) is alpha (entropy - H)."""
-    log_alpha, log_prob = torch.tensor(0.7, requires_grad=True), torch.tensor([1.0, 3.0], requires_grad=True)
-    temperature_loss(log_alpha, log_prob, -1.5).backward()
-    torch.testing.assert_close(log_alpha.grad, log_alpha.detach().exp() * (-2.0 + 1.5))
-    assert log_prob.grad is None
+    alpha, log_prob = torch.tensor(2.0), torch.tensor([1.0, 3.0], requires_grad=True)
+    loss = temperature_loss(alpha, log_prob, -1.5)
+    torch.testing.assert_close(loss, alpha * (-2.0 + 1.5))
+    assert not loss.requires_grad
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
