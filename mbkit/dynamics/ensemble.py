@@ -14,7 +14,9 @@ from torch import Tensor
 from mbkit.accelerate import model_products
 from mbkit.dynamics import files, training
 from mbkit.dynamics.calibration import intervals, recalibrated
+from mbkit.dynamics.descent import optimizer
 from mbkit.dynamics.frozen import FrozenElites, blocks
+from mbkit.dynamics.loss import TrainingRows, loss
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
 from mbkit.dynamics.propagation import PROPAGATION, unroll
 from mbkit.dynamics.uncertainty import gaussian_log_prob
@@ -38,7 +40,8 @@ class Ensemble:
             task = task._replace(reward_part=None)
         self.spec, self.cfg, self.task, self.reward_part = spec, cfg, task, task.reward_part
         self.network = EnsembleNetwork(spec, cfg, task)
-        self.optimizer = training.optimizer(self.network)
+        self.optimizer = optimizer(self.network)
+        self.trainer = training.Trainer(self.network, self.optimizer) if spec.device.type == "cuda" else None  # its graphs serve all fits
         self._fitted: dict[str, Any] = {}
         self.last_fit: tuple[Transition, Tensor | None, Metrics] | None = None  # data, known rows and metrics, not described yet
         self.frozen = FrozenElites(self.network)
@@ -47,8 +50,9 @@ class Ensemble:
 
     def fit(self, data: Transition, known: Tensor | None = None) -> Metrics:
         """Train on one-step transitions, from the present weights and optimizer state; `known`, bool [N], as in `training.fit`."""
+        trainer = training.Trainer(self.network, self.optimizer) if self.trainer is None else self.trainer
         with model_products(data.obs.device):
-            metrics = training.fit(self.network, self.optimizer, data, known)
+            metrics = training.fit(trainer, data, known)
         self.refresh()
         self.last_fit = data, known, metrics
         if not data.obs.is_cuda:
@@ -175,7 +179,7 @@ class Ensemble:
         raw = training.rows(self.network, data, known)
         columns = self.network.inputs(raw.x), self.network.targets(raw.y), raw.ended, raw.known
         shaped = (None if column is None else column.unflatten(0, (self.members, -1)) for column in columns)
-        return training.loss(self.network, training.TrainingRows(*shaped))  # type: ignore[arg-type]
+        return loss(self.network, TrainingRows(*shaped))  # type: ignore[arg-type]
 
     def state_dict(self) -> State:
         """Network, optimizer, and facts of the last fit."""
@@ -202,6 +206,8 @@ class Ensemble:
         """
         self._fitted, meta = files.load(self.network, Path(path))
         self.last_fit = None
-        self.optimizer.state.clear()
+        for slots in self.optimizer.state.values():
+            for tensor in slots.values():
+                tensor.zero_()  # in place, as Adam initialises them: a captured graph holds them
         self.refresh()
         return meta

@@ -5,38 +5,24 @@ Letters: E members, K elites, N training rows, b batch, I input, D prediction.
 
 import itertools
 from copy import deepcopy
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam
 from tqdm.auto import tqdm
 
+from mbkit.accelerate import accelerated
 from mbkit.dynamics.calibration import centrality, holdout_miscoverage, level_map, log_factor
+from mbkit.dynamics.descent import DecayingAdam, Descent
+from mbkit.dynamics.loss import TrainingRows, gaussian_loss, mean_of_known
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.normalizer import RESOLUTION
 from mbkit.networks.optimizers import restore_optimizer_
-from mbkit.types import Metrics, Transition
+from mbkit.types import Metrics, State, Transition
 
-BOUND_PENALTY = 0.01  # weight of the distance between the log-variance bounds
 LEAST_SCALE = 1e-15  # of a target: float32 holds its square, a variance
-
-
-class TrainingRows(NamedTuple):
-    """Inputs, targets and terminations of the regression."""
-
-    x: Tensor  # [..., I]
-    y: Tensor  # [..., D]
-    ended: Tensor  # [...] 1 where the episode terminated
-    known: Tensor | None = None  # [..., 1] 1 where the successor is the true one, 0 where `ended` is all that is known; None: 1 everywhere
-
-    def at(self, index: Tensor) -> "TrainingRows":
-        """The rows at these indices, int64 [...]."""
-        known = None if self.known is None else self.known[index]
-        return TrainingRows(self.x[index], self.y[index], self.ended[index], known)
 
 
 @torch.no_grad()
@@ -48,47 +34,18 @@ def rows(network: EnsembleNetwork, data: Transition, known: Tensor | None = None
     return TrainingRows(network.encode(data.obs, data.action), targets, ended, None if known is None else known[:, None].float())
 
 
-def optimizer(network: EnsembleNetwork) -> Adam:
-    """Adam whose weight decay is the gradient of 0.5 wd ||W||^2 for each layer's weights; biases and bounds have none."""
-    decay, bounds = network.cfg.weight_decay, network.logvar_bounds
-    groups = [{"params": [w], "weight_decay": decay[min(n, len(decay) - 1)]} for n, w in enumerate(network.net.weight)]
-    free = [*network.net.bias, *([bounds] if bounds.requires_grad else [])]
-    return Adam([*groups, {"params": free, "weight_decay": 0.0}], lr=network.cfg.lr, fused=True, capturable=bounds.is_cuda)
-
-
-def gaussian_loss(mean: Tensor, logvar: Tensor, y: Tensor, known: Tensor | None = None) -> Tensor:
-    """Sum over members of the mean over rows and dimensions of (mu - y)^2 exp(-lv) + lv: twice the NLL less log 2 pi; all [E, B, D].
-
-    Rows whose `known`, [E, B, 1], is 0 are left out of the means.
-    """
-    return mean_of_known((mean - y).square() * (-logvar).exp() + logvar, known).sum()
-
-
-def mean_of_known(x: Tensor, known: Tensor | None) -> Tensor:
-    """Mean over rows and dimensions of x [E, B, D], [E]: of the rows whose `known`, [E, B, 1], is 1, or of all; 0 where there is none."""
-    if known is None:
-        return x.mean((1, 2))
-    return (x * known).sum((1, 2)) / (known.sum((1, 2)).clamp(min=1) * x.shape[-1])
-
-
-def loss(network: EnsembleNetwork, batch: TrainingRows) -> Tensor:
-    """The training loss on normalised rows [E, b, ...]: likelihood, or squared error where members are deterministic; termination."""
-    mean, raw, logit = network.split(network.net(batch.x))
-    if raw is None:
-        total = mean_of_known((mean - batch.y).square(), batch.known).sum()  # mbrl-lib sums over rows and dimensions
-    else:
-        low, high = network.logvar_bounds
-        fit = gaussian_loss(mean, soft_bounded_logvar(raw, low, high), batch.y, batch.known)
-        total = fit + BOUND_PENALTY * (high.sum() - low.sum())
-    if logit is not None:
-        total = total + F.binary_cross_entropy_with_logits(logit, batch.ended, reduction="none").mean(1).sum()
-    return total
-
-
 @torch.no_grad()
 def holdout_error(network: EnsembleNetwork, holdout: TrainingRows) -> Tensor:
     """Mean squared error of each member [E] on normalised rows, in the units the targets were trained in."""
-    return (network.split(network.net(holdout.x))[0] - holdout.y).square().mean((1, 2))
+    return mean_of_known((network.split(network.net(holdout.x))[0] - holdout.y).square(), holdout.known)
+
+
+def padded(holdout: TrainingRows) -> TrainingRows:
+    """The rows [N] with others behind them that are not `known`, [1, R, 1], up to a power of two, so that few graphs serve all fits."""
+    n = len(holdout.x)
+    more = (1 << (n - 1).bit_length()) - n
+    x, y, known = (F.pad(column, (0, 0, 0, more)) for column in (holdout.x, holdout.y, torch.ones_like(holdout.x[:, :1])))
+    return TrainingRows(x, y, F.pad(holdout.ended, (0, more)), known[None])
 
 
 def draw_bootstrap(members: int, n: int, with_replacement: bool, device: torch.device) -> Tensor:
@@ -96,18 +53,26 @@ def draw_bootstrap(members: int, n: int, with_replacement: bool, device: torch.d
     return torch.randint(n, (members, n), device=device) if with_replacement else torch.arange(n, device=device).expand(members, n)
 
 
-def shuffled(index: Tensor, batch: int) -> Tensor:
+def permutations(members: int, n: int, device: torch.device) -> Tensor:
+    """A random order of n rows for every member, int64 [E, n]."""
+    if device.type == "cuda":
+        return torch.rand(members, n, device=device).argsort(1)  # one kernel for all members
+    return torch.stack([torch.randperm(n) for _ in range(members)])
+
+
+def shuffled(index: Tensor, batch: int, fixed: bool = False) -> Tensor:
     """One epoch's batches int64 [n, E, b], every member in its own order.
 
-    b is at most `batch`, equal for all batches so that shapes are static (a CUDA graph can hold the step): the last one is filled up with
-    rows of the first. Paper: the last batch is shorter.
+    b is at most `batch` and equal for all batches; the last one is filled up with rows of the first. Paper: the last batch is shorter.
+    `fixed`: b is `batch`, whatever the number of rows, and the last batch is filled up from a further random order, so that the graph of a
+    step serves every fit and every row is as likely there as any other.
     """
     members, n = index.shape
     count = -(-n // batch)
-    size = -(-n // count)
-    order = torch.stack([torch.randperm(n, device=index.device) for _ in range(members)])
-    index = index.gather(1, order)
-    index = torch.cat((index, index[:, : count * size - n]), 1)
+    size = batch if fixed else -(-n // count)
+    orders = -(-count * size // n) if fixed else 1
+    index = index.gather(1, torch.cat([permutations(members, n, index.device) for _ in range(orders)], 1))
+    index = torch.cat((index, index), 1)[:, : count * size]
     return index.view(members, count, size).transpose(0, 1).contiguous()
 
 
@@ -120,6 +85,12 @@ class Best:
         self.error = torch.full((net.members,), torch.inf, device=self.weights[0].device)
         self.mark = self.error.clone()  # error at the last improvement beyond the threshold
 
+    def begin(self) -> None:
+        """Nothing is best any more."""
+        self.stale = 0
+        self.error.fill_(torch.inf)
+        self.mark.fill_(torch.inf)
+
     @torch.no_grad()
     def update(self, error: Tensor) -> Tensor:
         """Store the weights of members whose error [E] fell, by however little; returns whether one fell beyond the threshold, bool 0-d.
@@ -129,9 +100,9 @@ class Best:
         better = error < self.error
         for best, p in zip(self.weights, self.net.parameters(), strict=True):
             torch.where(better[:, None, None], p, best, out=best)
-        self.error = torch.where(better, error, self.error)
+        torch.where(better, error, self.error, out=self.error)
         improved = error < self.mark * (1 - self.threshold)
-        self.mark = torch.where(improved, error, self.mark)
+        torch.where(improved, error, self.mark, out=self.mark)
         return improved.any()
 
     @torch.no_grad()
@@ -140,8 +111,49 @@ class Best:
         for best, p in zip(self.weights, self.net.parameters(), strict=True):
             p.copy_(best)
 
+    def state_dict(self) -> State:
+        """What `update` changes."""
+        return {"weights": self.weights, "error": self.error, "mark": self.mark}
 
-def fit(network: EnsembleNetwork, adam: Adam, data: Transition, known: Tensor | None = None) -> Metrics:
+    def load_state_dict(self, state: State) -> None:
+        """Inverse of `state_dict`, in place."""
+        for mine, saved in zip((*self.weights, self.error, self.mark), (*state["weights"], state["error"], state["mark"]), strict=True):
+            mine.copy_(saved)
+
+
+class Trainer:
+    """The steps of a fit and the end of its epochs; on CUDA both are graphs, which serve later fits too."""
+
+    def __init__(self, network: EnsembleNetwork, adam: DecayingAdam) -> None:
+        self.network, self.adam, device = network, adam, network.spec.device
+        self.on_gpu = device.type == "cuda"
+        self.descent, self.best = Descent(network, adam), Best(network.net, network.cfg.improvement)
+        self.graph = accelerated(self.judgement, "cudagraph", device, changes=self.best) if self.on_gpu else None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Trainer":
+        """One for the copied network; graphs cannot be copied, so they are captured again."""
+        return Trainer(deepcopy(self.network, memo), deepcopy(self.adam, memo))
+
+    def epoch(self, train: TrainingRows, index: Tensor) -> Tensor:
+        """One pass over every member's rows; returns the mean loss, 0-d."""
+        batches = shuffled(index, self.network.cfg.batch, fixed=self.on_gpu)
+        graphs, single = divmod(len(batches), self.descent.at_once)
+        groups = torch.split(batches, [self.descent.at_once] * graphs + [1] * single)
+        return torch.cat([self.descent.run(train.at(group)) for group in groups]).mean()
+
+    @torch.no_grad()
+    def judgement(self, mean_loss: Tensor, holdout: TrainingRows | None) -> Tensor:
+        """Whether loss and weights are finite, and whether a member improved on the held-out rows: bool [2]."""
+        finite = torch.stack([x.isfinite().all() for x in (mean_loss, *self.network.net.parameters())]).all()
+        improved = torch.ones_like(finite) if holdout is None else self.best.update(holdout_error(self.network, holdout))
+        return torch.stack((finite, improved))
+
+    def judge(self, mean_loss: Tensor, holdout: TrainingRows | None) -> Tensor:
+        """`judgement`, on CUDA as a graph."""
+        return self.judgement(mean_loss, holdout) if self.graph is None else self.graph(mean_loss, holdout)
+
+
+def fit(trainer: Trainer, data: Transition, known: Tensor | None = None) -> Metrics:
     """Train from the present weights and optimizer state; ends with each member's best weights, new elites and new normalisers.
 
     Rows that are not `known`, bool [N], have no true successor: where the model learns terminations they are labels of those alone.
@@ -153,40 +165,41 @@ def fit(network: EnsembleNetwork, adam: Adam, data: Transition, known: Tensor | 
     Raises:
         UserError: fewer than two known rows, values that are not finite, or a loss that is not finite; the model is then as it was before.
     """
+    network, adam, best = trainer.network, trainer.adam, trainer.best
     if known is not None and not network.learns_termination:
         data, known = Transition(*(column[known] for column in data[:5])), None
-    cfg, raw = network.cfg, rows(network, data, known)
-    check_rows(raw)
+    cfg, rows_of_data = network.cfg, rows(network, data, known)
+    check_rows(rows_of_data)
     before = deepcopy((network.state_dict(), adam.state_dict()))
     floor = resolution(network, data)
-    train, holdout = hold_out(network, raw, floor)
-    best = Best(network.net, cfg.improvement)
+    train, held_out = hold_out(network, rows_of_data, floor)
+    judged = None if not cfg.holdout else padded(held_out) if trainer.on_gpu else held_out
+    best.begin()
     index = draw_bootstrap(cfg.members, len(train.x), cfg.bootstrap, train.x.device)
     with tqdm(total=cfg.max_epochs, desc="fit dynamics", unit="epoch", leave=False, disable=not cfg.progress) as bar:
         for epoch in itertools.count(1):
-            mean_loss = run_epoch(network, adam, train, index)
-            improved = best.update(holdout_error(network, holdout)) if cfg.holdout else mean_loss.new_ones((), dtype=torch.bool)
-            finite = torch.stack([x.isfinite().all() for x in (mean_loss, *network.net.parameters())]).all()
-            finite_now, improved_now = torch.stack((finite, improved)).tolist()  # the only synchronisation with the device in an epoch
-            if not finite_now:
+            mean_loss = trainer.epoch(train, index)
+            finite, improved = trainer.judge(mean_loss, judged).tolist()  # the only synchronisation with the device in an epoch
+            if not finite:
                 network.load_state_dict(before[0])
                 restore_optimizer_(adam, before[1])
                 raise UserError(
                     f"training the dynamics diverged: the loss is {float(mean_loss)} in epoch {epoch}, expected finite weights; "
                     f"the model returns to its previous weights (dynamics.lr is {cfg.lr}; smaller is safer)"
                 )
-            best.stale = 0 if improved_now else best.stale + 1
+            best.stale = 0 if improved else best.stale + 1
             bar.update()
             if epoch == cfg.max_epochs or best.stale >= cfg.patience:
                 break
     if cfg.holdout:
         best.restore()
-    metrics = choose_elites(network, holdout)
+    with torch.no_grad():
+        mean, raw, _ = network.split(network.net(held_out.x))
     return {
         "model/loss": mean_loss,
         "model/epochs": mean_loss.new_tensor(float(epoch)),
-        **metrics,
-        **relative_errors(network, train, holdout, floor),
+        **choose_elites(network, mean, raw, held_out),
+        **relative_errors(network, mean, train, held_out, floor),
     }
 
 
@@ -232,38 +245,27 @@ def hold_out(network: EnsembleNetwork, raw: TrainingRows, floor: Tensor | None =
     return normalised.at(train), held_out._replace(known=None)
 
 
-def run_epoch(network: EnsembleNetwork, adam: Adam, train: TrainingRows, index: Tensor) -> Tensor:
-    """One pass over every member's rows; returns the mean loss, 0-d."""
-    batches = shuffled(index, network.cfg.batch)
-    total = train.x.new_zeros(())
-    for batch in batches:
-        value = loss(network, train.at(batch))
-        adam.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        total += value.detach()
-    return total / len(batches)
-
-
 @torch.no_grad()
-def relative_errors(network: EnsembleNetwork, train: TrainingRows, holdout: TrainingRows, floor: Tensor) -> Metrics:
+def relative_errors(network: EnsembleNetwork, mean: Tensor, train: TrainingRows, holdout: TrainingRows, floor: Tensor) -> Metrics:
     """The hold-out error: root mean squared error of the elites' mean, in standard deviations of the targets, and of every member alone.
 
-    Each dimension counts alike; 1 is no better than predicting the mean. `floor` [D]: least deviations of raw targets.
+    mean: the members' outputs [E, N, D] on the held-out rows. `floor` [D]: least deviations of raw targets. Each dimension counts alike; 1
+    is no better than predicting the mean.
     """
     scaled = network.cfg.scale_targets  # by those deviations already
     y = train.y if train.known is None else train.y[train.known[:, 0] > 0]
     unit = torch.ones_like(floor) if scaled else y.double().std(0, correction=0).maximum(floor)
-    mean = network.split(network.net(holdout.x))[0]
     errors = torch.cat((mean[network.elites].mean(0, keepdim=True), mean)) - holdout.y
     rmse = (errors / unit).square().mean((1, 2)).sqrt().float()
     return {"model/holdout_error": rmse[0], **{f"model/holdout_error/{e}": member for e, member in enumerate(rmse[1:])}}
 
 
 @torch.no_grad()
-def choose_elites(network: EnsembleNetwork, holdout: TrainingRows) -> Metrics:
-    """Make the K members of least hold-out error the elites; returns mean squared errors, and twice the elites' NLL less log 2 pi."""
-    mean, raw, _ = network.split(network.net(holdout.x))
+def choose_elites(network: EnsembleNetwork, mean: Tensor, raw: Tensor | None, holdout: TrainingRows) -> Metrics:
+    """Make the K members of least hold-out error the elites; returns mean squared errors, and twice the elites' NLL less log 2 pi.
+
+    mean, raw: the members' outputs on the held-out rows, [E, N, D] each.
+    """
     error = (mean - holdout.y).square().mean((1, 2))
     network.elites.copy_(error.argsort()[: network.cfg.elites].sort().values)
     metrics = {"model/holdout_mse": error[network.elites].mean()}

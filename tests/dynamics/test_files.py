@@ -165,7 +165,7 @@ def test_load_starts_the_optimizer_afresh(tmp_path):
     small_ensemble().save(tmp_path / "dynamics.pt")
     other = small_ensemble()
     other.load(tmp_path / "dynamics.pt")
-    assert not other.optimizer.state
+    assert not any(tensor.any() for slots in other.optimizer.state.values() for tensor in slots.values())  # as Adam begins
 
 
 def test_fingerprint_is_equal_for_equal_rows_only():

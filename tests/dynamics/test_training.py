@@ -8,20 +8,11 @@ import torch
 from systems import NOISE, SPEC, A, B, linear_gaussian
 
 from mbkit.dynamics import training
+from mbkit.dynamics.descent import Descent, gaussian_gradient, optimizer
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbkit.dynamics.loss import TrainingRows, gaussian_loss, loss
 from mbkit.dynamics.network import EnsembleNetwork, soft_bounded_logvar
-from mbkit.dynamics.training import (
-    Best,
-    TrainingRows,
-    draw_bootstrap,
-    gaussian_loss,
-    hold_out,
-    loss,
-    optimizer,
-    relative_errors,
-    rows,
-    shuffled,
-)
+from mbkit.dynamics.training import Best, draw_bootstrap, hold_out, padded, relative_errors, rows, shuffled
 from mbkit.errors import UserError
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.types import TaskKnowledge, Transition
@@ -134,6 +125,66 @@ def test_loss_gradient_by_finite_differences():
         torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, (p.grad * where).sum(), rtol=1e-5, atol=1e-7)
 
 
+BARE, ENDS = {"probabilistic": False}, {"termination": "learned"}
+CASES = [{}, {"learn_bounds": False}, BARE, ENDS, BARE | ENDS]
+
+
+def random_batch(members=3, rows=6, known=False, dtype=torch.float32):
+    """Rows of members for `SPEC`; of each member half are `known`, and none of the last one's."""
+    mask = torch.rand(members, rows, 1, dtype=dtype).round() if known else None
+    if mask is not None:
+        mask[-1] = 0
+    x, y = torch.randn(members, rows, 5, dtype=dtype), torch.randn(members, rows, 4, dtype=dtype)
+    return TrainingRows(x, y, torch.rand(members, rows, dtype=dtype).round(), mask)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_written_out_gradient_is_autograds(case, known):
+    torch.manual_seed(0)
+    network = EnsembleNetwork(SPEC, replace(SMALL, **case)).double()
+    for p in network.net.parameters():
+        p.data = 2 * torch.randn_like(p)  # outputs near both bounds
+    batch = random_batch(known=known, dtype=torch.float64)
+    descent = Descent(network, optimizer(network))
+    params = [p for group in descent.adam.param_groups for p in group["params"]]
+    value, grads = descent.gradient(batch)
+    expected = loss(network, batch)
+    torch.testing.assert_close(value, expected)
+    for mine, theirs in zip(grads, torch.autograd.grad(expected, params), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("raw", [-300.0, -90.0, -10.0, 0.0, 10.0, 90.0, 300.0])
+def test_the_written_out_gradient_is_finite_and_exact_far_beyond_the_bounds(raw):
+    bounds = torch.tensor([[-10.0], [0.5]])
+    mean, y, at = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.full((1, 1, 1), raw, requires_grad=True)
+    _, _, _, _, by_raw = gaussian_gradient(mean, at.detach(), y, bounds, 1.0)
+    exact = at.detach().double().requires_grad_()
+    logvar = soft_bounded_logvar(exact, *bounds.double())
+    (expected,) = torch.autograd.grad(gaussian_loss(mean.double(), logvar, y.double()), exact)
+    torch.testing.assert_close(by_raw.double(), expected, rtol=1e-5, atol=1e-30)
+
+
+def test_descent_takes_adams_steps_on_the_loss():
+    """Five steps equal those of torch's Adam on autograd's gradients."""
+    torch.manual_seed(0)
+    network = EnsembleNetwork(SPEC, replace(SMALL, weight_decay=(0.1, 0.2, 0.3)))
+    twin = deepcopy(network)
+    groups = [{"params": [w], "weight_decay": d} for w, d in zip(twin.net.weight, (0.1, 0.2, 0.3), strict=True)]
+    adam = torch.optim.Adam([*groups, {"params": [*twin.net.bias, twin.logvar_bounds]}], lr=SMALL.lr)
+    batches = [random_batch() for _ in range(5)]
+    losses = Descent(network, optimizer(network)).run(TrainingRows(*(torch.stack(c) for c in list(zip(*batches, strict=True))[:3])))
+    for batch, value in zip(batches, losses, strict=True):
+        expected = loss(twin, batch)
+        adam.zero_grad()
+        expected.backward()
+        adam.step()
+        torch.testing.assert_close(value, expected)
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=1e-4)
+
+
 def test_optimizer_weight_decay_is_the_gradient_of_half_the_squared_norm():
     """One Adam step with our groups equals one on the loss with 0.5 wd ||W||^2 written out, biases spared."""
     torch.manual_seed(0)
@@ -222,6 +273,41 @@ def test_best_never_stores_a_nan_error():
     best = Best(EnsembleMLP(2, (1, 1)), 0.01)
     assert not best.update(torch.tensor([torch.nan, torch.nan]))
     assert best.error.isinf().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [*CASES, {"holdout": 0.0}, {"scale_targets": False, "weight_decay": (0.0,)}], ids=str)
+def test_fits_captured_equal_eager_ones(case):
+    """Two fits to different numbers of rows: the graphs of the first serve the second."""
+    ways = []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        spec = SPEC._replace(device=torch.device("cuda"))
+        model = Ensemble(spec, replace(SMALL, batch=16, **case))
+        trainer = model.trainer
+        if not captured:
+            trainer.descent.graph = trainer.graph = None
+        torch.manual_seed(1)
+        metrics = [model.fit(Transition(*(x.to("cuda") for x in linear_gaussian(rows)[:5]))) for rows in (211, 300)]
+        ways.append([*model.network.state_dict().values(), *(x for m in metrics for x in m.values())])
+    for eager, graph in zip(*ways, strict=True):
+        torch.testing.assert_close(eager, graph, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_an_epoch_on_a_gpu_synchronises_once():
+    model = Ensemble(SPEC._replace(device=torch.device("cuda")), replace(SMALL, batch=16))
+    data = Transition(*(x.to("cuda") for x in linear_gaussian(200)[:5]))
+    model.fit(data)
+    trainer, train = model.trainer, hold_out(model.network, rows(model.network, data))[0]
+    index = draw_bootstrap(3, len(train.x), True, torch.device("cuda"))
+    trainer.epoch(train, index)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.judge(trainer.epoch(train, index), padded(train))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_fit_stops_after_patience(monkeypatch):
@@ -356,7 +442,7 @@ def test_relative_errors_are_in_standard_deviations_whatever_the_units(units, sc
     with torch.no_grad():
         for p in network.net.parameters():
             p.zero_()
-    metrics = relative_errors(network, train, holdout, floor)
+        metrics = relative_errors(network, network.split(network.net(holdout.x))[0], train, holdout, floor)
     mean = network.targets.mean if scaled else torch.zeros(SPEC.obs_dim)
     raw_rows = network.targets.inverse(holdout.y) if scaled else holdout.y
     by_hand = ((raw_rows - mean) / raw.y.std(0)).square().mean().sqrt()
