@@ -67,7 +67,7 @@ def one_by_one(name: str, seeds: int, device: str) -> Run:
                 metrics = agent.update(buffer.sample(BATCH))
             return tuple(metrics.values())
 
-        return accelerated(call, "eager" if device == "cpu" else "cudagraph", torch.device(device), changes=agent)
+        return accelerated(call, "eager" if device == "cpu" else "cudagraph", torch.device(device), changes=[agent])
 
     calls = [several(agent, buffer) for agent, buffer in zip(agents, buffers, strict=True)]
     return timed(lambda: [call() for call in calls], device)
@@ -91,7 +91,7 @@ def together(name: str, seeds: int, device: str) -> Run:
                 metrics = agent.update(source.sample(BATCH))
         return tuple(metrics.values())
 
-    return timed(accelerated(call, "eager" if device == "cpu" else "cudagraph", torch.device(device), changes=agent), device)
+    return timed(accelerated(call, "eager" if device == "cpu" else "cudagraph", torch.device(device), changes=[agent]), device)
 
 
 def main() -> None:

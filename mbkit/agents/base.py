@@ -40,7 +40,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
 
 def excess(grads: tuple[Tensor, ...] | list[Tensor], max_norm: float) -> Tensor:
     """What gradients must be divided by so that their norm, over all of them, is at most `max_norm`; at least 1, 0-d."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     return ((norm + 1e-6) / max_norm).clamp(min=1).float()  # the fused Adam takes no other type
 
 

@@ -107,7 +107,7 @@ class Descent:
         self.at_once = AT_ONCE if device.type == "cuda" else 1
         self.penalty = BOUND_PENALTY * (bounds.new_tensor([[-1.0], [1.0]]).expand_as(bounds))  # its gradient, [2, D]
         self.memory: dict[int, Memory] = {}
-        self.graph = accelerated(self.steps, "cudagraph", device, changes=self) if device.type == "cuda" else None
+        self.graph = accelerated(self.steps, "cudagraph", device, changes=[self]) if device.type == "cuda" else None
 
     def run(self, batches: TrainingRows) -> Tensor:
         """`steps`, on CUDA as a graph."""

@@ -128,7 +128,7 @@ class Trainer:
         self.network, self.adam, device = network, adam, network.spec.device
         self.on_gpu = device.type == "cuda"
         self.descent, self.best = Descent(network, adam), Best(network.net, network.cfg.improvement)
-        self.graph = accelerated(self.judgement, "cudagraph", device, changes=self.best) if self.on_gpu else None
+        self.graph = accelerated(self.judgement, "cudagraph", device, changes=[self.best]) if self.on_gpu else None
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Trainer":
         """One for the copied network; graphs cannot be copied, so they are captured again."""

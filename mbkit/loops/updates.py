@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Updates:
         self.anneal: Callable[[float], None] | None = getattr(agent, "anneal", None) if steps else None
         self.pessimistic: bool = getattr(agent, "pessimistic", False)  # values are low on purpose
         self.names: tuple[str, ...] = ()
-        counting = [part for part in asked if hasattr(part, "counters")]
+        counting: list[Any] = [part for part in asked if hasattr(part, "counters")]
         self._group = accelerated(lambda: self._updates(self.at_once), mode, device, changes=[agent, *counting])
         self._timed = device.type == "cpu"  # elsewhere the clock would have to wait for the device
 

@@ -278,7 +278,7 @@ def adam_step(
     mean, square, count = slots
     torch._foreach_add_(count, 1)
     torch._fused_adam_(
-        params,
+        list(params),
         list(grads),
         mean,
         square,

@@ -73,8 +73,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 @torch.no_grad()
 def stack_optimizer(together: Sequence[Tensor], alone: Sequence[FusedAdam], stacking: Stacking) -> FusedAdam:
     """Adam of the parameters `together`, with the moments of the optimizers of S seeds, whose moments become views of its own."""
-    first = alone[0]
-    whole = FusedAdam(together, float(first.param_groups[0]["lr"]))
+    whole = FusedAdam(together, alone[0].param_groups[0]["lr"])  # the same tensor, where it is one
     for p, *parts in zip(together, *(optimizer.param_groups[0]["params"] for optimizer in alone), strict=True):
         slots = [optimizer.state.get(part, {}) for optimizer, part in zip(alone, parts, strict=True)]
         step = slots[0].get("step", torch.zeros((), device=p.device)).clone()

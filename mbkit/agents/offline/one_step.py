@@ -66,7 +66,9 @@ class OneStep(OfflineActorCritic):
             self.policy = stochastic_policy(spec, cfg.hidden)
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
-        self.add_optimizers(cfg.lr, behaviour=self.behaviour, critics=self.critics, **({} if self.chooses else {"policy": self.policy}))
+        self.add_optimizers(cfg.lr, behaviour=self.behaviour, critics=self.critics)
+        if not self.chooses:
+            self.add_optimizers(cfg.lr, policy=self.policy)
 
     @torch.no_grad()
     def prepare(self, data: Recorded) -> None:
