@@ -1,4 +1,4 @@
-"""Bootstrapped targets of any agent: reward + gamma * discount * value.
+"""Bootstrapped targets of any agent: reward + gamma * discount * value, with the weights of the rows.
 
 Letters: B batch, K critics.
 """
@@ -14,10 +14,10 @@ def one_step(agent: Backup, batch: Transition, gamma: float) -> Targets:
     """y = r + gamma * discount * (min_k Q_k(s', a') + bonus), a' chosen by the agent; one row per transition, [B]."""
     action, bonus = agent.backup_action(batch.next_obs)
     value = agent.backup_q(batch.next_obs, action).amin(0) + bonus
-    return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value)
+    return Targets(batch.obs, batch.action, batch.reward + gamma * batch.discount * value, batch.weight)
 
 
 @torch.no_grad()
 def bootstrapped(batch: Transition, value: Tensor, gamma: float) -> Targets:
     """y = r + gamma * discount * V(s'), of V(s') [B]; one row per transition, [B]."""
-    return Targets(batch.obs, batch.action, torch.addcmul(batch.reward, batch.discount, value, value=gamma))
+    return Targets(batch.obs, batch.action, torch.addcmul(batch.reward, batch.discount, value, value=gamma), batch.weight)

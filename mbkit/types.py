@@ -44,6 +44,7 @@ class Transition(NamedTuple):
     next_obs: Tensor  # [B, O] the true successor
     discount: Tensor  # [B] gamma^(n-1) (1 - terminated)
     real: Tensor | None = None  # [B] 1 recorded, 0 from a model; None: all recorded
+    weight: Tensor | None = None  # [B] of the row in the critics' loss; None: 1 each
 
 
 class Recorded(NamedTuple):
@@ -55,6 +56,7 @@ class Recorded(NamedTuple):
     next_obs: Tensor  # [B, O] the true successor
     discount: Tensor  # [B] 1 - terminated
     real: Tensor | None  # as a Transition's
+    weight: Tensor | None  # as a Transition's
     next_action: Tensor  # [B, A], or int64 [B]: of the following row; meaningless where there is none
     next_known: Tensor  # [B] 1 where the episode has a following row, 0 at its end
     return_to_go: Tensor  # [B] undiscounted sum of the rewards from here to the end of the episode

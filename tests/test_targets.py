@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mbkit.targets import one_step
+from mbkit.targets import bootstrapped, one_step
 from mbkit.types import Transition
 
 
@@ -25,3 +25,11 @@ def test_one_step_is_reward_plus_discounted_minimum_and_bonus() -> None:
     assert targets.obs is batch.obs
     assert targets.action is batch.action
     assert targets.weight is None
+
+
+def test_targets_have_the_weights_of_their_rows() -> None:
+    batch = Transition(
+        torch.zeros(3, 1), torch.ones(3, 1), torch.zeros(3), torch.ones(3, 1), torch.ones(3), weight=torch.tensor([0.0, 1, 2])
+    )
+    assert one_step(TwoCritics(), batch, 0.9).weight is batch.weight
+    assert bootstrapped(batch, torch.zeros(3), 0.9).weight is batch.weight

@@ -19,6 +19,7 @@ class Verdict(NamedTuple):
     store: Tensor  # bool [B] the transition is stored
     go_on: Tensor  # bool [B] the rollout goes on
     penalty: Tensor  # [B] subtracted from the stored reward
+    weight: Tensor | None = None  # [B] of the stored row in the critics' loss; None: 1 each
 
 
 class Gate(Protocol):
@@ -50,12 +51,12 @@ def branch(dynamics: Dynamics, policy: PolicyFn, obs: Tensor, k: int, buffer: Mo
         step = dynamics.step(carry, action, predict=gate is not None)
         finite = step.obs.isfinite().all(-1) & step.reward.isfinite()
         store = go_on = alive & finite
-        reward = step.reward
+        reward, weight = step.reward, None
         if gate is not None:
             verdict = gate(prediction_of(step, dynamics), store, t, k)
             store, go_on, reward = store & verdict.store, go_on & verdict.go_on, reward - verdict.penalty
-            store = store & reward.isfinite()
-        buffer.extend(Transition(obs, action, reward, step.obs, (~step.terminated).float()), store)
+            store, weight = store & reward.isfinite(), verdict.weight
+        buffer.extend(Transition(obs, action, reward, step.obs, (~step.terminated).float(), weight=weight), store)
         offered += alive.sum()
         stored += store.sum()
         broken += (alive & ~finite).sum()

@@ -1,4 +1,4 @@
-"""Gates of model rollouts: M2AC (Pan et al. 2020, arXiv:2010.04893) and MACURA (Frauenknecht et al. 2024, arXiv:2405.19014).
+"""Gates of model rollouts: M2AC (Pan et al. 2020, arXiv:2010.04893), MACURA (Frauenknecht et al. 2024, arXiv:2405.19014), weights.
 
 Letters: E members, B rows, D prediction, k rollout length, h step of a rollout from 0. Nothing here synchronises with the host.
 """
@@ -6,6 +6,7 @@ Letters: E members, B rows, D prediction, k rollout length, h step of a rollout 
 import torch
 from torch import Tensor
 
+from mbkit.dynamics.uncertainty import total_variance
 from mbkit.imagination.branch import Verdict
 from mbkit.types import Prediction, State
 
@@ -107,3 +108,30 @@ class MACURA:
         """Inverse of `state_dict`, in place."""
         self.total.copy_(state["total"])
         self.rounds.copy_(state["rounds"])
+
+
+class Confidence:
+    """Stores everything, with a weight in the critics' loss that falls with the uncertainty: w = 1 / (1 + sigma).
+
+    sigma is the standard deviation of the mixture of members, noise and disagreement together, in units of the model's targets, averaged
+    over dimensions. After WIMLE (ICLR 2026), whose rows are means of implicit models; here a row stays the sample of one member.
+
+    Args:
+        scale: [D] the units of the targets, a tensor that the model changes in place when it is fitted.
+    """
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale
+
+    def __call__(self, prediction: Prediction, alive: Tensor, step: int, k: int) -> Verdict:
+        """All rows are stored and go on."""
+        sigma = (total_variance(prediction).sqrt() / self.scale).mean(-1)
+        every = torch.ones_like(alive)
+        return Verdict(every, every, torch.zeros_like(sigma), 1 / (1 + sigma))
+
+    def state_dict(self) -> State:
+        """Empty: this gate has no state."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to load."""

@@ -141,6 +141,8 @@ class ValueExpansion:
         y, steps = self.form(agent, batch, gamma)
         finite = y.target.isfinite() & y.obs.isfinite().all(-1)
         weight = torch.ones_like(y.target) if y.weight is None else y.weight
+        if batch.weight is not None:  # of a transition, and so of all its rows
+            weight = weight * batch.weight.repeat(len(weight) // len(batch.weight))
         wanted = weight != 0
         self.counters.add(torch.ones_like(batch.reward).sum(), steps.sum(), wanted.sum(), (wanted & ~finite).sum())
         row = finite[:, None]

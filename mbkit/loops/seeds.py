@@ -34,7 +34,9 @@ class StackedSources:
             with drawn_from(()), stream.torch():
                 batches.append(source.sample(n))
         obs, action, reward, next_obs, discount = (torch.stack(column) for column in zip(*(batch[:5] for batch in batches), strict=True))
-        return Transition(obs, action, reward, next_obs, discount)  # none of the agents asks which rows are recorded
+        weights = [batch.weight for batch in batches if batch.weight is not None]
+        weight = torch.stack(weights) if weights else None
+        return Transition(obs, action, reward, next_obs, discount, weight=weight)  # none of the agents asks which rows are recorded
 
 
 class SeedUpdates:

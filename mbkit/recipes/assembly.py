@@ -161,9 +161,9 @@ class Assembly(Generic[L]):
         part = self.part("planner")
         return registry.planners[part.name].target(self.spec, part.config)
 
-    def model_buffer(self, rows: int, memory_gb: float, retain: str) -> ModelBuffer:
+    def model_buffer(self, rows: int, memory_gb: float, retain: str, weighted: bool = False) -> ModelBuffer:
         """A buffer of the `rows` model transitions that the option `retain` asks for, or as many as `memory_gb` allows; notes its size."""
-        buffer = ModelBuffer(rows, self.spec, memory_gb)
+        buffer = ModelBuffer(rows, self.spec, memory_gb, weighted)
         every, size = self.experiment.checkpoint.every, f"{buffer.capacity} rows of {buffer.row_bytes} bytes, {buffer.gigabytes:.2g} GB"
         short = f" imagination.memory_gb keeps it from the {rows} rows that {retain} asks for." * (buffer.capacity < rows)
         self.notes.append(f"The model buffer holds at most {size}, and so does every checkpoint (checkpoint.every={every}).{short}")

@@ -33,8 +33,11 @@ class Mixture:
     def sample(self, n: int) -> Transition:
         """n rows, source by source; a source whose share is 0 is not sampled, so that it may be empty."""
         shares = counts(n, self.fractions)
-        parts = [source.sample(share)[:5] for source, share in zip(self.sources, shares, strict=True) if share]
-        rows = Transition(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        parts = [source.sample(share) for source, share in zip(self.sources, shares, strict=True) if share]
+        rows = Transition(*(torch.cat(fields) for fields in zip(*(part[:5] for part in parts), strict=True)))
+        if any(part.weight is not None for part in parts):
+            weights = [torch.ones_like(part.reward) if part.weight is None else part.weight for part in parts]
+            rows = rows._replace(weight=torch.cat(weights))
         if self.real is None:
             return rows
         return rows._replace(real=torch.cat([rows.reward.new_full((share,), real) for share, real in zip(shares, self.real, strict=True)]))

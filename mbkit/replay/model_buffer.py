@@ -15,15 +15,16 @@ class ModelBuffer:
     """A ring of model transitions whose `limit` may grow up to `capacity`; rows are packed, without the links of a replay buffer.
 
     Memory is allocated once, so that addresses stay; it is not initialised, so that a CPU's system provides it as it is filled.
-    Counters are device tensors: `extend` and `sample` have static shapes and do not synchronise with the host.
+    Counters are device tensors: `extend` and `sample` have static shapes and do not synchronise with the host. `weighted`: every row has a
+    weight in the critics' loss.
 
     Raises:
         UserError: not even one row fits into `memory_gb`, or the device has less memory.
     """
 
-    def __init__(self, capacity: int, spec: EnvSpec, memory_gb: float = 4.0) -> None:
-        action = math.prod(spec.action_shape)
-        self.spec, self.widths = spec, (spec.obs_dim, action, 1, spec.obs_dim, 1)  # in the order of a Transition
+    def __init__(self, capacity: int, spec: EnvSpec, memory_gb: float = 4.0, weighted: bool = False) -> None:
+        self.spec, self.weighted = spec, weighted
+        self.widths = (spec.obs_dim, math.prod(spec.action_shape), 1, spec.obs_dim, 1, int(weighted))  # in the order of a Transition
         self.row_bytes = 4 * sum(self.widths)
         self.most = int(memory_gb * GIGABYTE / self.row_bytes)  # rows that fit into `memory_gb`
         if self.most < 1:
@@ -64,7 +65,8 @@ class ModelBuffer:
     def extend(self, batch: Transition, mask: Tensor) -> None:
         """Append the rows [M] where `mask` bool [M] is true; of more than `limit` rows the last ones remain."""
         rows = len(batch.reward)
-        packed = torch.cat([x.reshape(rows, -1).float() for x in batch[:5]], 1)
+        weight = [torch.ones_like(batch.reward) if batch.weight is None else batch.weight] if self.weighted else []
+        packed = torch.cat([x.reshape(rows, -1).float() for x in (*batch[:5], *weight)], 1)
         for part, valid in zip(torch.split(packed, self.limit), torch.split(mask, self.limit), strict=True):
             position = torch.where(valid, (self.cursor + valid.cumsum(0) - 1) % self.limit, self.capacity)
             self.data.index_copy_(0, position, part)
@@ -82,10 +84,10 @@ class ModelBuffer:
         return self._unpack(self.data[: len(self)])
 
     def _unpack(self, packed: Tensor) -> Transition:
-        obs, action, reward, next_obs, discount = packed.split_with_sizes(self.widths, -1)
+        obs, action, reward, next_obs, discount, weight = packed.split_with_sizes(self.widths, -1)
         if self.spec.discrete:
             action = action.long() if self.spec.parts else action[:, 0].long()
-        return Transition(obs, action, reward[:, 0], next_obs, discount[:, 0])
+        return Transition(obs, action, reward[:, 0], next_obs, discount[:, 0], weight=weight[:, 0] if self.weighted else None)
 
     def state_dict(self) -> State:
         """A copy of the filled part and the ring's position, on the CPU."""

@@ -9,7 +9,7 @@ from mbkit import recipes, registry  # noqa: F401  # agents register when recipe
 from mbkit.agents.base import LearningAgent, descend, descend_each, excess, regression_loss, regression_slope
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam
-from mbkit.testing import check_agent
+from mbkit.testing import check_agent, random_batch
 from mbkit.types import Targets
 
 LEARNERS = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
@@ -115,3 +115,21 @@ def test_regression_loss_by_hand_sums_over_critics_and_averages_rows():
     y = Targets(torch.zeros(2, 1), torch.zeros(2, 1), target, torch.tensor([1.0, 0.5]))
     expected = 0.5 * ((1 * 1 + 0.5 * 1) / 2 + (0 + 0.5 * 9) / 2)
     assert regression_loss(q, y).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "kl_sac", "naf", "dqn", "double_dqn", "soft_q", "munchausen_dqn", "sac_discrete"])
+def test_update_rows_of_weight_one_change_nothing_and_rows_of_weight_zero_do_not_count(name):
+    entry, spec = registry.agents[name], WIDE._replace(discrete="q" in name or "discrete" in name)
+    plain = random_batch(spec, 16, seed=0)
+    half = torch.tensor([2.0] * 8 + [0.0] * 8)
+    spoilt = plain._replace(reward=torch.where(half > 0, plain.reward, 100.0), weight=half)
+    states = []
+    for batch in (plain, plain._replace(weight=torch.ones(16)), plain._replace(weight=half), spoilt):
+        torch.manual_seed(0)
+        agent = entry.target(spec, entry.config())
+        agent.update(batch)
+        states.append({key: value for key, value in agent.state_dict().items() if isinstance(value, torch.Tensor)})
+    none, ones, weighted, without = states
+    assert all(torch.equal(none[key], ones[key]) for key in none)
+    assert all(torch.equal(weighted[key], without[key]) for key in none if "last" not in key)  # metrics of the policy's loss
+    assert not all(torch.equal(none[key], weighted[key]) for key in none)

@@ -13,7 +13,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbkit.dynamics.training import loss, rows
+from mbkit.dynamics.loss import loss
+from mbkit.dynamics.training import rows
 from mbkit.errors import UserError
 from mbkit.imagination.adversary import Adversary, adversarial_loss, mixture_log_prob
 from mbkit.testing import random_recorded

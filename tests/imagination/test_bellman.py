@@ -81,7 +81,7 @@ def test_targets_are_one_steps_less_c_times_u_on_rows_of_the_model_alone(agent, 
     assert torch.equal(y.target[:5], one.target[:5])
     torch.testing.assert_close(y.target[5:], (one.target - 1.5 * u)[5:])
     assert bool((y.target[5:] < one.target[5:]).all())
-    for name in ("obs", "action", "weight"):
+    for name in ("obs", "action"):
         assert torch.equal(getattr(y, name), getattr(one, name))
 
 
@@ -91,7 +91,8 @@ def test_without_weight_or_model_rows_it_is_one_step_bit_for_bit(agent, weight, 
         raise AssertionError("predicted without need")
 
     (y, after), (one, expected) = (seeded(t, agent, rows) for t in (BellmanInconsistency(never, one_step, weight), one_step))
-    assert all(map(torch.equal, y, one))
+    assert all(map(torch.equal, y[:3], one[:3]))
+    assert y.weight is one.weight is None
     assert torch.equal(after, expected)  # nothing was drawn
 
 

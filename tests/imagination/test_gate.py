@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Categorical as Weights
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
-from mbkit.imagination.gate import M2AC, MACURA, geometric_js, least_uncertain, one_vs_rest, percentile, stored_share
+from mbkit.imagination.gate import M2AC, MACURA, Confidence, geometric_js, least_uncertain, one_vs_rest, percentile, stored_share
 from mbkit.types import Prediction
 
 
@@ -123,3 +123,17 @@ def test_macura_round_without_finite_numbers_does_not_move_kappa():
     gate(p, alive, 0, 2)
     gate(broken, alive, 0, 2)
     assert float(gate.total / gate.rounds) == pytest.approx(5 * np.percentile(geometric_js(p).numpy(), 95), rel=1e-5)
+
+
+def test_confidence_weighs_rows_by_the_standard_deviation_of_the_mixture():
+    """Two members at +-d with variance v have the standard deviation sqrt(v + d^2)."""
+    d, v, scale = torch.tensor([[3.0, 0.0], [0.0, 0.0]]), torch.tensor([[16.0, 4.0], [0.0, 0.0]]), torch.tensor([10.0, 1.0])
+    p = Prediction(torch.stack((d, -d)), torch.stack((v, v)))
+    verdict = Confidence(scale)(p, torch.tensor([True, False]), 0, 3)
+    sigma = (5 / 10 + 2 / 1) / 2
+    torch.testing.assert_close(verdict.weight, torch.tensor([1 / (1 + sigma), 1.0]))
+    assert verdict.store.all()
+    assert verdict.go_on.all()
+    assert not verdict.penalty.any()
+    again = Confidence(10 * scale)(Prediction(10 * p.mean, 100 * p.var), torch.ones(2, dtype=torch.bool), 0, 3)
+    torch.testing.assert_close(again.weight, verdict.weight)  # in any units

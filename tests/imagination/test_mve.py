@@ -404,3 +404,13 @@ def test_value_expansion_model_of_other_shapes_is_refused():
 
     with pytest.raises(UserError, match=r"shapes \[1, 4\] and \[1\], the agent expects \[1, 1\] and \[1\]"):
         ValueExpansion(Wide(), 2)(Toy(), batch_of([1.0], [1.0]), GAMMA)
+
+
+@pytest.mark.parametrize("form", [{"start": "data"}, {"start": "model"}, {"weighting": "steve"}])
+def test_value_expansion_weighs_every_row_of_a_transition(form):
+    batch = batch_of([1.0, 2.0, 3.0], [1.0, 0.0, 1.0])
+    plain = ValueExpansion(Line(wall=3.5), 2, **form)(Toy(), batch, GAMMA)
+    weight = torch.tensor([0.5, 2.0, 0.0], dtype=F64)
+    weighted = ValueExpansion(Line(wall=3.5), 2, **form)(Toy(), batch._replace(weight=weight), GAMMA)
+    assert torch.equal(weighted.target, plain.target)
+    assert torch.equal(weighted.weight, plain.weight * weight.repeat(len(plain.weight) // 3))

@@ -65,6 +65,7 @@ def zeros(n: int, spec: EnvSpec) -> Transition:
 
 
 GATES = {"none": [], "m2ac": ["imagination.gate=m2ac"], "macura": ["imagination.gate=macura", "imagination.xi=0.9"]}
+GATES["confidence"] = ["imagination.gate=confidence"]
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -73,7 +74,7 @@ def test_mbpo_resumes_bit_for_bit_with_every_gate(tmp_path, gate):
     assert ("gate" in whole.parts.stateful) == (gate != "none")
     stored = len(whole.parts.stateful["model_buffer"])
     assert stored > 0
-    assert (stored == 400) == (gate == "none")  # 50 steps * 2 starts * k = 2 at steps 50 and 100; gates let less pass
+    assert (stored == 400) == (gate in ("none", "confidence"))  # 50 steps * 2 starts * k = 2 at steps 50 and 100; gates let less pass
 
 
 def test_mbpo_model_that_breaks_loses_nothing(tmp_path, monkeypatch):
@@ -118,6 +119,9 @@ def test_mbpo_gates_are_made_from_their_options():
     assert (gate.keep_ratio, gate.penalty, gate.hard_stop) == (0.3, 0.01, True)
     gate = wired("imagination.gate=macura", "imagination.xi=7", "imagination.zeta=90").stateful["gate"]
     assert (gate.xi, gate.zeta) == (7, 90)
+    x = wired("imagination.gate=confidence")
+    assert x.stateful["gate"].scale is x.dynamics.network.targets.std
+    assert x.stateful["model_buffer"].weighted
 
 
 @pytest.mark.parametrize("stem", PRESETS)

@@ -57,3 +57,19 @@ def test_a_mixture_says_which_rows_are_recorded() -> None:
     assert batch.real.tolist() == [1.0] * 2 + [0.0] * 6
     assert batch.reward.tolist() == [1.0] * 2 + [2.0] * 6
     assert Mixture(sources, shares).sample(8).real is None
+
+
+class Weighted(Constant):
+    """The same, with weights."""
+
+    def sample(self, n: int) -> Transition:
+        return super().sample(n)._replace(weight=torch.full((n,), 0.3))
+
+
+def test_mixture_rows_of_sources_without_weights_weigh_one() -> None:
+    batch = Mixture([Constant(0), Weighted(1)], [0.25, 0.75], real=[True, False]).sample(8)
+    assert batch.weight is not None
+    torch.testing.assert_close(batch.weight, torch.tensor([1.0] * 2 + [0.3] * 6))
+    assert batch.real is not None
+    assert batch.real.tolist() == [1.0] * 2 + [0.0] * 6
+    assert Mixture([Constant(0), Constant(1)], [0.5, 0.5]).sample(8).weight is None

@@ -111,3 +111,21 @@ def test_all_several_discrete_actions_are_integers():
     buffer.extend(batch, torch.ones(2, dtype=torch.bool))
     assert buffer.all().action.tolist() == [[2, 1], [0, 1]]
     assert buffer.all().action.dtype == torch.int64
+
+
+def test_weights_of_rows_are_stored_where_they_are_wanted():
+    buffer, plain = ModelBuffer(8, SPEC, weighted=True), ModelBuffer(8, SPEC)
+    weight, mask = torch.tensor([0.5, 0.25, 1.0]), torch.tensor([True, True, False])
+    for each in (buffer, plain):
+        each.extend(rows(0, 3)._replace(weight=weight), mask)
+    buffer.extend(rows(5, 2), torch.ones(2, dtype=torch.bool))  # without weights: 1 each
+    assert buffer.all().weight.tolist() == [0.5, 0.25, 1, 1]
+    drawn = buffer.sample(50)
+    assert torch.equal(drawn.weight, torch.tensor([0.5, 0.25, 0, 0, 0, 1, 1])[drawn.reward.long()])
+    assert plain.all().weight is None
+    assert buffer.row_bytes == plain.row_bytes + 4
+    restored = ModelBuffer(8, SPEC, weighted=True)
+    restored.load_state_dict(buffer.state_dict())
+    assert torch.equal(restored.all().weight, buffer.all().weight)
+    with pytest.raises(UserError, match="the saved model buffer has 8 rows of 8 numbers, but this run holds 8 of 7"):
+        plain.load_state_dict(buffer.state_dict())

@@ -37,9 +37,9 @@ def test_a_batch_is_rows_of_all(lengths: list[int], seed: int) -> None:
     data = dataset(lengths)
     rows = RecordedRows(data.buffer(data.spec()))
     batch, everything = rows.sample(9), rows.all()
-    assert batch.real is None
+    assert batch.real is batch.weight is None
     for name in everything._fields:
-        if name != "real":
+        if name not in ("real", "weight"):
             known = batch.next_known > 0 if name == "next_action" else slice(None)  # type: ignore[attr-defined]
             assert torch.equal(getattr(batch, name)[known], getattr(everything, name)[batch.row][known]), name  # type: ignore[attr-defined]
 

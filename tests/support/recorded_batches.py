@@ -18,7 +18,7 @@ def recorded(obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, disc
         for i in reversed(range(end - length, end - 1)):
             return_to_go[i] += return_to_go[i + 1]
     assert end == n
-    return Recorded(obs, action, reward, next_obs, discount, None, action.roll(-1, 0), next_known, return_to_go, torch.arange(n))
+    return Recorded(obs, action, reward, next_obs, discount, None, None, action.roll(-1, 0), next_known, return_to_go, torch.arange(n))
 
 
 def rows_of(data: Recorded, index: Tensor) -> Recorded:

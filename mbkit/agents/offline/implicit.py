@@ -33,7 +33,7 @@ class ImplicitConfig(CriticConfig):
 @torch.no_grad()
 def implicit_target(batch: Transition, reward: Tensor, next_value: Tensor, gamma: float) -> Targets:
     """IQL, eq. 6: y = r + gamma d V(s'), of rewards and V(s') [B]."""
-    return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value)
+    return Targets(batch.obs, batch.action, reward + gamma * batch.discount * next_value, batch.weight)
 
 
 def return_range_factor(data: Recorded) -> Tensor:

@@ -23,7 +23,7 @@ class DQNConfig(ValueConfig):
 @torch.no_grad()
 def greedy_target(batch: Transition, next_value: Tensor, gamma: float) -> Targets:
     """y = r + gamma d max_a Q_target(s', a), of next_value, that maximum, [B]: `one_step` for greedy actions of the target network."""
-    return Targets(batch.obs, batch.action, torch.addcmul(batch.reward, batch.discount, next_value, value=gamma))
+    return Targets(batch.obs, batch.action, torch.addcmul(batch.reward, batch.discount, next_value, value=gamma), batch.weight)
 
 
 def targets_of(agent: EpsilonGreedy, batch: Transition) -> Targets:
