@@ -9,7 +9,7 @@ import torch
 
 from mbkit.dynamics import training
 from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbkit.dynamics.loss import loss
+from mbkit.dynamics.loss import TrainingRows, loss
 from mbkit.dynamics.mbrl import MbrlDynamics
 from mbkit.dynamics.mbrl.convert import export_ensemble, import_ensemble, import_path, read_replay, write_replay
 from mbkit.dynamics.mbrl.dynamics import library
@@ -110,14 +110,14 @@ def test_export_ensemble_gives_mbrl_lib_the_same_loss(tmp_path, probabilistic):
     rows = [torch.randn(30, 3), torch.rand(30, 2), torch.randn(30), torch.randn(30, 3), torch.ones(30)]
     data = Transition(*rows)
     raw, inputs = training.rows(mine.network, data), mine.network.inputs
-    batch = training.TrainingRows(inputs(raw.x).expand(4, -1, -1), raw.y.expand(4, -1, -1), raw.ended.expand(4, -1))
+    batch = TrainingRows(inputs(raw.x).expand(4, -1, -1), raw.y.expand(4, -1, -1), raw.ended.expand(4, -1))
     peer = theirs(tmp_path)
     their_batch = MbrlDynamics(peer, SPEC, task=KNOWN).batch(data)
     their_loss, _ = peer.loss(their_batch)
     per_entry = 1 if probabilistic else 30 * 3  # theirs sums squared errors over rows and dimensions, ours averages
     torch.testing.assert_close(loss(mine.network, batch) * per_entry, their_loss, rtol=1e-5, atol=1e-5)
     score = peer.eval_score(their_batch)[0].mean((1, 2))
-    holdout = training.TrainingRows(batch.x[0], raw.y, raw.ended)
+    holdout = TrainingRows(batch.x[0], raw.y, raw.ended)
     torch.testing.assert_close(training.holdout_error(mine.network, holdout), score, rtol=1e-5, atol=1e-6)
 
 
