@@ -16,13 +16,13 @@ def one_vs_rest(p: Prediction) -> Tensor:
 
     Paper: of the member that drew the sample; here: its expectation, since every member is equally likely to have drawn it.
     """
-    others = p.mean.shape[0] - 1
-    gap = p.mean - p.mean.mean(0)  # about the common mean, since variances may be tiny beside the observations
-    rest = -gap / others
-    square = gap.square()
-    var = (p.var.sum(0) - p.var + square.sum(0) - square) / others - rest.square()
-    var = torch.maximum(var, p.var.amin(0))  # holds anyway, but for rounding
-    return 0.5 * ((var / p.var).log() - 1 + (p.var + (gap - rest).square()) / var).sum(-1).mean(0)
+    members, others = p.mean.shape[0], p.mean.shape[0] - 1
+    square = (p.mean - p.mean.mean(0)).square_()  # g^2 about the common mean, of which the others' mean is -g / others away
+    var = (p.var.sum(0) + square.sum(0) - p.var).div_(others).sub_(square, alpha=members / others**2)
+    var = var.clamp_(min=p.var.amin(0))  # holds anyway, but for rounding
+    ratio = p.var / var
+    distance = square.mul_((members / others) ** 2).div_(var)
+    return 0.5 * distance.add_(ratio).sub_(1).sub_(ratio.log_()).sum(-1).mean(0)
 
 
 def geometric_js(p: Prediction) -> Tensor:
