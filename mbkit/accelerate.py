@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -151,6 +152,21 @@ class Graphed(Generic[X, Y]):
             output = self.fn(*static)  # type: ignore[call-arg]
         torch.cuda.set_rng_state(before)
         return graph, _tensors(static), output
+
+
+def fused(fn: Callable[X, Y], device: torch.device) -> Callable[X, Y]:
+    """A pure function of tensors, elementwise but for its layout, as one kernel where torch can compile it for the device, else as it is.
+
+    A CUDA graph may capture it: Inductor's own graphs are off. It can be compiled on CUDA with Triton alone.
+    """
+    if device.type != "cuda" or not has_triton():
+        return fn
+    return cast("Callable[X, Y]", torch.compile(fn, dynamic=True))
+
+
+def has_triton() -> bool:
+    """Whether the compiler of GPU kernels is installed."""
+    return find_spec("triton") is not None
 
 
 def seed_everything(seed: int) -> None:

@@ -4,6 +4,7 @@
 O observation, A action, D = O, plus one where the reward is learned. Randomness comes from torch's global generator.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from mbkit.dynamics.calibration import intervals, recalibrated
 from mbkit.dynamics.descent import optimizer
 from mbkit.dynamics.frozen import FrozenElites, blocks
 from mbkit.dynamics.loss import TrainingRows, loss
-from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork
-from mbkit.dynamics.propagation import PROPAGATION, unroll
+from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork, encode_action
+from mbkit.dynamics.propagation import ALL_ELITES, ONE_ELITE, Draw, unroll
 from mbkit.dynamics.uncertainty import gaussian_log_prob
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import restore_optimizer_
@@ -119,25 +120,48 @@ class Ensemble:
         pad = blocks(len(carry), self.cfg.elites, carry.device) if self.cfg.propagation == "ts_inf" else None
         with model_products(carry.device):
             if pad is None:
-                out = unroll(self._draw, carry, by_time, relative, self.task)
+                out = unroll(self._draws(by_time), carry, by_time, relative, self.task)
             else:
-                padded = unroll(self._draw, carry[pad.source], by_time[:, pad.source], relative, self.task)
+                dealt = by_time[:, pad.source]
+                padded = unroll(self._draws(dealt), carry[pad.source], dealt, relative, self.task)
                 out = Rollout(*(column[:, pad.place] for column in padded))
         return Rollout(*(column.transpose(0, 1) for column in out))
 
-    def _draw(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A sample [B, D] of each row's outcome under the propagation, and of its termination, bool [B], where that is learned."""
-        outcome = PROPAGATION[self.cfg.propagation](self.frozen, self.network.encode(obs, action))
-        sample = outcome.sample()
-        if outcome.logit is None:
-            return sample, None
-        threshold = 0 if self.cfg.propagation == "expectation" else torch.rand_like(outcome.logit).logit()
-        return sample, outcome.logit > threshold
+    def _draws(self, actions: Tensor) -> Draw:
+        """Draws of H successive steps under actions [H, B, A]: of each row's outcome [B, D] under the propagation, and of its termination.
+
+        On CUDA one kernel draws the noise of all steps; elsewhere every step draws its noise, as `step` does.
+        """
+        mode, shape, step = self.cfg.propagation, (*actions.shape[:2], self.network.output_dim), itertools.count()
+        encoded = encode_action(self.spec, actions)
+        random = mode == "moment_matching" or (self.cfg.probabilistic and mode != "expectation")
+        ahead = torch.randn(shape, device=actions.device) if random and actions.is_cuda else None
+
+        def noise(t: int) -> Tensor | None:
+            if not random:
+                return None
+            return torch.randn(shape[1:], device=actions.device) if ahead is None else ahead[t]
+
+        def draw(obs: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None]:
+            t = next(step)
+            x = self.frozen.inputs(obs, encoded[t])
+            if mode in ONE_ELITE:
+                outputs = ONE_ELITE[mode](self.frozen, x)
+                sample, logit = self.frozen.sample(outputs, noise(t)), self.network.split(outputs)[2]
+            else:
+                mixed = ALL_ELITES[mode](self.frozen, x)
+                sample, logit = mixed.sample(noise(t)), mixed.logit
+            if logit is None:
+                return sample, None
+            threshold = 0 if mode == "expectation" else torch.rand_like(logit).logit()
+            return sample, logit > threshold
+
+        return draw
 
     @torch.no_grad()
     def predict_elites(self, obs: Tensor, action: Tensor) -> Prediction:
         """The elites' Gaussians of the next observation (and reward, if learned), [K, B, D] in raw units, by the fast path."""
-        x = self.network.encode(obs, action)
+        x = self.frozen.inputs(obs, encode_action(self.spec, action))
         with model_products(obs.device):
             change = self.frozen.gaussian(self.frozen(x.expand(self.cfg.elites, *x.shape)))
         mean = change.mean + F.pad(obs * self.network.relative, (0, change.mean.shape[-1] - obs.shape[-1]))

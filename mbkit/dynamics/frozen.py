@@ -8,14 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mbkit.accelerate import fused
 from mbkit.dynamics.network import EnsembleNetwork, Gaussian
 from mbkit.networks.frozen import FrozenEnsemble
+from mbkit.types import ObsProcess
 
 
 class FrozenElites:
-    """The elites' raw outputs [K, R, F] for raw inputs [K, R, I], without gradient; normalisers are folded into first and last layer.
+    """The elites' raw outputs [K, R, F] for `inputs` [K, R, I], without gradient; normalisers are folded into first and last layer.
 
-    Tensors are refilled in place by `refresh`, so that a captured CUDA graph keeps seeing the current weights.
+    A raw log-variance comes less its upper bound, so that a sigmoid makes a variance of it (`bounded_std`). Tensors are refilled in place
+    by `refresh`, so that a captured CUDA graph keeps seeing the current weights.
     """
 
     def __init__(self, network: EnsembleNetwork) -> None:
@@ -24,6 +27,8 @@ class FrozenElites:
         dtype = torch.float32 if network.cfg.precision == "float32" else torch.bfloat16
         self.layers = FrozenEnsemble(self.count, network.net.sizes, "silu", network.spec.device, dtype)
         self.var_bounds = torch.zeros(2, network.output_dim, device=network.spec.device)
+        self.observed = network.input_dim - network.spec.action_dim  # columns of the inputs that come from the observation
+        self.entered, self.sampled = fused(entered, network.spec.device), fused(bounded_sample, network.spec.device)
         self.refresh()
 
     @torch.no_grad()
@@ -39,23 +44,50 @@ class FrozenElites:
         weight[-1][..., :d] *= scale
         bias[-1][..., :d] = bias[-1][..., :d] * scale + network.targets.mean.double()
         if network.cfg.probabilistic:
-            bias[-1][..., d : 2 * d] += network.log_scale()
+            bias[-1][..., d : 2 * d] -= network.logvar_bounds[1].double()
         self.layers.copy_(weight, bias)
         self.var_bounds.copy_((network.logvar_bounds.double() + network.log_scale()).exp())
 
+    def inputs(self, obs: Tensor, action: Tensor) -> Tensor:
+        """What the layers see of raw observations [..., O] and encoded actions [..., A]: [..., I]."""
+        normalizer, o, preprocess = self.network.inputs, self.observed, self.network.task.preprocess
+        moments = () if self.folds_inputs else (normalizer.mean, normalizer.std)
+        return self.entered(obs, action, preprocess, normalizer.low[:o], normalizer.high[:o], *moments)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes as above."""
-        return self.layers(self.network.inputs.bound(x) if self.folds_inputs else self.network.inputs(x))
+        return self.layers(x)
 
     def gaussian(self, outputs: Tensor) -> Gaussian:
         """Raw outputs [..., F] as distributions in raw units; means are changes where changes are predicted."""
         mean, raw, logit = self.network.split(outputs)
-        return Gaussian(mean, None if raw is None else soft_bounded_std(raw, *self.var_bounds), logit)
+        return Gaussian(mean, None if raw is None else bounded_std(raw, *self.var_bounds), logit)
+
+    def sample(self, outputs: Tensor, noise: Tensor | None) -> Tensor:
+        """An outcome [B, D] of each row, from raw outputs [B, F] and standard normal noise [B, D]; the mean where nothing is random."""
+        mean, raw, _ = self.network.split(outputs)
+        return mean if raw is None or noise is None else self.sampled(mean, raw, noise, *self.var_bounds)
 
 
-def soft_bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
-    """The square root of exp(`soft_bounded_logvar`) in closed form: the variance is var_low + 1 / (1 / var_high + exp(-raw))."""
-    return raw.neg().exp_().add_(var_high.reciprocal()).reciprocal_().add_(var_low).sqrt_()
+def entered(obs: Tensor, action: Tensor, preprocess: ObsProcess | None, low: Tensor, high: Tensor, *moments: Tensor) -> Tensor:
+    """Observations as networks see them, within their bounds, beside the encoded actions.
+
+    `moments`, where the first layer does not hold them: the mean and the deviation to normalise with, for layers in bfloat16.
+    """
+    x = torch.cat(((obs if preprocess is None else preprocess(obs)).clamp(low, high), action), -1)
+    return ((x - moments[0]) / moments[1]).bfloat16() if moments else x
+
+
+def bounded_std(raw: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
+    """The square root of exp(`soft_bounded_logvar`): the variance is var_low + var_high sigmoid(raw), of raw less its upper bound."""
+    # on a CPU operators on slices of narrow rows are slow, and a copy is fast
+    rate = raw.clone(memory_format=torch.contiguous_format).sigmoid_() if raw.device.type == "cpu" else raw.sigmoid()
+    return torch.addcmul(var_low, var_high, rate).sqrt_()
+
+
+def bounded_sample(mean: Tensor, raw: Tensor, noise: Tensor, var_low: Tensor, var_high: Tensor) -> Tensor:
+    """mean + std noise, with `bounded_std`."""
+    return torch.addcmul(mean, bounded_std(raw, var_low, var_high), noise)
 
 
 class Blocks(NamedTuple):

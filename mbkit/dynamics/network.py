@@ -162,9 +162,9 @@ class Gaussian(NamedTuple):
     std: Tensor | None
     logit: Tensor | None
 
-    def sample(self) -> Tensor:
-        """A sample [..., D], from torch's global generator."""
-        return self.mean if self.std is None else torch.addcmul(self.mean, self.std, torch.randn_like(self.mean))
+    def sample(self, noise: Tensor | None) -> Tensor:
+        """A sample [..., D], from standard normal noise [..., D]; the mean where nothing is random."""
+        return self.mean if self.std is None or noise is None else torch.addcmul(self.mean, self.std, noise)
 
 
 def encode_action(spec: EnvSpec, action: Tensor) -> Tensor:

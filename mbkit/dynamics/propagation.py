@@ -13,15 +13,15 @@ from mbkit.dynamics.network import Gaussian
 from mbkit.types import Rollout, TaskKnowledge
 
 
-def ts_infinity(elites: FrozenElites, x: Tensor) -> Gaussian:
-    """TS-infinity: row r of x [B, I] belongs to elite floor(r K / B) for good; B must be a multiple of K."""
-    return elites.gaussian(elites(x.view(elites.count, -1, x.shape[-1])).flatten(0, 1))
+def ts_infinity(elites: FrozenElites, x: Tensor) -> Tensor:
+    """TS-infinity: row r of x [B, I] belongs to elite floor(r K / B) for good; B must be a multiple of K. Raw outputs [B, F]."""
+    return elites(x.view(elites.count, -1, x.shape[-1])).flatten(0, 1)
 
 
-def ts1(elites: FrozenElites, x: Tensor) -> Gaussian:
-    """TS1: the rows of x [B, I] are dealt out to the elites at random, afresh at every step, in equal shares."""
+def ts1(elites: FrozenElites, x: Tensor) -> Tensor:
+    """TS1: the rows of x [B, I] are dealt out to the elites at random, afresh at every step, in equal shares. Raw outputs [B, F]."""
     hand = deal(len(x), elites.count, x.device)
-    return elites.gaussian(elites(x[hand.source].view(elites.count, -1, x.shape[-1])).flatten(0, 1)[hand.place])
+    return elites(x[hand.source].view(elites.count, -1, x.shape[-1])).flatten(0, 1)[hand.place]
 
 
 def expectation(elites: FrozenElites, x: Tensor) -> Gaussian:
@@ -37,7 +37,8 @@ def moment_matching(elites: FrozenElites, x: Tensor) -> Gaussian:
     return mixture(elites.gaussian(elites(x.expand(elites.count, *x.shape))), sampled=True)
 
 
-PROPAGATION = {"ts_inf": ts_infinity, "ts1": ts1, "expectation": expectation, "moment_matching": moment_matching}
+ONE_ELITE = {"ts_inf": ts_infinity, "ts1": ts1}  # each row meets one elite
+ALL_ELITES = {"expectation": expectation, "moment_matching": moment_matching}
 
 
 def mixture(each: Gaussian, sampled: bool) -> Gaussian:

@@ -10,11 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mbkit.accelerate import fused
 from mbkit.networks.kernels import ACTIVATION, MANY_ROWS, Activation, member_by_member
 
 FUSED_NAME = {"relu": "relu", "silu": "swish"}  # oneDNN's names
 PACKED_ROWS = 256  # per member: from here on oneDNN's packed weights are faster (at 128 rows 8 % slower)
 MANY_ROWS_BFLOAT16 = 1024  # `MANY_ROWS` of bfloat16, whose batched product is faster
+
+
+def relu_with_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """relu(x + bias)."""
+    return F.relu(x + bias)
+
+
+def silu_with_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """silu(x + bias)."""
+    return F.silu(x + bias)
+
+
+ACTIVATED = {"relu": relu_with_bias, "silu": silu_with_bias}
 
 
 class FrozenEnsemble:
@@ -34,6 +48,8 @@ class FrozenEnsemble:
         self.by_member = list(zip(*[[(w[e], b[e, 0]) for e in range(members)] for w, b in pairs], strict=True))
         self.many = MANY_ROWS if dtype == torch.float32 else MANY_ROWS_BFLOAT16
         self.fused = device.type == "cpu" and _has_fused_linear()
+        self.activated = fused(ACTIVATED[activation], device)
+        self.compiled = self.activated is not ACTIVATED[activation]
         self.packed: list[list[tuple[Tensor, Tensor]]] = []  # as `by_member`, the weights in oneDNN's opaque layout
 
     def copy_(self, weight: Sequence[Tensor], bias: Sequence[Tensor]) -> None:
@@ -64,6 +80,9 @@ class FrozenEnsemble:
     def _batched(self, x: Tensor) -> Tensor:
         act, last = ACTIVATION[self.activation], len(self.weight) - 1
         for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
+            if self.compiled and n < last:
+                x = self.activated(torch.bmm(x, w), b)  # bias and activation in one kernel
+                continue
             x = torch.baddbmm(b, x, w)
             x = x if n == last else act(x, inplace=True)
         return x

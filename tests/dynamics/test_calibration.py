@@ -51,7 +51,7 @@ def test_calibrate_multiplies_the_variances_of_predictions_and_rollouts_and_noth
     draws = []
     for model in (plain, calibrated):
         model.frozen.refresh()
-        x = model.network.encode(data.obs, data.action).expand(3, -1, -1)
+        x = model.frozen.inputs(data.obs, data.action).expand(3, -1, -1)
         draws.append(model.frozen.gaussian(model.frozen(x)).std)
     torch.testing.assert_close(draws[1], draws[0] * (0.5 * factor).exp(), rtol=1e-4, atol=0)
 

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from systems import CPU, SMALL, SPEC, linear_gaussian, small_ensemble
 
 from mbkit.dynamics.ensemble import Ensemble
-from mbkit.dynamics.frozen import blocks, deal, soft_bounded_std
+from mbkit.dynamics.frozen import blocks, bounded_sample, bounded_std, deal, entered
 from mbkit.dynamics.network import soft_bounded_logvar
+from mbkit.networks.frozen import silu_with_bias
 
 
-def test_soft_bounded_std_is_that_of_soft_bounded_logvar():
+def test_bounded_std_is_that_of_soft_bounded_logvar():
     raw = torch.linspace(-200, 200, 401)
     low, high = torch.tensor(-10.0), torch.tensor(0.5)
     logvar = soft_bounded_logvar(raw, low, high)
-    torch.testing.assert_close(soft_bounded_std(raw, low.exp(), high.exp()), (0.5 * logvar).exp(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(bounded_std(raw - high, low.exp(), high.exp()), (0.5 * logvar).exp(), rtol=1e-4, atol=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,7 +50,7 @@ def test_frozen_elites_equal_the_network_as_written(scaled):
     ensemble = small_ensemble(replace(SMALL, scale_targets=scaled), fit=False)
     ensemble.fit(data)
     network, elites = ensemble.network, ensemble.network.elites
-    x = network.encode(data.obs, data.action)
+    x = ensemble.frozen.inputs(data.obs, data.action)
     mean, std, _ = ensemble.frozen.gaussian(ensemble.frozen(x.expand(3, *x.shape)))
     p = ensemble.predict(data.obs, data.action)
     scale = network.targets.std  # errors are relative to what is predicted
@@ -71,3 +72,25 @@ def test_frozen_elites_in_bfloat16_are_close_to_float32():
     obs, action = torch.randn(500, 3), torch.rand(500, 2)
     error = (coarse.step(obs, action).obs - exact.step(obs, action).obs).abs().max()
     assert 0 < error < 0.02
+
+
+def sine(obs: torch.Tensor) -> torch.Tensor:
+    """A task's own inputs."""
+    return torch.cat((obs[..., :1].sin(), obs[..., 1:]), -1)
+
+
+@pytest.mark.slow
+def test_compiled_kernels_equal_the_plain_functions():
+    """What is one kernel each on a GPU with Triton, compiled for this processor, for two numbers of rows."""
+    low, high, mean, std = torch.full((3,), -1.0), torch.ones(3), torch.randn(5), torch.rand(5) + 0.5
+    for rows in (40, 7):
+        obs, action, noise = torch.randn(rows, 3), torch.rand(rows, 2), torch.randn(rows, 4)
+        outputs, bias = torch.randn(2, rows, 8), torch.randn(2, 1, 8)
+        calls = [
+            (entered, (obs, action, sine, low, high)),
+            (entered, (obs, action, None, low, high, mean, std)),
+            (bounded_sample, (outputs[0, :, :4], outputs[0, :, 4:], noise, torch.rand(4), torch.rand(4) + 1)),
+            (silu_with_bias, (outputs, bias)),
+        ]
+        for fn, arguments in calls:
+            torch.testing.assert_close(torch.compile(fn, dynamic=True)(*arguments), fn(*arguments))
