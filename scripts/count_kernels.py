@@ -3,7 +3,7 @@
     python scripts/count_kernels.py [--only WORD] [--markdown]
 
 Nothing is measured on a GPU. An operator counts as one kernel; views and uninitialised memory count as none. Predicted time: eager 5.5 us
-an operator, or that of the products where it is longer; in a graph 1.8 us a kernel and the products at `--tflops`, `--tflops-bf16`.
+an operator, or that of a graph where it is longer; in a graph 1.8 us a kernel and the products at `--tflops`, `--tflops-bf16`.
 Sizes: those of the benchmarks beside mbrl-lib (`bench_*.py`); of agents their own, batches of 256, 11 observations and 3 actions.
 """
 
@@ -142,8 +142,8 @@ def loop_units() -> Iterator[Unit]:
 
 def predicted(kernels: float, work: float, tflops: float) -> tuple[float, float]:
     """Milliseconds, eager and in a graph."""
-    products = 1e-9 * work / tflops
-    return max(1e-3 * EAGER_US * kernels, products), 1e-3 * GRAPH_US * kernels + products
+    graph = 1e-3 * GRAPH_US * kernels + 1e-9 * work / tflops
+    return max(1e-3 * EAGER_US * kernels, graph), graph
 
 
 def main() -> None:
