@@ -128,11 +128,19 @@ def check_acting(agent: Agent, spec: EnvSpec) -> None:
             check_action(agent.act(obs, explore=explore), m, spec, f"act(explore={explore})")
         agent.reset(torch.arange(m) % 2 == 0)
         check_action(agent.sample(obs), m, spec, "sample")
+        if getattr(agent, "acts_by_sampling", False):
+            expect(torch.equal(*(seeded(call, obs) for call in (agent.act, agent.sample))), "acts_by_sampling: expected act to be sample")
         greedy = agent.act(obs, explore=False), agent.act(obs, explore=False)
         expect(torch.equal(*greedy), "act(explore=False) gave two different actions for the same observations")
         value = agent.value(obs)
         expect(value.shape == (m,), f"value: expected the shape {(m,)}, came {tuple(value.shape)}")
         expect(not value.requires_grad and bool(value.isfinite().all()), f"value: expected finite numbers without gradient, came {value}")
+
+
+def seeded(call: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
+    """The call's action from a fixed random state."""
+    torch.manual_seed(7)
+    return call(obs)
 
 
 def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:

@@ -59,6 +59,7 @@ def online(device: str, steps: int) -> Run:
     from mbkit.agents.actor_critic.sac import SAC, SACConfig
     from mbkit.envs import make
     from mbkit.loops import Online
+    from mbkit.loops.traffic import Packed
     from mbkit.replay.buffer import ReplayBuffer
 
     class Silent:
@@ -69,7 +70,9 @@ def online(device: str, steps: int) -> Run:
 
     env = make("Hopper-v5", seed=0)
     spec = env.spec._replace(device=torch.device(device))
-    loop: Any = Online(env, SAC(spec, SACConfig()), ReplayBuffer(100_000, spec))
+    agent, buffer = SAC(spec, SACConfig()), ReplayBuffer(100_000, spec)
+    traffic = Packed(agent, buffer, 1, spec.obs_dim, spec.device, "auto") if device == "cuda" else None
+    loop: Any = Online(env, agent, buffer, traffic=traffic)
     loop.recorder = Silent()
     loop.start()
 

@@ -100,6 +100,7 @@ class LearningAgent(nn.Module):
     """An agent whose optimizers are part of its `state_dict`."""
 
     cycle = 1  # calls of `update` after which it does the same work again
+    acts_by_sampling = False  # an exploring `act` is `sample`, which changes nothing on the host: it can be a CUDA graph
     recorded_only = False  # `update` needs the fields of Recorded, which transitions lack that an environment or a model gives
     uses_reward = True  # `update` needs rewards, which some logs lack
     computes_targets = False  # `update` regresses critics on targets of its own and ignores the target function

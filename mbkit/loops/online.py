@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mbkit.errors import UserError
 from mbkit.loops.clock import Clock
+from mbkit.loops.traffic import Direct, Traffic
 from mbkit.replay.buffer import Experience
 from mbkit.types import Actor, EnvSpec, State, Store
 
@@ -39,9 +40,10 @@ class Online(Clock):
     actor, the store and the global random state.
     """
 
-    def __init__(self, env: "Environment", actor: Actor, store: Store, warmup_steps: int = 0) -> None:
+    def __init__(self, env: "Environment", actor: Actor, store: Store, warmup_steps: int = 0, traffic: Traffic | None = None) -> None:
         super().__init__(stride=env.num_envs)
         self.env, self.actor, self.store, self.warmup_steps = env, actor, store, warmup_steps
+        self.traffic = traffic or Direct(actor, store)
         self.episodes = 0
         self.last_return: float | None = None
         self.obs = torch.zeros(env.num_envs, env.spec.obs_dim)  # [M, O], of running episodes once they began
@@ -65,11 +67,12 @@ class Online(Clock):
             action = random_action(self.env.spec, self.env.num_envs)
         else:
             began = perf_counter()
-            action = finite_action(self.actor.act(self.obs).cpu(), self.step)  # environments are there; and the clock waits for the device
+            action = finite_action(self.traffic.act(self.obs), self.step)
             self.recorder.log(self.step, {"time/act_ms": 1e3 * (perf_counter() - began)})
         out = self.env.step(action)
         ended = out.terminated | out.truncated
-        self.store.extend(Experience(self.obs, action, out.reward, out.next_obs, out.terminated, ended), self.env.valid)
+        rows = Experience(self.obs, action, out.reward, out.next_obs, out.terminated, ended)
+        self.traffic.extend(rows, self.env.valid, out.obs)
         self.obs = out.obs
         self.step += self.stride
         self.count(out.reward, ended)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mbkit import registry
 from mbkit.config import Experiment, OfflineLoop, OnlineLoop, Part
-from mbkit.loops import Hook, ModelFits, ObsStatistics, Until, Updates
+from mbkit.loops import Hook, ModelFits, ObsStatistics, Online, Until, Updates
+from mbkit.loops.traffic import Packed
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
 from mbkit.replay.buffer import ReplayBuffer
@@ -185,6 +186,13 @@ class Assembly(Generic[L]):
         self._store = store
         self.keep(buffer=store)
         return store
+
+    def online(self) -> Online:
+        """The online loop of the actor and the store; what travels between it and a GPU is packed."""
+        actor, store, device, traffic = self.actor, self.store, self.spec.device, None
+        if device.type == "cuda":
+            traffic = Packed(actor, store, self.env.num_envs, self.spec.obs_dim, device, getattr(self.loop, "mode", "auto"))
+        return Online(self.env, actor, store, getattr(self.loop, "warmup_steps", 0), traffic)
 
     def every_step(self, *hooks: Hook) -> None:
         """These hooks are called after every step, in the order in which they were added."""

@@ -88,14 +88,20 @@ class ReplayBuffer:
         """
         if column is None and written_in_place(self, rows, mask):
             return
-        packed = self._pack(rows)
+        device = self.data.device  # a copy to the CPU must be synchronous, or it is read before it arrived
+        packed = torch.cat([x.to(device, non_blocking=device.type != "cpu") for x in self.fields(rows)], 1)
+        self.write(packed, None if mask is None else mask.to(device), column)
+        self.offered += len(packed)
+
+    @torch.no_grad()
+    def write(self, packed: Tensor, mask: Tensor | None = None, column: int | None = None) -> None:
+        """Append `packed` rows [M, W] of the device, as `extend` does; can be captured, after one call with as many columns."""
         m, c = packed.shape[0], self.capacity
         ended = packed[:, -1] != 0
         if mask is None:
             sequence = self.total + torch.arange(m, device=packed.device)
             position, total, continues = sequence % c, self.total + m, ~ended
         else:
-            mask = mask.to(packed.device)
             sequence = self.total + mask.cumsum(0) - 1
             position, total, continues = torch.where(mask, sequence % c, c), self.total + mask.sum(), mask & ~ended
         previous = self._continue(torch.where(continues, sequence, NONE), column)
@@ -107,25 +113,23 @@ class ReplayBuffer:
         self.link.index_copy_(0, torch.where(linked, previous % c, c), position)
         self.link[c:].fill_(c)  # setting an item would copy a number from the host, and wait for it
         self.total.copy_(total)
-        self.offered += m
 
     def cut(self) -> None:
         """The running episodes are over without a recorded end: no later row is linked to those stored so far."""
         self.open.fill_(NONE)
 
-    def _pack(self, rows: Experience) -> Tensor:
-        """The float matrix [M, W] of the rows, on the buffer's device."""
+    def fields(self, rows: Experience) -> list[Tensor]:
+        """What is stored of the rows: float matrices [M, w], where they are, whose columns side by side are the W of a row."""
         m = rows.reward.shape[0]
         if m > self.capacity:
             raise UserError(f"the replay buffer holds {self.capacity} rows, but {m} were written at once; give it a larger capacity")
         ended = rows.ended | rows.terminated.to(rows.ended.device)
         fields = (rows.obs, rows.action, rows.next_obs, rows.reward, ~rows.terminated, ended)
-        device = self.data.device  # a copy to the CPU must be synchronous, or it is read before it arrived
-        packed = torch.cat([x.reshape(m, -1).float().to(device, non_blocking=device.type != "cpu") for x in fields], 1)
-        if packed.shape[1] != self.data.shape[1]:
+        columns = [x.reshape(m, -1).float() for x in fields]
+        if sum(x.shape[1] for x in columns) != self.data.shape[1]:
             shapes = [tuple(x.shape) for x in rows]
             raise ValueError(f"rows of shapes {shapes} do not fit a buffer made for {self.spec}")
-        return packed
+        return columns
 
     def _continue(self, opened: Tensor, column: int | None) -> Tensor:
         """Sequence number [M] of the row before each row in its column; sets `open` to `opened` [M], rows that later ones may continue."""

@@ -75,7 +75,7 @@ class Run:
                 self.loop.watch.see(self.parts.recorded.largest_reward.numpy(force=True))
         else:
             check_buffer(experiment)
-            self.loop = Online(self.env, self.parts.actor, self.parts.store, getattr(experiment.loop, "warmup_steps", 0))
+            self.loop = self.parts.online()
         self.notes = noted(self.notes, *object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
 
     def close(self) -> None:

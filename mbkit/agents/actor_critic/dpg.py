@@ -42,6 +42,8 @@ class DPGConfig:
 class DPG(LearningAgent):
     """Deterministic policy gradient on the newest transitions: neither replay nor target networks."""
 
+    acts_by_sampling = True
+
     def __init__(self, spec: EnvSpec, cfg: DPGConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("dpg", spec)
         super().__init__()

@@ -62,6 +62,8 @@ def q_of(critics: ActionValues | Critics, obs: Tensor, action: Tensor) -> Tensor
 class KLSAC(LearningAgent):
     """Soft actor-critic with a cost of divergence from a prior policy."""
 
+    acts_by_sampling = True
+
     def __init__(
         self, spec: EnvSpec, cfg: KLSACConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
     ) -> None:

@@ -100,6 +100,8 @@ class QuadraticNet(nn.Module):
 class NAF(LearningAgent):
     """Normalised advantage functions: Q-learning for continuous actions, with Q quadratic in the action."""
 
+    acts_by_sampling = True
+
     def __init__(self, spec: EnvSpec, cfg: NAFConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("naf", spec)
         super().__init__()
@@ -113,8 +115,7 @@ class NAF(LearningAgent):
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
         """obs [M, O] -> [M, A]: mu, with noise where exploring."""
-        obs = obs.to(self.device)
-        return self.sample(obs) if explore else self.critic(obs).mode
+        return self.sample(obs.to(self.device)) if explore else self.critic(obs.to(self.device)).mode
 
     @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
@@ -143,8 +144,7 @@ class NAF(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on V, mu and L together, then on the target network. `actor/loss` is -V, what the loss of a policy would be."""
         y = self.target(self, batch, self.gamma)
-        terms = self.critic(y.obs)
-        q = action_value(terms, y.action)[None]
+        q = action_value(terms := self.critic(y.obs), y.action)[None]
         critic_loss = descend(self.optimizers["critic"], regression_loss(q, y) + self.cfg.saturation_penalty * saturation(terms.raw))
         polyak_(self.target_critic, self.critic, self.cfg.tau)
         return {"critic/loss": critic_loss, "critic/q": q.detach().mean(), "actor/loss": -terms.value.detach().mean()}

@@ -50,7 +50,7 @@ class SACConfig:
 class SAC(LearningAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
-    stackable = True
+    stackable = acts_by_sampling = True
 
     last: Tensor  # [2] loss and entropy of the policy at its last update
 

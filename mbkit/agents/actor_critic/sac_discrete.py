@@ -55,6 +55,8 @@ def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: 
 class SACDiscrete(LearningAgent):
     """Soft actor-critic for discrete actions, with exact sums."""
 
+    acts_by_sampling = True
+
     def __init__(
         self, spec: EnvSpec, cfg: SACDiscreteConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
     ) -> None:

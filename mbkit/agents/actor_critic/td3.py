@@ -45,7 +45,7 @@ def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
 class TD3(LearningAgent):
     """Twin delayed DDPG: clipped double Q, target smoothing, delayed policy."""
 
-    stackable = True
+    stackable = acts_by_sampling = True
 
     actor_loss: Tensor  # 0-d, of the policy's last update, so that every update returns one
 

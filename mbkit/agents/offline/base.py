@@ -89,6 +89,7 @@ class OfflineAgent(LearningAgent):
     Without `prepare` observations pass as they are, and the data set may hold any action of the box.
     """
 
+    acts_by_sampling = True
     policy: nn.Module  # obs [B, O] -> action [B, A], or a Distribution
     noise_scale = 0.0  # standard deviation of a deterministic policy's exploration noise
     low: Tensor  # [A] the smallest recorded action

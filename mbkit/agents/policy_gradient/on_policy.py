@@ -69,6 +69,7 @@ def in_minibatches(fields: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor
 class OnPolicyAgent(LearningAgent):
     """An agent that acts by sampling its policy; observations pass through a normaliser that changes only in `update`."""
 
+    acts_by_sampling = True
     cfg: NetworkConfig
     critic: ValueNetwork
 

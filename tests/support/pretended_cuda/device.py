@@ -89,6 +89,7 @@ class Device:
         self.pinned: dict[int, Tensor] = {}  # memory of the host that copies need not wait for
         self.arriving: list[tuple[Tensor, Tensor]] = []  # copies to pinned memory: where to, and the numbers
         self.departing: list[tuple[Tensor, Tensor]] = []  # copies from pinned memory: where from, and the numbers
+        self.arrivals = 0  # how often the host waited for everything queued
         self.lock = threading.RLock()  # the backward pass has a thread for each device
 
     def reset(self) -> None:
@@ -111,6 +112,7 @@ class Device:
 
     def arrive(self) -> None:
         """Everything queued is done: copies to pinned memory have arrived, and those from there have left it unchanged."""
+        self.arrivals += 1
         arriving, departing = self.arriving, self.departing
         self.arriving, self.departing = [], []
         for target, numbers in arriving:

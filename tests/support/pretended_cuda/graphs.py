@@ -138,21 +138,24 @@ class Event:
     """A point in the queue; waiting for it makes earlier copies arrive."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.recorded = False
+        self.at: int | None = None  # how often the host had waited for the whole queue
 
     def record(self, *_: Any) -> None:
         """Here is the point."""
-        self.recorded = True
+        from pretended_cuda.device import DEVICE
+
+        self.at = DEVICE.arrivals
 
     def query(self) -> bool:
-        """Whether it is reached."""
-        return not self.recorded
+        """Whether it is reached; it is taken to be as late as can be, when the host next waits."""
+        from pretended_cuda.device import DEVICE
+
+        return self.at is None or self.at < DEVICE.arrivals
 
     def synchronize(self) -> None:
         """Wait until it is reached."""
         from pretended_cuda.device import DEVICE, caller
 
-        if self.recorded:
+        if not self.query():
             DEVICE.waits[f"event at {caller()}"] += 1
             DEVICE.arrive()
-            self.recorded = False
