@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.errors import UserError
+from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.kernels import gradients
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
 from mbkit.networks.optimizers import FusedAdam, learning_rate, restore_optimizer_
+from mbkit.networks.passes import q_pass
 from mbkit.types import EnvSpec, Metrics, State, Targets
 
 SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take several, and so does pets with planner=discrete_cem"
@@ -51,21 +53,18 @@ def clipped(grads: Sequence[Tensor], max_norm: float, seeds: int) -> list[Tensor
     return [grad / divisor.repeat_interleave(len(grad) // seeds)[:, None, None] for grad in grads]
 
 
-def descend_each(*steps: Sloped, max_grad_norm: float | None = None, seeds: int = 1) -> None:
+def descend_each(*steps: Sloped, max_grad_norm: float | None = None) -> None:
     """One step of each optimizer on a loss that is known by its gradients in some outputs of networks, or by itself.
 
     All in one backward pass, whose start costs as much as a small network. Where the gradient of a small loss is written by hand, a dozen
     operators of autograd become two or three. No outputs may depend on the parameters of another step's optimizer. `max_grad_norm` as in
-    `descend`, of each of S `seeds`.
+    `descend`.
     """
     params = [optimizer.param_groups[0]["params"] for optimizer, _ in steps]
     pairs = [pair for _, pairs in steps for pair in pairs]
     grads = iter(gradients([y for y, _ in pairs], [slope for _, slope in pairs], [p for group in params for p in group]))
     for (optimizer, _), group in zip(steps, params, strict=True):
         each = [next(grads) for _ in group]
-        if max_grad_norm is not None and seeds > 1:
-            optimizer.descend(clipped(each, max_grad_norm, seeds))
-            continue
         optimizer.descend(each, None if max_grad_norm is None else excess(each, max_grad_norm))
 
 
@@ -85,9 +84,11 @@ def regression_slope(q: Tensor, y: Targets) -> Tensor:
     return (q - y.target).mul_(share if y.weight is None else y.weight * share)
 
 
-def regress(optimizer: FusedAdam, q: Tensor, y: Targets) -> None:
-    """One step on `regression_loss` of q [K, N]."""
-    descend_each((optimizer, [(q, regression_slope(q, y))]))
+def regress(optimizer: FusedAdam, critics: Critics | ActionValues, y: Targets) -> Tensor:
+    """One step on `regression_loss` of the critics at the rows of y; their values before it, [K, N], without gradient."""
+    forward = q_pass(critics, y.obs, y.action)
+    optimizer.descend(forward.gradients(regression_slope(forward.q, y)))
+    return forward.q
 
 
 def critic_metrics(q: Tensor, y: Targets) -> Metrics:

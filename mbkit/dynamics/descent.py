@@ -16,7 +16,8 @@ from torch import Tensor
 from mbkit.accelerate import accelerated
 from mbkit.dynamics.loss import BOUND_PENALTY, TrainingRows
 from mbkit.dynamics.network import EnsembleNetwork
-from mbkit.networks.kernels import UncompiledAdam, affine, weight_gradient
+from mbkit.networks.adam import UncompiledAdam
+from mbkit.networks.kernels import affine, weight_gradient
 from mbkit.networks.optimizers import restore_optimizer_
 from mbkit.types import State
 

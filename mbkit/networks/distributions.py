@@ -129,6 +129,16 @@ class ClippedGaussian(NamedTuple):
         beyond = torch.special.log_ndtr(torch.where(action > 0, -z, z))
         return torch.where(action.abs() >= 1, beyond, inside).sum(-1)
 
+    def log_prob_slopes(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of `log_prob` in mean and log_std, [B, A] each; on a side they are those of log Phi(y), y the distance to it."""
+        inverse_std = (-self.log_std).exp()
+        z = (action - self.mean) * inverse_std
+        y = torch.where(action > 0, -z, z)
+        ratio = (-0.5 * y.square() - LOG_SQRT_2PI - torch.special.log_ndtr(y)).exp()  # of the normal density at y to Phi(y)
+        side = action.abs() >= 1
+        in_mean = torch.where(side, ratio.copysign(action), z) * inverse_std
+        return in_mean, torch.where(side, -ratio * y, z.square() - 1)
+
     def entropy(self) -> Tensor:
         """[B], nats, of the normal distribution."""
         return (self.log_std + 0.5 + LOG_SQRT_2PI).sum(-1)

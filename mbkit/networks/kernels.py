@@ -1,4 +1,4 @@
-"""Fast paths of the networks and of Adam; every algorithm can be understood without them.
+"""Fast paths of the networks; every algorithm can be understood without them.
 
 Letters: E members, K critics, R rows of each member, N rows, I inputs, A actions.
 """
@@ -17,6 +17,7 @@ Layer = tuple[Tensor, Tensor]  # weights [E, in, out], biases [E, 1, out]
 ACTIVATION = {"relu": F.relu, "silu": F.silu}
 MANY_ROWS = 128  # per member: from here on one large product per member is faster than one batched product (CPU, float32)
 NARROW, FEW_ROWS = 10, 64  # up to so many outputs, of so many rows or more, a product is faster with its factors exchanged (CPU, float32)
+FEW_INPUTS = 24  # up to so many inputs, of FEW_ROWS rows or more, their gradient is faster with its factors exchanged (CPU, float32)
 CHUNK_ROWS = 2048  # rows that go through all layers together, so that the values between two layers stay in the cache (CPU, no gradient)
 EVERY = slice(None)
 EPSILON = 1e-5  # added to the variance in layer normalisation; torch's default
@@ -42,8 +43,11 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
 
 
 def input_gradient(grad: Tensor, w: Tensor) -> Tensor:
-    """g w^T of the product's gradient [E, R, O] and weights [E, I, O], [E, R, I]."""
-    return grad * w.mT if grad.shape[-1] == 1 else torch.bmm(grad, w.mT)
+    """g w^T of the product's gradient [E, R, O] and weights [E, I, O], [E, R, I]; of few inputs as (w g^T)^T."""
+    if grad.shape[-1] == 1:
+        return grad * w.mT
+    few = w.shape[-2] <= FEW_INPUTS and grad.shape[-2] >= FEW_ROWS and grad.device.type == "cpu"
+    return torch.bmm(w, grad.mT).mT if few else torch.bmm(grad, w.mT)
 
 
 def relu_layers(x: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
@@ -217,79 +221,3 @@ def gradients(outputs: Sequence[Tensor], slopes: Sequence[Tensor | None], params
     engine = torch.autograd.Variable._execution_engine
     grads: tuple[Tensor, ...] = engine.run_backward(tuple(outputs), seeds, False, False, tuple(params), accumulate_grad=False)
     return grads
-
-
-def uncompiled(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of torch's optimizers without its decorator, which imports torch's compiler: a second and 80 MB that no training needs."""
-    plain: Callable[..., Any] = getattr(method, "__wrapped__", method)
-    return plain
-
-
-class UncompiledAdam(torch.optim.Adam):
-    """torch's Adam, whose methods do not import torch's compiler."""
-
-    add_param_group = uncompiled(torch.optim.Optimizer.add_param_group)
-    state_dict = uncompiled(torch.optim.Optimizer.state_dict)
-    load_state_dict = uncompiled(torch.optim.Optimizer.load_state_dict)
-    zero_grad = uncompiled(torch.optim.Optimizer.zero_grad)
-
-
-class AdamKernel(UncompiledAdam):
-    """torch's fused Adam with a faster step, `descend`: the state tensors are gathered once, torch's `step` gathers them at every call."""
-
-    _slots: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None  # mean, mean square and step count of every parameter
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As torch's."""
-        super().load_state_dict(state)
-        self.forget()
-
-    def forget(self) -> None:
-        """The state tensors are others now: gather them again at the next step."""
-        self._slots = None
-
-    def slots(self, grads: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Mean, mean square and step count of every parameter; torch makes them for parameters that have a gradient."""
-        group = self.param_groups[0]
-        if not self.state:
-            for p, grad in zip(group["params"], grads, strict=True):
-                p.grad = grad
-            self._init_group(group, [], [], [], [], [], [])  # type: ignore[no-untyped-call]
-            self.zero_grad()
-        if self._slots is None:
-            slots = [self.state[p] for p in group["params"]]
-            self._slots = ([s["exp_avg"] for s in slots], [s["exp_avg_sq"] for s in slots], [s["step"] for s in slots])
-        return self._slots
-
-    def descend(self, grads: Sequence[Tensor], divisor: Tensor | None = None) -> None:
-        """One step on these gradients, one for each parameter, all divided by `divisor`; torch's `step` would read them from `.grad`."""
-        adam_step(self.param_groups[0], self.param_groups[0]["params"], grads, self.slots(grads), divisor)
-
-
-@torch.no_grad()
-def adam_step(
-    group: dict[str, Any],
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    slots: tuple[list[Tensor], list[Tensor], list[Tensor]],
-    divisor: Tensor | None = None,
-) -> None:
-    """One call of torch's fused Adam with the settings of a group: parameters, gradients, `AdamKernel.slots` of each."""
-    mean, square, count = slots
-    torch._foreach_add_(count, 1)
-    torch._fused_adam_(
-        list(params),
-        list(grads),
-        mean,
-        square,
-        [],
-        count,
-        lr=group["lr"],
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        amsgrad=False,
-        maximize=False,
-        grad_scale=divisor,
-    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mbkit.networks.kernels import AdamKernel, adam_step
+from mbkit.networks.adam import AdamKernel, Slots, adam_step
 
 
 class FusedAdam(AdamKernel):
@@ -39,10 +39,10 @@ def descend_together(*steps: tuple[FusedAdam, Sequence[Tensor]]) -> None:
         for optimizer, grads in steps:
             optimizer.descend(grads)
         return
-    slots = zip(*(optimizer.slots(grads) for optimizer, grads in steps), strict=True)
-    mean, square, count = ([x for each in kind for x in each] for kind in slots)
+    kinds = zip(*(optimizer.slots(grads) for optimizer, grads in steps), strict=True)
+    slots = Slots(*([x for each in kind for x in each] for kind in kinds))
     params, grads = [p for group in groups for p in group["params"]], [grad for _, grads in steps for grad in grads]
-    adam_step(groups[0], params, grads, (mean, square, count))
+    adam_step(groups[0], params, grads, slots)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from mbkit.networks.distributions import (
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp, orthogonal_init_
 from mbkit.networks.parts import as_table
-from mbkit.networks.squashed import Sample, squash, squashed_sample
+from mbkit.networks.squashed import SquashedPass, squash, squashed_sample
 from mbkit.networks.stacked import of_seeds
 from mbkit.streams import normal_like
 from mbkit.types import EnvSpec
@@ -66,14 +66,14 @@ class TanhGaussian(nn.Module):
     def rsample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised action [B, A] and its log-density [B]: a = tanh(u), log pi = log N(u) - sum log(1 - a^2)."""
         if torch.is_grad_enabled():
-            return squashed_sample(self.inputs(obs), self.net.layers, self.log_std)[1]
+            return squashed_sample(self.inputs(obs), self.net.layers, self.log_std)
         mean, log_std = self(obs)
         return squash(mean, log_std, normal_like(mean))[:2]
 
-    def rsample_both(self, obs: Tensor, others: Tensor) -> tuple[Sample, Sample]:
-        """`rsample` at obs [B, O], constants, and at other observations [B, O], in one pass of the network."""
-        rows = torch.cat((obs, others), -2)
-        return squashed_sample(self.inputs(rows), self.net.layers, self.log_std, constant=obs.shape[-2])
+    def sampled(self, obs: Tensor, before: Tensor | None = None) -> SquashedPass:
+        """`rsample` at obs [B, O], whose backward pass is called directly; and, in the same pass, at other observations `before` it."""
+        rows, constant = (obs, 0) if before is None else (torch.cat((before, obs), -2), before.shape[-2])
+        return SquashedPass(self.inputs(rows), self.net.layers, self.log_std, constant)
 
     def log_prob(self, obs: Tensor, action: Tensor, edge: float = 1 - 1e-6) -> Tensor:
         """Log-density [..., B] of actions [..., B, A] at obs [B, O]; where they lie on the sides of the box, as if at +-`edge`."""
@@ -128,7 +128,10 @@ class StochasticPolicy(nn.Module):
     def forward(self, obs: Tensor) -> Distribution:
         """The distribution at obs [B, O]."""
         output: Tensor = self.net(self.inputs(obs))
-        output = output[0] if self.fused else output
+        return self.distribution(output[0] if self.fused else output)
+
+    def distribution(self, output: Tensor) -> Distribution:
+        """That of the network's output, [B, A]."""
         if self.parts:
             return Categoricals(as_table(output, self.parts, IMPOSSIBLE))
         if self.log_std is None:

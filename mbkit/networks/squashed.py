@@ -1,8 +1,7 @@
 """A squashed Gaussian policy's sample and its log-density, with a hand-written backward pass through sample and network.
 
-A fast path of `TanhGaussian.rsample`: it can be understood without this file.
-Letters: B rows, O observation, A dimensions of an action. Of S seeds, stacked, every tensor of rows has one dimension more, [S, B, ...],
-and parameters are [S, in, out].
+A fast path of `TanhGaussian.rsample`: it can be understood without this file. Letters: B rows, O observation, A dimensions of an action, S
+seeds, whose policies may be stacked: then rows are [S, B, ...] and parameters [S, in, out].
 """
 
 import math
@@ -31,52 +30,72 @@ def squash(mean: Tensor, log_std: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, 
     return u.tanh(), -constant - torch.sub(normal, half_volume, alpha=2).sum(-1), std
 
 
-class SquashedSample(torch.autograd.Function):
-    """`squash` of a ReLU network's output: obs [B, O], noise [B, A], the number of leading rows that are constants, the range of log std,
-    then weights [1, in, out] and biases [1, 1, out] in turn -> actions and log-densities of the constant rows, and of the others.
+class SquashedPass:
+    """One pass of a policy and `squash` at obs [B, O]: actions [B, A] and log-densities [B], and the gradients of any loss of these.
 
     The gradient in u of log pi is 2 tanh(u) = 2 a, that in log std is -1 beside the way through u.
+
+    Args:
+        obs: inputs of the network.
+        layers: weights [1, in, out] and biases [1, 1, out] of a ReLU network.
+        log_std: range of the log standard deviation.
+        constant: leading rows that no loss depends on.
     """
 
+    def __init__(self, obs: Tensor, layers: Sequence[Layer], log_std: tuple[float, float], constant: int = 0) -> None:
+        self.range, self.constant, self.weight = log_std, constant, [w for w, _ in layers]
+        with torch.no_grad():
+            *self.inputs, out = relu_layers(with_seeds(obs), layers)
+            mean, self.raw = of_seeds(out, obs).chunk(2, -1)
+            self.eps = normal_like(mean)
+            self.action, self.log_prob, self.std = squash(mean, self.raw.clamp(*log_std), self.eps)
+
+    @property
+    def first(self) -> Sample:
+        """Actions and log-densities of the constant rows."""
+        return self.action[..., : self.constant, :], self.log_prob[..., : self.constant]
+
+    @property
+    def second(self) -> Sample:
+        """Actions and log-densities of the other rows."""
+        return self.action[..., self.constant :, :], self.log_prob[..., self.constant :]
+
+    def gradients(self, action_slope: Tensor, log_prob_slope: Tensor) -> Sequence[Tensor]:
+        """Of the network's parameters, all weights before all biases, from the gradients in `second`."""
+        _, grads = self.backward(action_slope, log_prob_slope, [False] + [True] * (2 * len(self.weight)))
+        return [grad for grad in (*grads[::2], *grads[1::2]) if grad is not None]
+
+    @torch.no_grad()
+    def backward(self, action_slope: Tensor, log_prob_slope: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Of obs, without the constant rows, and of weights and biases in turn, those that are needed."""
+        action, eps, std, raw = (x[..., self.constant :, :] for x in (self.action, self.eps, self.std, self.raw))
+        by_row, grad = log_prob_slope[..., None], action.new_empty(*action.shape[:-1], 2 * action.shape[-1])
+        mean_grad, raw_grad = grad.chunk(2, -1)
+        torch.addcmul(torch.ops.aten.tanh_backward(action_slope, action), action, by_row, value=2, out=mean_grad)
+        log_std_grad = (mean_grad * std).mul_(eps).sub_(by_row)
+        torch.ops.aten.hardtanh_backward.grad_input(log_std_grad, raw, *self.range, grad_input=raw_grad)  # 0 where log std is clamped
+        return relu_gradients(with_seeds(grad), [x[:, self.constant :] for x in self.inputs], self.weight, needed)
+
+
+class SquashedSample(torch.autograd.Function):
+    """`SquashedPass` for autograd: obs [B, O], the range of log std, then weights and biases in turn -> actions and log-densities."""
+
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, obs: Tensor, eps: Tensor, constant: int, low: float, high: float, *params: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Actions and log-densities, [constant, A] and [constant], then [B - constant, A] and [B - constant]."""
-        weight, bias = params[::2], params[1::2]
-        *inputs, out = relu_layers(with_seeds(obs), list(zip(weight, bias, strict=True)))
-        mean, raw = of_seeds(out, obs).chunk(2, -1)
-        action, log_prob, std = squash(mean, raw.clamp(low, high), eps)
-        ctx.constant, ctx.range = constant, (low, high)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(action, eps, std, raw, *(x[:, constant:] for x in inputs), *weight)
-        first = action[..., :constant, :], log_prob[..., :constant]
-        ctx.mark_non_differentiable(*first)
-        return *first, action[..., constant:, :], log_prob[..., constant:]
+    def forward(ctx: Any, obs: Tensor, log_std: tuple[float, float], *params: Tensor) -> Sample:  # type: ignore[override]
+        """[B, A] and [B]."""
+        ctx.forward_pass = SquashedPass(obs, list(zip(params[::2], params[1::2], strict=True)), log_std)
+        return ctx.forward_pass.second
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: None, __: None, action_grad: Tensor | None, log_prob_grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients of obs and of the parameters, from the rows that are not constants."""
-        (action, eps, std, raw), saved = (x[..., ctx.constant :, :] for x in ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
-        action_grad = torch.zeros_like(action) if action_grad is None else action_grad
-        by_row = action.new_zeros(*action.shape[:-1], 1) if log_prob_grad is None else log_prob_grad[..., None]
-        layers = len(saved) // 2
-        grad = torch.empty(*action.shape[:-1], 2 * action.shape[-1], dtype=action.dtype, device=action.device)
-        mean_grad, raw_grad = grad.chunk(2, -1)
-        torch.addcmul(torch.ops.aten.tanh_backward(action_grad, action), action, by_row, value=2, out=mean_grad)
-        log_std_grad = (mean_grad * std).mul_(eps).sub_(by_row)
-        torch.ops.aten.hardtanh_backward.grad_input(log_std_grad, raw, *ctx.range, grad_input=raw_grad)  # 0 where log std is clamped
-        needed = ctx.needs_input_grad[0], *ctx.needs_input_grad[5:]
-        x_grad, grads = relu_gradients(with_seeds(grad), saved[:layers], saved[layers:], needed)
-        if x_grad is not None:
-            x_grad = of_seeds(torch.cat((x_grad.new_zeros(len(x_grad), ctx.constant, x_grad.shape[2]), x_grad), 1), action)
-        return x_grad, None, None, None, None, *grads
+    def backward(ctx: Any, action_slope: Tensor, log_prob_slope: Tensor) -> tuple[Tensor | None, ...]:
+        """See `SquashedPass.backward`."""
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
+        x_grad, grads = ctx.forward_pass.backward(action_slope, log_prob_slope, needed)
+        return None if x_grad is None else x_grad[0], None, *grads
 
 
-def squashed_sample(obs: Tensor, layers: Sequence[Layer], log_std: tuple[float, float], constant: int = 0) -> tuple[Sample, Sample]:
-    """Samples at obs [B, O] of the policy whose ReLU network has these layers: of the first rows as constants, and of the others."""
-    eps = normal_like(obs.new_empty(*obs.shape[:-1], layers[-1][0].shape[-1] // 2))
-    params = [p for layer in layers for p in layer]
-    action, log_prob, *others = SquashedSample.apply(obs, eps, constant, *log_std, *params)  # type: ignore[no-untyped-call]
-    return (action, log_prob), (others[0], others[1])
+def squashed_sample(obs: Tensor, layers: Sequence[Layer], log_std: tuple[float, float]) -> Sample:
+    """A sample at obs [B, O] of the policy whose ReLU network has these layers."""
+    action, log_prob = SquashedSample.apply(obs, log_std, *(p for layer in layers for p in layer))  # type: ignore[no-untyped-call]
+    return action, log_prob

@@ -32,6 +32,12 @@ def by_critic(out: Tensor, x: Tensor) -> Tensor:
     return out if x.dim() == 2 else out.view(len(x), -1, *out.shape[1:]).transpose(0, 1)
 
 
+def by_member(x: Tensor, obs: Tensor) -> Tensor:
+    """Inverse of `by_critic`: [K, ...] as it is; of S seeds, obs [S, B, O], x [K, S, ...] -> [S K, ...]."""
+    return x if obs.dim() == 2 else x.transpose(0, 1).flatten(0, 1)
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as torch names them
 Stacking = dict[Tensor, int]  # the dimension along which each tensor of a stacked module has its seeds
 
 
@@ -74,17 +80,18 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 def stack_optimizer(together: Sequence[Tensor], alone: Sequence[FusedAdam], stacking: Stacking) -> FusedAdam:
     """Adam of the parameters `together`, with the moments of the optimizers of S seeds, whose moments become views of its own."""
     whole = FusedAdam(together, alone[0].param_groups[0]["lr"])  # the same tensor, where it is one
-    for p, *parts in zip(together, *(optimizer.param_groups[0]["params"] for optimizer in alone), strict=True):
+    rows = list(zip(together, *(optimizer.param_groups[0]["params"] for optimizer in alone), strict=True))
+    for p, *parts in rows:
         slots = [optimizer.state.get(part, {}) for optimizer, part in zip(alone, parts, strict=True)]
-        step = slots[0].get("step", torch.zeros((), device=p.device)).clone()
-        moments = {}
-        for name in ("exp_avg", "exp_avg_sq"):
+        whole.state[p] = {"step": slots[0].get("step", torch.zeros((), device=p.device)).clone()}
+        for name in MOMENTS:
             each = [slot.get(name, torch.zeros_like(part)) for slot, part in zip(slots, parts, strict=True)]
-            moments[name] = joined(each, stacking[p])
-        whole.state[p] = {"step": step, **moments}
-        for s, (optimizer, part) in enumerate(zip(alone, parts, strict=True)):
-            theirs = {name: views(moment, len(parts), stacking[p])[s] for name, moment in moments.items()}
-            optimizer.state[part] = {"step": step, **theirs}
-    for optimizer in (whole, *alone):
-        optimizer.forget()
+            whole.state[p][name] = joined(each, stacking[p])
+    whole.slots(())  # makes the step counts elements of one tensor
+    for p, *parts in rows:
+        slots = whole.state[p]
+        split = [views(slots[name], len(parts), stacking[p]) for name in MOMENTS]
+        for optimizer, part, *moments in zip(alone, parts, *split, strict=True):
+            optimizer.state[part] = {"step": slots["step"], **dict(zip(MOMENTS, moments, strict=True))}
+            optimizer.forget()
     return whole

@@ -61,6 +61,19 @@ def test_fused_adam_divides_gradients_as_told():
     assert all(map(torch.equal, one, other))
 
 
+def test_step_counts_are_elements_of_one_tensor_also_after_loading_in_place():
+    params = problem()
+    optimizer, other = FusedAdam(params, 1e-2), FusedAdam(problem(), 1e-2)
+    for n in range(3):
+        optimizer.descend(gradients(n))
+    counts = [optimizer.state[p]["step"] for p in params]
+    restore_optimizer_(optimizer, deepcopy(other.state_dict()))
+    assert [float(count) for count in counts] == [0, 0, 0]
+    optimizer.descend(gradients(3))
+    assert all(optimizer.state[p]["step"] is count for p, count in zip(params, counts, strict=True))
+    assert [float(count) for count in counts] == [1, 1, 1]
+
+
 def test_fused_adam_continues_from_a_saved_state_and_from_a_copy():
     params = problem()
     optimizer = FusedAdam(params, 1e-2)

@@ -106,22 +106,31 @@ def test_fused_sample_and_its_gradients_equal_autograd_s(constant):
         policy.net.weight[-1].mul_(4)
     obs = torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
     torch.manual_seed(1)
-    first, second = policy.rsample_both(obs[:constant], obs[constant:]) if constant else (None, policy.rsample(obs))
+    sample = policy.sampled(obs[constant:].detach(), obs[:constant].detach() if constant else None)
     torch.manual_seed(1)
     action, log_prob = plain_sample(policy, obs, torch.randn(20, 3, dtype=torch.float64))
     log_std = policy(obs)[1]
     assert ((log_std == 0.2) | (log_std == -0.3)).any()  # clamped
     assert not ((log_std == 0.2) | (log_std == -0.3)).all()
-    if first is not None:
-        torch.testing.assert_close(first, (action[:constant].detach(), log_prob[:constant].detach()))
-        assert not first[0].requires_grad
-    torch.testing.assert_close(second, (action[constant:], log_prob[constant:]))
-    weight = torch.randn(20 - constant, 3, dtype=torch.float64), torch.randn(20 - constant, dtype=torch.float64)
-    inputs = [obs, *policy.parameters()]
-    for parts in ((0,), (1,), (0, 1)):  # of actions alone, of log-densities alone, of both
-        ours = sum((weight[n] * second[n]).sum() for n in parts)
-        theirs = sum((weight[n] * (action, log_prob)[n][constant:]).sum() for n in parts)
-        grads = [torch.autograd.grad(loss, inputs, retain_graph=True) for loss in (ours, theirs)]
+    torch.testing.assert_close(sample.first, (action[:constant].detach(), log_prob[:constant].detach()))
+    torch.testing.assert_close(sample.second, (action[constant:].detach(), log_prob[constant:].detach()))
+    weights = torch.randn(20 - constant, 3, dtype=torch.float64), torch.randn(20 - constant, dtype=torch.float64)
+    for weight in (weights, (weights[0], 0 * weights[1]), (0 * weights[0], weights[1])):  # of both, of actions, of log-densities
+        loss = (weight[0] * action[constant:]).sum() + (weight[1] * log_prob[constant:]).sum()
+        expected = torch.autograd.grad(loss, list(policy.parameters()), retain_graph=True)
+        torch.testing.assert_close(sample.gradients(*weight), list(expected), rtol=1e-8, atol=1e-9)
+
+
+def test_rsample_gradients_equal_autograd_s_in_observations_and_parameters():
+    torch.manual_seed(0)
+    policy, obs = TanhGaussian(4, 3, (16, 8)).double(), torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(1)
+    ours = policy.rsample(obs)
+    torch.manual_seed(1)
+    theirs = plain_sample(policy, obs, torch.randn(20, 3, dtype=torch.float64))
+    torch.testing.assert_close(ours, theirs)
+    for loss in (lambda a, p: (a.sin() + p[:, None]).sum(), lambda a, p: a.sin().sum(), lambda a, p: p.square().sum()):
+        grads = [torch.autograd.grad(loss(*each), [obs, *policy.parameters()], retain_graph=True) for each in (ours, theirs)]
         torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-9)
 
 

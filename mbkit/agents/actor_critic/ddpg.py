@@ -4,6 +4,7 @@ The critic bootstraps from mu(s') in one step, so replayed actions need no impor
 policies is neglected. Letters: B batch, O observation, A action, K critics, M environments, N rows of targets.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
-from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
+from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
-from mbkit.networks.optimizers import polyak_
+from mbkit.networks.optimizers import FusedAdam, polyak_
+from mbkit.networks.passes import CriticPass, PolicyPass
 from mbkit.networks.policy import Deterministic
 from mbkit.registry import agents
 from mbkit.targets import one_step
@@ -39,6 +41,20 @@ class DDPGConfig:
 def policy_loss(policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
     """Eq. 6, as a loss: -mean Q_1(s, mu(s)); its gradient in mu's parameters is -mean of grad mu(s)^T grad_a Q_1(s, a)."""
     return -critics.first(obs, policy(obs)).mean(-1)
+
+
+def policy_gradient(policy: Deterministic, critics: Critics, obs: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+    """`policy_loss` and its gradient, by the two factors."""
+    mu = PolicyPass(policy, obs)
+    q = CriticPass(critics, obs, mu.action, first=True, fixed=True)
+    return -q.q.mean((0, -1)), mu.gradients(q.action_gradient(torch.full_like(q.q, -1 / obs.shape[-2])))
+
+
+def climb(optimizer: FusedAdam, policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
+    """One step on `policy_gradient`; the loss before it."""
+    loss, grads = policy_gradient(policy, critics, obs)
+    optimizer.descend(grads)
+    return loss
 
 
 @agents.register("ddpg", DDPGConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
@@ -96,9 +112,8 @@ class DDPG(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on critics and policy each, then on their target networks."""
         y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
-        actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
+        q = regress(self.optimizers["critics"], self.critics, y)
+        actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         polyak_(self.target_policy, self.policy, self.cfg.tau)
         return {**critic_metrics(q, y), "actor/loss": actor_loss} if self.measures else {}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.ddpg import policy_loss
-from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
+from mbkit.agents.actor_critic.ddpg import climb
+from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
 from mbkit.fields import at_least, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.policy import Deterministic
@@ -85,7 +85,6 @@ class DPG(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on the critic (Q-learning, as in eq. 16 and 17) and one on the policy (eq. 18), on its newest transitions."""
         y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
-        actor_loss = descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs))
+        q = regress(self.optimizers["critics"], self.critics, y)
+        actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs)
         return {**critic_metrics(q, y), "actor/loss": actor_loss}

@@ -137,8 +137,7 @@ class KLSAC(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
-        q = q_of(self.critics, y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
+        q = regress(self.optimizers["critics"], self.critics, y)
         value, divergence = self.soft_value(self.critics, batch.obs)
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:

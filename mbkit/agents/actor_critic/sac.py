@@ -16,9 +16,10 @@ from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, r
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
-from mbkit.networks.kernels import gradients
-from mbkit.networks.optimizers import descend_together, params_of, polyak_
+from mbkit.networks.optimizers import descend_together, polyak_
+from mbkit.networks.passes import CriticPass
 from mbkit.networks.policy import TanhGaussian
+from mbkit.networks.squashed import SquashedPass
 from mbkit.registry import agents
 from mbkit.streams import uniform
 from mbkit.targets import bootstrapped, one_step
@@ -110,17 +111,17 @@ class SAC(LearningAgent):
         """The term that an n-step backup adds to the reward of a later state, [B]: -alpha log pi of a fresh action at obs [B, O]."""
         return self.backup_action(obs)[1]
 
-    def update_policy(self, obs: Tensor, action: Tensor, log_prob: Tensor, alpha: Tensor) -> None:
-        """One step on policy and temperature each, of the policy's actions [B, A] and their log-densities [B] at obs [B, O]."""
-        mean = self.cfg.policy_q == "mean"
-        q = self.critics(obs, action, fixed=True)
-        steps = {"policy": gradients((q, log_prob), policy_slopes(q, alpha, mean), params_of(self.policy))}  # eq. 7
+    def update_policy(self, obs: Tensor, sample: SquashedPass, alpha: Tensor) -> None:
+        """One step on policy and temperature each, by the policy's sample at obs [B, O]."""
+        (action, log_prob), mean = sample.second, self.cfg.policy_q == "mean"
+        forward = CriticPass(self.critics, obs, action, fixed=True)
+        q_slope, log_prob_slope = policy_slopes(forward.q, alpha, mean)  # eq. 7
+        steps = [(self.optimizers["policy"], sample.gradients(forward.action_gradient(q_slope), log_prob_slope))]
         if "alpha" in self.optimizers:
-            steps["alpha"] = (temperature_loss(alpha, log_prob, self.target_entropy),)
-        descend_together(*((self.optimizers[name], grads) for name, grads in steps.items()))
+            steps.append((self.optimizers["alpha"], [temperature_loss(alpha, log_prob, self.target_entropy)]))
+        descend_together(*steps)
         if self.measures or self.cycle > 1:
-            loss = -soft_value(q.detach(), log_prob.detach(), alpha, mean).mean(-1)
-            self.last.copy_(torch.stack((loss, -log_prob.detach().mean(-1))))
+            self.last.copy_(torch.stack((-soft_value(forward.q, log_prob, alpha, mean).mean(-1), -log_prob.mean(-1))))
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
@@ -128,14 +129,14 @@ class SAC(LearningAgent):
         self.count = (self.count + 1) % self.cycle
         plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and not cfg.dropout
         if self.count == 0 and plain:  # `one_step`, by one pass of the policy that serves its own loss too
-            (action, log_prob), sample = self.policy.rsample_both(batch.next_obs, batch.obs)
+            sample = self.policy.sampled(batch.obs, before=batch.next_obs)
+            action, log_prob = sample.first
             y = bootstrapped(batch, soft_value(self.backup_q(batch.next_obs, action), log_prob, alpha), self.gamma)
         else:
             y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)  # eq. 5
+        q = regress(self.optimizers["critics"], self.critics, y)  # eq. 5
         if self.count == 0:
-            self.update_policy(batch.obs, *(sample or self.policy.rsample(batch.obs)), alpha)
+            self.update_policy(batch.obs, sample or self.policy.sampled(batch.obs), alpha)
         polyak_(self.target_critics, self.critics, cfg.tau)
         if not self.measures:
             return {}

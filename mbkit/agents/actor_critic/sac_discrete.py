@@ -124,8 +124,7 @@ class SACDiscrete(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature, then one on the target critics."""
         y = self.target(self, batch, self.gamma)
-        q = taken(self.critics(y.obs), y.action)
-        regress(self.optimizers["critics"], q, y)
+        q = regress(self.optimizers["critics"], self.critics, y)
         with torch.no_grad():
             all_q = self.critics(batch.obs)
         value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.log_alpha.detach().exp())

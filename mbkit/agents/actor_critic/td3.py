@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.ddpg import policy_loss
-from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_continuous, regress
+from mbkit.agents.actor_critic.ddpg import climb
+from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
@@ -96,11 +96,10 @@ class TD3(LearningAgent):
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
         y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
+        q = regress(self.optimizers["critics"], self.critics, y)
         self.count = (self.count + 1) % self.cycle
         if self.count == 0:
-            self.actor_loss.copy_(descend(self.optimizers["policy"], policy_loss(self.policy, self.critics, batch.obs)))
+            self.actor_loss.copy_(climb(self.optimizers["policy"], self.policy, self.critics, batch.obs))
             polyak_(self.target_critics, self.critics, self.cfg.tau)
             polyak_(self.target_policy, self.policy, self.cfg.tau)
         return {**critic_metrics(q, y), "actor/loss": self.actor_loss.clone()} if self.measures else {}

@@ -7,13 +7,15 @@ Letters: B batch, O observation, A action, K critics, N sampled actions.
 
 from dataclasses import dataclass
 
-from mbkit.agents.base import critic_metrics, descend_each, needs_continuous, regression_slope
+from mbkit.agents.base import critic_metrics, needs_continuous, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, stochastic_policy
 from mbkit.agents.offline.behaviour import advantage, values_under
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.fields import at_least, positive
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.passes import LikelihoodPass, q_pass
+from mbkit.networks.policy import StochasticPolicy
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -33,6 +35,7 @@ class AWAC(OfflineActorCritic):
     """Advantage-weighted actor-critic: a policy cloned by its own critic's advantages."""
 
     critics: Critics
+    policy: StochasticPolicy
 
     def __init__(self, spec: EnvSpec, cfg: AWACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("awac", spec)
@@ -48,14 +51,14 @@ class AWAC(OfflineActorCritic):
         """One step on the critics and, with weights by the critics before it, one on the policy; then one on the target critics."""
         cfg = self.cfg
         y = self.target(self, batch, self.gamma)
-        q, policy = self.critics(y.obs, y.action), self.policy(batch.obs)
-        policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy, cfg.samples)
+        policy = LikelihoodPass(self.policy, batch.obs)
+        forward = q_pass(self.critics, y.obs, y.action)
+        q = forward.q
+        policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy.distribution, cfg.samples)
         weight = exp_weights(advantage(q, policy_q, log_share), cfg.temperature, cfg.weight_clip)
         shift = self.shift(policy_q[0], q[0], sampled)
-        actor_loss = weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)
-        descend_each(
-            (self.optimizers["critics"], [(q, regression_slope(q, y))]),
-            (self.optimizers["policy"], [(actor_loss, None)]),
-        )
+        self.optimizers["critics"].descend(forward.gradients(regression_slope(q, y)))
+        self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
-        return {**critic_metrics(q, y), "actor/loss": actor_loss.detach(), "actor/weight": weight.mean(), **shift}
+        actor_loss = weighted_log_likelihood_loss(policy.distribution.log_prob(batch.action), weight)
+        return {**critic_metrics(q, y), "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

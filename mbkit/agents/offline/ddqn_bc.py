@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import critic_metrics, descend, needs_discrete, regress
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_discrete, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
 from mbkit.agents.offline.cloning import log_likelihood_loss
 from mbkit.fields import at_least, between
@@ -117,7 +117,7 @@ class DDQNBC(OfflineActorCritic):
         shift = self.shift(taken(values[0], action), q[0], action)
         self.updates += 1
         self.scale.lerp_(values.detach().abs().mean(), (1 / self.updates).clamp(min=self.cfg.tau))
-        regress(self.optimizers["critics"], q, y)
+        descend_each((self.optimizers["critics"], [(q, regression_slope(q, y))]))
         cloning_loss = descend(self.optimizers["behaviour"], log_likelihood_loss(taken(log_prob, batch.action)))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         return {**critic_metrics(q, y), "actor/loss": cloning_loss, **shift}

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.td3 import smoothed
-from mbkit.agents.base import descend
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
 from mbkit.fields import at_least
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.passes import PolicyPass
 from mbkit.networks.policy import Deterministic
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
@@ -33,6 +33,7 @@ class DelayedActorCritic(OfflineActorCritic):
     """A deterministic policy, critics, target networks of both; the policy's loss is `policy_loss`."""
 
     cfg: DelayedConfig
+    policy: Deterministic
     critics: Critics
     last: Tensor  # [3] the metrics of the policy's last update, so that every update returns them
 
@@ -54,16 +55,17 @@ class DelayedActorCritic(OfflineActorCritic):
         noise = self.cfg.target_noise * torch.randn_like(action)
         return smoothed(action, noise, self.cfg.noise_clip), obs.new_zeros(len(obs))
 
-    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the policy's actions [B, A], 0-d, and the first critic's values of them, [B]."""
+    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of the policy's actions [B, A], 0-d, its gradient in them [B, A], and the first critic's values of them, [B]."""
         raise TypeError(f"{type(self).__name__} has no loss of the policy")
 
     def update_policy(self, batch: Transition, recorded_q: Tensor) -> Tensor:
         """One step on the policy; its loss and the measures of the shift, [3]. recorded_q: Q_1 of the recorded actions, [B]."""
-        action = self.policy(batch.obs)
-        loss, q = self.policy_loss(batch, action)
-        measures = self.shift(q, recorded_q, action).values()
-        return torch.stack((descend(self.optimizers["policy"], loss), *measures))
+        mu = PolicyPass(self.policy, batch.obs)
+        loss, slope, q = self.policy_loss(batch, mu.action)
+        measures = self.shift(q, recorded_q, mu.action).values()
+        self.optimizers["policy"].descend(mu.gradients(slope))
+        return torch.stack((loss, *measures))
 
     def update_when_due(self, batch: Transition, recorded_q: Tensor) -> Metrics:
         """With every `delay`-th call, one step on the policy and on all target networks; the metrics of the last one."""

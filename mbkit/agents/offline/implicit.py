@@ -9,13 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import critic_metrics, descend_each, regression_slope
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, q_of, stochastic_policy
+from mbkit.agents.base import critic_metrics, regression_slope
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
 from mbkit.fields import positive
 from mbkit.networks.heads import StateValue
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.passes import LikelihoodPass, Pass, q_pass
+from mbkit.networks.policy import StochasticPolicy
 from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Targets, Transition
 
 RETURN_RANGE = 1000.0  # range of the episodes' returns after scaling, as in the authors' code
@@ -49,6 +51,7 @@ class ImplicitActorCritic(OfflineActorCritic):
 
     computes_targets = True
     cfg: ImplicitConfig
+    policy: StochasticPolicy
     reward_factor: Tensor  # 0-d, what `reward_scale` multiplies rewards by
 
     def __init__(self, spec: EnvSpec, cfg: ImplicitConfig, gamma: float, target: TargetFn) -> None:
@@ -65,6 +68,10 @@ class ImplicitActorCritic(OfflineActorCritic):
 
     def value_loss(self, advantage: Tensor) -> Tensor:
         """The loss of V, 0-d, of advantages min_k Q_target,k(s, a) - V(s), [B]."""
+        raise TypeError(f"{type(self).__name__} has no loss of V")
+
+    def value_slope(self, advantage: Tensor) -> Tensor:
+        """The gradient of that loss in V, [B]."""
         raise TypeError(f"{type(self).__name__} has no loss of V")
 
     @torch.no_grad()
@@ -87,16 +94,16 @@ class ImplicitActorCritic(OfflineActorCritic):
             next_value = self.v(batch.next_obs)
             target_q = self.backup_q(batch.obs, batch.action).amin(0)
         y = implicit_target(batch, self.reward_factor * batch.reward, next_value, self.gamma)
-        value, q, policy = self.v(batch.obs), q_of(self.critics, batch.obs, batch.action), self.policy(batch.obs)
+        v, policy = Pass(self.v.net, self.v.inputs(batch.obs)), LikelihoodPass(self.policy, batch.obs)
+        value, distribution = v.out[0, :, 0], policy.distribution
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
-        shift = self.measured_shift(batch, q[0], policy.mode())
-        value_loss, actor_loss = self.value_loss(advantage), weighted_log_likelihood_loss(policy.log_prob(batch.action), weight)
-        descend_each(
-            (self.optimizers["v"], [(value_loss, None)]),
-            (self.optimizers["critics"], [(q, regression_slope(q, y))]),
-            (self.optimizers["policy"], [(actor_loss, None)]),
-        )
+        q = q_pass(self.critics, batch.obs, batch.action)
+        shift = self.measured_shift(batch, q.q[0], distribution.mode())
+        self.optimizers["v"].descend(v.gradients(self.value_slope(advantage)[None, :, None]))
+        self.optimizers["critics"].descend(q.gradients(regression_slope(q.q, y)))
+        self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
-        critic = {**critic_metrics(q, y), "critic/v": value.detach().mean(), "critic/v_loss": value_loss.detach()}
-        return {**critic, "actor/loss": actor_loss.detach(), "actor/weight": weight.mean(), **shift}
+        actor_loss = weighted_log_likelihood_loss(distribution.log_prob(batch.action), weight)
+        critic = {**critic_metrics(q.q, y), "critic/v": value.mean(), "critic/v_loss": self.value_loss(advantage)}
+        return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

@@ -42,3 +42,7 @@ class IQL(ImplicitActorCritic):
     def value_loss(self, advantage: Tensor) -> Tensor:
         """Eq. 5."""
         return expectile_loss(advantage, self.cfg.expectile)
+
+    def value_slope(self, advantage: Tensor) -> Tensor:
+        """The gradient of eq. 5 in V, [B]: -2 |expectile - 1(u < 0)| u / B."""
+        return torch.where(advantage < 0, 1 - self.cfg.expectile, self.cfg.expectile) * advantage * (-2 / len(advantage))

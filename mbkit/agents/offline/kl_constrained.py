@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.soft import log_temperature
-from mbkit.agents.base import critic_metrics, descend, needs_one_action, regress
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.behaviour import bisected_temperature, following_action, objective, soft_value, tilted_kl, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
@@ -112,6 +112,6 @@ class KLConstrained(OfflineActorCritic):
         explicit = self.cfg.form == "explicit"
         actor = self.explicit_step(batch, policy, constant) if explicit else self.implicit_step(batch, policy, constant, q.detach().amin(0))
         behaviour_loss = descend(self.optimizers["behaviour"], log_likelihood_loss(b.log_prob(batch.action)))
-        regress(self.optimizers["critics"], q, y)
+        descend_each((self.optimizers["critics"], [(q, regression_slope(q, y))]))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         return {**critic_metrics(q, y), "behaviour/loss": behaviour_loss, **actor, **shift}

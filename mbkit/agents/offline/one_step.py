@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.base import critic_metrics, descend, needs_one_action, regress
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action, regression_slope
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
 from mbkit.agents.offline.behaviour import Candidates, advantage, best_of, following_action, least_reward, objective, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
@@ -118,6 +118,6 @@ class OneStep(OfflineActorCritic):
         shift = self.shift(first_q(self.critics, batch.obs, action), q[0], action)
         actor = {} if self.chooses else self.update_policy(batch, detached(beta), q.detach())
         behaviour_loss = descend(self.optimizers["behaviour"], log_likelihood_loss(beta.log_prob(batch.action)))
-        regress(self.optimizers["critics"], q, y)
+        descend_each((self.optimizers["critics"], [(q, regression_slope(q, y))]))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         return {**critic_metrics(q, y), "behaviour/loss": behaviour_loss, **actor, **shift}

@@ -60,10 +60,12 @@ class ReBRAC(DelayedActorCritic):
         needs_continuous("rebrac", spec)
         super().__init__(spec, cfg, gamma, target, cfg.layer_norm)  # `target` knows no recorded following action and has no part in updates
 
-    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the policy's actions [B, A], 0-d, and the first critic's values of them, [B]."""
+    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of the policy's actions [B, A], 0-d, its gradient in them [B, A], and the first critic's values of them, [B]."""
+        action = action.detach().requires_grad_()
         q = self.critics(batch.obs, action, fixed=True)
-        return penalized_policy_loss(q.amin(0), action, batch.action, self.cfg.actor_penalty), q[0]
+        loss = penalized_policy_loss(q.amin(0), action, batch.action, self.cfg.actor_penalty)
+        return loss.detach(), torch.autograd.grad(loss, action)[0], q[0].detach()
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
@@ -71,7 +73,6 @@ class ReBRAC(DelayedActorCritic):
         distance = penalty(batch, action)
         next_value = self.backup_q(batch.next_obs, action).amin(0) - self.cfg.critic_penalty * distance
         y = implicit_target(batch, batch.reward, next_value, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
+        q = regress(self.optimizers["critics"], self.critics, y)
         critic = {**critic_metrics(q, y), "critic/penalty": distance.mean()}
-        return {**critic, **self.update_when_due(batch, q[0].detach())}
+        return {**critic, **self.update_when_due(batch, q[0])}

@@ -73,8 +73,7 @@ class SACBC(SquashedActorCritic):
         """One step each on the critics, the policy and the temperature, then one on the target critics."""
         cfg = self.cfg
         y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
+        q = regress(self.optimizers["critics"], self.critics, y)
         mean, log_std = self.policy(batch.obs)
         raw = torch.addcmul(mean, log_std.exp(), torch.randn_like(mean))
         action, log_prob = raw.tanh(), squashed_log_prob(mean, log_std, raw)

@@ -12,6 +12,7 @@ from mbkit.agents.base import critic_metrics, needs_continuous, regress
 from mbkit.agents.offline.cloning import squared_error
 from mbkit.agents.offline.delayed import DelayedActorCritic, DelayedConfig
 from mbkit.fields import at_least
+from mbkit.networks.passes import CriticPass
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -34,6 +35,11 @@ def cloned_policy_loss(q: Tensor, action: Tensor, recorded: Tensor, alpha: float
     return squared_error(action, recorded) - q_weight(q, alpha) * q.mean()
 
 
+def cloned_policy_slopes(q: Tensor, action: Tensor, recorded: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The gradients of eq. 3 in q [B] alone and in the actions [B, A] alone: -lambda / B, and 2 (mu - a) / (B A)."""
+    return (-q_weight(q, alpha) / len(q)).expand(len(q)), (action - recorded) * (2 / action.numel())
+
+
 @agents.register("td3_bc", TD3BCConfig, learns_from="dataset", defaults={"env": "Pendulum-v1", "steps": 50_000})
 class TD3BC(DelayedActorCritic):
     """TD3+BC: a policy that climbs its critic and stays near the recorded actions."""
@@ -44,14 +50,15 @@ class TD3BC(DelayedActorCritic):
         needs_continuous("td3_bc", spec)
         super().__init__(spec, cfg, gamma, target)
 
-    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 3 of the policy's actions [B, A], 0-d, and the first critic's values of them, [B]."""
-        q = self.critics.first(batch.obs, action)
-        return cloned_policy_loss(q, action, batch.action, self.cfg.alpha), q
+    def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Eq. 3 of the policy's actions [B, A], 0-d, its gradient in them [B, A], and the first critic's values of them, [B]."""
+        forward = CriticPass(self.critics, batch.obs, action, first=True, fixed=True)
+        q, (q_slope, action_slope) = forward.q[0], cloned_policy_slopes(forward.q[0], action, batch.action, self.cfg.alpha)
+        loss = cloned_policy_loss(q, action, batch.action, self.cfg.alpha)
+        return loss, action_slope + forward.action_gradient(q_slope[None]), q
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
         y = self.target(self, batch, self.gamma)
-        q = self.critics(y.obs, y.action)
-        regress(self.optimizers["critics"], q, y)
-        return {**critic_metrics(q, y), **self.update_when_due(batch, q[0].detach())}
+        q = regress(self.optimizers["critics"], self.critics, y)
+        return {**critic_metrics(q, y), **self.update_when_due(batch, q[0])}

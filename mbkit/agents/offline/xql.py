@@ -48,3 +48,7 @@ class XQL(ImplicitActorCritic):
     def value_loss(self, advantage: Tensor) -> Tensor:
         """Gumbel regression."""
         return gumbel_loss(advantage, self.cfg.scale, self.cfg.clip)
+
+    def value_slope(self, advantage: Tensor) -> Tensor:
+        """The gradient of Gumbel regression in V, [B]: (1 - exp min(z, clip)) / (scale B)."""
+        return (1 - (advantage / self.cfg.scale).clamp(max=self.cfg.clip).exp()) / (self.cfg.scale * len(advantage))

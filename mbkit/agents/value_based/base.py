@@ -9,12 +9,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mbkit.agents.base import LearningAgent, descend_each, needs_discrete
+from mbkit.agents.base import LearningAgent, clipped, excess, needs_discrete
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.optimizers import FusedAdam, copy_when_, polyak_
+from mbkit.networks.passes import values_pass
+from mbkit.networks.stacked import by_critic, by_member
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, State, TargetFn, Targets, Transition
 
@@ -62,10 +64,15 @@ def taken_slope(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(values).scatter_(-1, index, slope[..., None]), q
 
 
-def regress_taken(optimizer: FusedAdam, values: Tensor, y: Targets, cfg: EpsilonGreedyConfig) -> Tensor:
-    """One step of regression of values [K, N, A] at the taken actions; the taken values before it, [K, N]. Of S seeds [K, S, N, A]."""
-    slope, q = taken_slope(values, y, cfg.loss)
-    descend_each((optimizer, [(values, slope)]), max_grad_norm=cfg.max_grad_norm, seeds=1 if values.dim() == 3 else values.shape[1])
+def regress_taken(optimizer: FusedAdam, values: ActionValues, y: Targets, cfg: EpsilonGreedyConfig) -> Tensor:
+    """One step of regression of the values of the taken actions; these before it, [K, N], without gradient."""
+    forward = values_pass(values, y.obs)
+    slope, q = taken_slope(by_critic(forward.out, y.obs), y, cfg.loss)
+    grads = forward.gradients(by_member(slope, y.obs))
+    if y.obs.dim() == 3:  # [S, N, O] of S seeds
+        optimizer.descend(clipped(grads, cfg.max_grad_norm, len(y.obs)))
+    else:
+        optimizer.descend(grads, excess(grads, cfg.max_grad_norm))
     return q
 
 
@@ -100,7 +107,7 @@ class EpsilonGreedy(LearningAgent):
         self.to(spec.device)
         self.add_optimizers(cfg.lr, q=self.q)
 
-    def make_network(self, spec: EnvSpec) -> nn.Module:
+    def make_network(self, spec: EnvSpec) -> ActionValues:
         """obs [B, O] -> values [K, B, A]."""
         return ActionValues(1, spec.obs_dim, spec.action_dim, self.cfg.hidden)
 
@@ -174,7 +181,7 @@ class ValueAgent(EpsilonGreedy):
     def update(self, batch: Transition) -> Metrics:
         """One step of regression, then the target network."""
         y = self.targets(batch)
-        q = regress_taken(self.optimizers["q"], self.q(y.obs), y, self.cfg)
+        q = regress_taken(self.optimizers["q"], self.q, y, self.cfg)
         self.update_target()
         return self.metrics(q, y) if self.measures else {}
 

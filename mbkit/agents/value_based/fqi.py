@@ -72,7 +72,7 @@ class FQI(EpsilonGreedy):
         if cfg.initial_weights == "random":
             restart_(self.q, optimizer)
         parts = minibatches(y, cfg.gradient_steps, cfg.minibatch)
-        taken = [regress_taken(optimizer, self.q(rows.obs), rows, cfg) for rows in parts]
+        taken = [regress_taken(optimizer, self.q, rows, cfg) for rows in parts]
         polyak_(self.target_q, self.q, 1.0)
         first, last = (regression(taken[n], parts[n], cfg.loss) for n in (0, -1))
         return {"critic/loss": last, "critic/first_loss": first, "critic/q": taken[-1].mean(), "critic/target": y.target.mean()}

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mbkit.agents.base import descend_each
 from mbkit.agents.prior import Prior, PriorConfig, PriorPolicy, make_prior
-from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, regress_taken
+from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, taken_slope
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
@@ -73,7 +74,7 @@ class SoftQ(ValueAgent):
         self.alpha = cfg.temperature
         self.prior = make_prior(cfg, spec, prior)
 
-    def make_network(self, spec: EnvSpec) -> nn.Module:
+    def make_network(self, spec: EnvSpec) -> ActionValues:
         """obs [B, O] -> Q [1, B, A]; dueling and pgq: logits of pi and V, [1, B, A + 1], from the same hidden layers."""
         return ActionValues(1, spec.obs_dim, spec.action_dim + (self.cfg.parameterization != "naive"), self.cfg.hidden)
 
@@ -142,7 +143,8 @@ class SoftQ(ValueAgent):
         """One step of regression, then the target network."""
         y = self.targets(batch)
         q, log_prior = self.values(self.q, y.obs)
-        taken_q = regress_taken(self.optimizers["q"], q, y, self.cfg)
+        slope, taken_q = taken_slope(q, y, self.cfg.loss)
+        descend_each((self.optimizers["q"], [(q, slope)]), max_grad_norm=self.cfg.max_grad_norm)
         self.update_target()
         if not self.measures:
             return {}

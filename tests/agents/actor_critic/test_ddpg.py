@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import SPEC, WIDE, learn_bandit
 
-from mbkit.agents.actor_critic.ddpg import DDPG, DDPGConfig, policy_loss
+from mbkit.agents.actor_critic.ddpg import DDPG, DDPGConfig, policy_gradient, policy_loss
 from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 
@@ -49,6 +49,9 @@ def test_policy_loss_gradient_is_the_theorem_s():
     (slope,) = torch.autograd.grad(agent.critics(obs, action)[0].sum(), action)
     expected = torch.autograd.grad(agent.policy(obs), params, grad_outputs=-slope / len(obs))
     torch.testing.assert_close(grads, expected)
+    loss, direct = policy_gradient(agent.policy, agent.critics, obs)
+    torch.testing.assert_close(tuple(direct), grads)
+    torch.testing.assert_close(loss, policy_loss(agent.policy, agent.critics, obs).detach())
 
 
 def test_update_moves_target_networks_by_tau():

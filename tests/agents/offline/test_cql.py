@@ -45,7 +45,7 @@ def test_policy_and_temperature_are_those_of_sac():
     torch.manual_seed(3)
     metrics = agent.update(random_batch(WIDE, 32))
     torch.manual_seed(3)
-    twin.update_policy(obs, *twin.policy.rsample(obs), twin.log_alpha.detach().exp())
+    twin.update_policy(obs, twin.policy.sampled(obs), twin.log_alpha.detach().exp())
     torch.testing.assert_close(torch.stack((metrics["actor/loss"], metrics["actor/entropy"])), twin.last)
     torch.testing.assert_close(agent.log_alpha, twin.log_alpha)
     torch.testing.assert_close(list(agent.policy.net.parameters()), list(twin.policy.net.parameters()))

@@ -163,3 +163,10 @@ def test_several_discrete_actions_are_refused():
 def test_value_is_v():
     agent, obs = make(), random_recorded(WIDE, 8).obs
     assert torch.equal(agent.value(obs), agent.v(obs).detach())
+
+
+def test_value_slope_is_the_gradient_of_the_value_loss():
+    torch.manual_seed(0)
+    agent, value, target = IQL(WIDE, IQLConfig(hidden=(16,))), torch.randn(32, requires_grad=True), 20 * torch.randn(32)
+    expected = torch.autograd.grad(agent.value_loss(target - value), value)[0]
+    torch.testing.assert_close(agent.value_slope(target - value.detach()), expected, rtol=1e-4, atol=1e-6)

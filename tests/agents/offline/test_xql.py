@@ -157,3 +157,10 @@ def test_anneal_lowers_the_policy_s_learning_rate_alone():
 def test_several_discrete_actions_are_refused():
     with pytest.raises(UserError, match="xql takes one discrete action at a time"):
         XQL(EnvSpec(3, 5, CPU, True, (3, 2)), XQLConfig())
+
+
+def test_value_slope_is_the_gradient_of_the_value_loss():
+    torch.manual_seed(0)
+    agent, value, target = XQL(WIDE, XQLConfig(hidden=(16,))), torch.randn(32, requires_grad=True), 20 * torch.randn(32)
+    expected = torch.autograd.grad(agent.value_loss(target - value), value)[0]
+    torch.testing.assert_close(agent.value_slope(target - value.detach()), expected, rtol=1e-4, atol=1e-6)

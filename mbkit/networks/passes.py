@@ -1,0 +1,144 @@
+"""Forward passes whose backward pass is called directly: on a CPU a node of autograd costs as much as a small product.
+
+A fast path: `torch.autograd.grad` of the same networks gives the same numbers. Letters: E members, B rows, I inputs, K critics, O
+observation, A dimensions of an action, S seeds, whose networks may be stacked: then rows are [S, B, ...] and values [K, S, B].
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mbkit.networks.distributions import Categorical
+from mbkit.networks.heads import ActionValues, Critics
+from mbkit.networks.kernels import EVERY, gradients, relu_gradients, relu_layers
+from mbkit.networks.mlp import EnsembleMLP
+from mbkit.networks.optimizers import params_of
+from mbkit.networks.policy import Deterministic, StochasticPolicy
+from mbkit.networks.stacked import by_critic, by_member, for_each_critic, of_seeds, with_seeds
+
+
+class Pass:
+    """One pass of networks at x [B, I] or [E, B, I], constants: `out` [E, B, out] without gradient, and the gradients of any loss of it.
+
+    Args:
+        net: the networks; those of plain ReLU layers need no autograd, others do.
+        x: the inputs.
+        members: some of the networks; of these the parameters count as constants.
+        fixed: all parameters are constants, and the gradient in x is wanted instead.
+    """
+
+    def __init__(self, net: EnsembleMLP, x: Tensor, members: slice = EVERY, fixed: bool = False) -> None:
+        self.net, self.fixed, self.fast = net, fixed, net.activation == "relu" and not net.norms and not net.dropout
+        self.shared = x.dim() == 2
+        if not self.fast:
+            self.x = x.detach().requires_grad_() if fixed else x
+            self.graph: Tensor = net(self.x, fixed, members)
+            self.out = self.graph.detach()
+            return
+        with torch.no_grad():
+            self.layers = net.layers if members is EVERY else [(w[members], b[members]) for w, b in net.layers]
+            *self.inputs, self.out = relu_layers(x.expand(len(self.layers[0][0]), *x.shape[-2:]), self.layers)
+
+    @torch.no_grad()
+    def _backward(self, slope: Tensor, input_needed: bool) -> tuple[Tensor | None, list[Tensor | None]]:
+        needed = [input_needed] + [not input_needed] * (2 * len(self.layers))
+        return relu_gradients(slope, self.inputs, [w for w, _ in self.layers], needed)
+
+    def gradients(self, slope: Tensor) -> Sequence[Tensor]:
+        """Of the parameters, in their order, from the gradient in `out`."""
+        if not self.fast:
+            return gradients([self.graph], [slope], params_of(self.net))
+        _, grads = self._backward(slope, input_needed=False)
+        return [grad for grad in (*grads[::2], *grads[1::2]) if grad is not None]  # all weights before all biases
+
+    def input_gradient(self, slope: Tensor) -> Tensor:
+        """Of x, from the gradient in `out`."""
+        if not self.fast:
+            return gradients([self.graph], [slope], [self.x])[0]
+        grad, _ = self._backward(slope, input_needed=True)
+        assert grad is not None
+        if not self.shared:
+            return grad
+        return grad[0] if len(grad) == 1 else grad.sum(0)
+
+
+class CriticPass:
+    """One pass of critics of state-action pairs, obs [B, O] and action [B, A]: values `q` [K, B], or [1, B] of the `first` alone.
+
+    `fixed`: the critics are constants, and the gradient in the action is wanted.
+    """
+
+    def __init__(self, critics: Critics, obs: Tensor, action: Tensor, first: bool = False, fixed: bool = False) -> None:
+        self.obs, x = obs, torch.cat((critics.inputs(obs), action), -1)
+        members, x = (slice(0, None, critics.members), x) if first else (EVERY, for_each_critic(x, critics.members))
+        self.net = Pass(critics.net, x, members, fixed)
+        self.q = by_critic(self.net.out, obs).squeeze(-1)
+
+    def gradients(self, slope: Tensor) -> Sequence[Tensor]:
+        """Of the critics' parameters, from the gradient in `q`."""
+        return self.net.gradients(by_member(slope, self.obs).unsqueeze(-1))
+
+    def action_gradient(self, slope: Tensor) -> Tensor:
+        """Of the action [B, A], from the gradient in `q`."""
+        grad = self.net.input_gradient(by_member(slope, self.obs).unsqueeze(-1))
+        if self.obs.dim() == 3:  # [S K, B, O + A]
+            grad = grad.view(len(self.obs), -1, *grad.shape[1:]).sum(1)
+        return grad[..., self.obs.shape[-1] :]
+
+
+def values_pass(values: ActionValues, obs: Tensor) -> Pass:
+    """One pass of critics of discrete actions at obs [B, O]; its `out` are the values [K, B, A]; of S seeds [S K, B, A]."""
+    return Pass(values.net, for_each_critic(values.inputs(obs), values.members))
+
+
+class TakenPass:
+    """One pass of critics of discrete actions at obs [B, O]: the values `q` [K, B] of actions int64 [B]."""
+
+    def __init__(self, critics: ActionValues, obs: Tensor, action: Tensor) -> None:
+        self.net = values_pass(critics, obs)
+        self.index = action.expand(self.net.out.shape[:-1])[..., None]
+        self.q = self.net.out.gather(-1, self.index)[..., 0]
+
+    def gradients(self, slope: Tensor) -> Sequence[Tensor]:
+        """Of the critics' parameters, from the gradient in `q`."""
+        return self.net.gradients(torch.zeros_like(self.net.out).scatter_(-1, self.index, slope[..., None]))
+
+
+def q_pass(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> CriticPass | TakenPass:
+    """One pass of critics of either kind at obs [B, O] and actions [B, A] or int64 [B]."""
+    return TakenPass(critics, obs, action) if isinstance(critics, ActionValues) else CriticPass(critics, obs, action)
+
+
+class LikelihoodPass:
+    """One pass of a policy of `fused` layers at obs [B, O]: its `distribution`, and a step towards recorded actions."""
+
+    def __init__(self, policy: StochasticPolicy, obs: Tensor) -> None:
+        self.policy = policy
+        self.net = Pass(policy.net, policy.inputs(obs))
+        with torch.no_grad():
+            self.distribution = policy.distribution(self.net.out[0])
+
+    @torch.no_grad()
+    def gradients(self, action: Tensor, weight: Tensor) -> Sequence[Tensor]:
+        """Of the policy's parameters, of the loss -mean w log pi(a|s) of actions [B, A] or int64 [B], weighted [B]."""
+        distribution, by_row = self.distribution, (weight / -len(weight))[:, None]
+        if isinstance(distribution, Categorical):
+            chosen = torch.zeros_like(distribution.logits).scatter_(-1, action[:, None], 1)
+            return self.net.gradients((by_row * (chosen - distribution.logits.softmax(-1)))[None])
+        in_mean, in_log_std = (by_row * slope for slope in distribution.log_prob_slopes(action))
+        log_std, (low, high) = self.policy.log_std, self.policy.log_std_range or (-math.inf, math.inf)
+        return [in_log_std.sum(0) * ((log_std >= low) & (log_std <= high)), *self.net.gradients(in_mean[None])]
+
+
+class PolicyPass:
+    """One pass of a deterministic policy at obs [B, O]: `action` [B, A]."""
+
+    def __init__(self, policy: Deterministic, obs: Tensor) -> None:
+        self.net = Pass(policy.net, with_seeds(policy.inputs(obs)))
+        self.action = of_seeds(self.net.out, obs).tanh()
+
+    def gradients(self, slope: Tensor) -> Sequence[Tensor]:
+        """Of the policy's parameters, from the gradient in `action`."""
+        return self.net.gradients(with_seeds(torch.ops.aten.tanh_backward(slope, self.action)))
