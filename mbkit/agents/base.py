@@ -10,7 +10,7 @@ from mbkit.errors import UserError
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.kernels import gradients
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
-from mbkit.networks.optimizers import FusedAdam, learning_rate, restore_optimizer_
+from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
 from mbkit.networks.passes import q_pass
 from mbkit.types import EnvSpec, Metrics, State, Targets
 
@@ -40,9 +40,9 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float
     return loss.detach()
 
 
-def excess(grads: tuple[Tensor, ...] | list[Tensor], max_norm: float) -> Tensor:
+def excess(grads: Sequence[Tensor], max_norm: float) -> Tensor:
     """What gradients must be divided by so that their norm, over all of them, is at most `max_norm`; at least 1, 0-d."""
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
     return ((norm + 1e-6) / max_norm).clamp(min=1).float()  # the fused Adam takes no other type
 
 
@@ -87,8 +87,9 @@ def regression_slope(q: Tensor, y: Targets) -> Tensor:
 def regress(optimizer: FusedAdam, critics: Critics | ActionValues, y: Targets) -> Tensor:
     """One step on `regression_loss` of the critics at the rows of y; their values before it, [K, N], without gradient."""
     forward = q_pass(critics, y.obs, y.action)
-    optimizer.descend(forward.gradients(regression_slope(forward.q, y)))
-    return forward.q
+    q: Tensor = forward.q
+    optimizer.descend(forward.gradients(regression_slope(q, y)))
+    return q
 
 
 def critic_metrics(q: Tensor, y: Targets) -> Metrics:
@@ -107,7 +108,6 @@ class LearningAgent(nn.Module):
     computes_targets = False  # `update` regresses critics on targets of its own and ignores the target function
     contrasts = False  # `update` pushes values of recorded rows up, of which a batch with rows of a model must hold one
     stackable = False  # `update` is written for batches [S, B, ...] of S seeds, too; see `mbkit.agents.stacked`
-    device: torch.device
     pessimistic = False  # critics that are low on purpose: values far below any return are no sign of divergence
     measures = True  # `update` returns its metrics; where several updates follow one another, only those of the last one are read
     count = 0  # calls of `update` in the present cycle; on the host, so that no call synchronises with the device
@@ -116,16 +116,15 @@ class LearningAgent(nn.Module):
         super().__init__()
         self.optimizers: dict[str, FusedAdam] = {}
 
-    def add_optimizers(self, lr: float, joint: bool = False, **owners: nn.Module | nn.Parameter) -> None:
+    def add_optimizers(self, lr: float | Tensor, **owners: nn.Module | nn.Parameter) -> None:
         """One Adam under each name, for a module's parameters or one parameter; none where all are constants.
 
-        `joint`: on a GPU their learning rate is one tensor, which changes for all, so that they can step in one call.
+        With the tensor that `learning_rate` makes on a GPU the rate changes for all of them, and they can step in one call.
         """
-        rate = learning_rate(lr, self.device) if joint else lr
         for name, owner in owners.items():
             params = [p for p in (owner.parameters() if isinstance(owner, nn.Module) else [owner]) if p.requires_grad]
             if params:
-                self.optimizers[name] = FusedAdam(params, rate)
+                self.optimizers[name] = FusedAdam(params, lr)
 
     def normalize_inputs(self, obs_dim: int, wanted: bool) -> None:
         """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.

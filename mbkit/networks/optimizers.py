@@ -15,7 +15,7 @@ class FusedAdam(AdamKernel):
     """torch's fused Adam with a faster step, `descend(grads)`, and a learning rate that can change; its states are torch's."""
 
     def __init__(self, params: Sequence[Tensor], lr: float | Tensor) -> None:
-        rate = learning_rate(lr, params[0].device) if isinstance(lr, float) else lr
+        rate = lr if isinstance(lr, Tensor) else learning_rate(lr, params[0].device)
         super().__init__(params, lr=rate, fused=True, capturable=params[0].is_cuda)
 
     def set_lr(self, lr: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mbkit.networks.distributions import Categorical
+from mbkit.networks.distributions import Categorical, ClippedGaussian
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.kernels import EVERY, gradients, relu_gradients, relu_layers
 from mbkit.networks.mlp import EnsembleMLP
@@ -41,10 +41,10 @@ class Pass:
             self.layers = net.layers if members is EVERY else [(w[members], b[members]) for w, b in net.layers]
             *self.inputs, self.out = relu_layers(x.expand(len(self.layers[0][0]), *x.shape[-2:]), self.layers)
 
-    @torch.no_grad()
     def _backward(self, slope: Tensor, input_needed: bool) -> tuple[Tensor | None, list[Tensor | None]]:
         needed = [input_needed] + [not input_needed] * (2 * len(self.layers))
-        return relu_gradients(slope, self.inputs, [w for w, _ in self.layers], needed)
+        with torch.no_grad():
+            return relu_gradients(slope, self.inputs, [w for w, _ in self.layers], needed)
 
     def gradients(self, slope: Tensor) -> Sequence[Tensor]:
         """Of the parameters, in their order, from the gradient in `out`."""
@@ -115,6 +115,8 @@ class LikelihoodPass:
     """One pass of a policy of `fused` layers at obs [B, O]: its `distribution`, and a step towards recorded actions."""
 
     def __init__(self, policy: StochasticPolicy, obs: Tensor) -> None:
+        if not isinstance(policy.net, EnsembleMLP):
+            raise TypeError("expected a policy of fused layers")
         self.policy = policy
         self.net = Pass(policy.net, policy.inputs(obs))
         with torch.no_grad():
@@ -127,8 +129,10 @@ class LikelihoodPass:
         if isinstance(distribution, Categorical):
             chosen = torch.zeros_like(distribution.logits).scatter_(-1, action[:, None], 1)
             return self.net.gradients((by_row * (chosen - distribution.logits.softmax(-1)))[None])
-        in_mean, in_log_std = (by_row * slope for slope in distribution.log_prob_slopes(action))
         log_std, (low, high) = self.policy.log_std, self.policy.log_std_range or (-math.inf, math.inf)
+        if log_std is None or not isinstance(distribution, ClippedGaussian):
+            raise TypeError("several discrete actions taken at once have no gradient by hand")
+        in_mean, in_log_std = (by_row * slope for slope in distribution.log_prob_slopes(action))
         return [in_log_std.sum(0) * ((log_std >= low) & (log_std <= high)), *self.net.gradients(in_mean[None])]
 
 

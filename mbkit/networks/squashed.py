@@ -84,7 +84,8 @@ class SquashedSample(torch.autograd.Function):
     def forward(ctx: Any, obs: Tensor, log_std: tuple[float, float], *params: Tensor) -> Sample:  # type: ignore[override]
         """[B, A] and [B]."""
         ctx.forward_pass = SquashedPass(obs, list(zip(params[::2], params[1::2], strict=True)), log_std)
-        return ctx.forward_pass.second
+        sample: Sample = ctx.forward_pass.second
+        return sample
 
     @staticmethod
     @once_differentiable

@@ -16,7 +16,7 @@ from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, r
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics
-from mbkit.networks.optimizers import descend_together, polyak_
+from mbkit.networks.optimizers import descend_together, learning_rate, polyak_
 from mbkit.networks.passes import CriticPass
 from mbkit.networks.policy import TanhGaussian
 from mbkit.networks.squashed import SquashedPass
@@ -71,7 +71,7 @@ class SAC(LearningAgent):
         self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
         self.to(spec.device)
         policy_lr = cfg.lr if cfg.policy_lr is None else cfg.policy_lr
-        self.add_optimizers(policy_lr, joint=True, policy=self.policy, alpha=self.log_alpha)
+        self.add_optimizers(learning_rate(policy_lr, self.device), policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
 
     @torch.no_grad()

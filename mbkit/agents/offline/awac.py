@@ -56,9 +56,11 @@ class AWAC(OfflineActorCritic):
         q = forward.q
         policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy.distribution, cfg.samples)
         weight = exp_weights(advantage(q, policy_q, log_share), cfg.temperature, cfg.weight_clip)
-        shift = self.shift(policy_q[0], q[0], sampled)
+        shift = self.shift(policy_q[0], q[0], sampled) if self.measures else {}
         self.optimizers["critics"].descend(forward.gradients(regression_slope(q, y)))
         self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
+        if not self.measures:
+            return {}
         actor_loss = weighted_log_likelihood_loss(policy.distribution.log_prob(batch.action), weight)
         return {**critic_metrics(q, y), "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

@@ -99,11 +99,13 @@ class ImplicitActorCritic(OfflineActorCritic):
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
         q = q_pass(self.critics, batch.obs, batch.action)
-        shift = self.measured_shift(batch, q.q[0], distribution.mode())
+        shift = self.measured_shift(batch, q.q[0], distribution.mode()) if self.measures else {}
         self.optimizers["v"].descend(v.gradients(self.value_slope(advantage)[None, :, None]))
         self.optimizers["critics"].descend(q.gradients(regression_slope(q.q, y)))
         self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
+        if not self.measures:
+            return {}
         actor_loss = weighted_log_likelihood_loss(distribution.log_prob(batch.action), weight)
         critic = {**critic_metrics(q.q, y), "critic/v": value.mean(), "critic/v_loss": self.value_loss(advantage)}
         return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

@@ -61,4 +61,5 @@ class TD3BC(DelayedActorCritic):
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
         y = self.target(self, batch, self.gamma)
         q = regress(self.optimizers["critics"], self.critics, y)
-        return {**critic_metrics(q, y), **self.update_when_due(batch, q[0])}
+        actor = self.update_when_due(batch, q[0])
+        return {**critic_metrics(q, y), **actor} if self.measures else {}

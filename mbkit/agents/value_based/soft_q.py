@@ -146,6 +146,5 @@ class SoftQ(ValueAgent):
         slope, taken_q = taken_slope(q, y, self.cfg.loss)
         descend_each((self.optimizers["q"], [(q, slope)]), max_grad_norm=self.cfg.max_grad_norm)
         self.update_target()
-        if not self.measures:
-            return {}
-        return {**self.metrics(taken_q, y), "actor/prior_kl": kl(soft_policy(q[0].detach(), log_prior, self.alpha), log_prior).mean()}
+        log_pi = soft_policy(q[0].detach(), log_prior, self.alpha)
+        return {**self.metrics(taken_q, y), "actor/prior_kl": kl(log_pi, log_prior).mean()} if self.measures else {}

@@ -91,6 +91,18 @@ def test_updates_are_the_same_operators_whatever_the_data(name):
         assert held(agent) == addresses
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_updates_that_do_not_measure_make_the_same_steps(name):
+    for (agent, data), (twin, _) in zip(made(name, torch.device("cpu")), made(name, torch.device("cpu")), strict=True):
+        twin.load_state_dict(agent.state_dict())
+        twin.measures = False
+        for each in (agent, twin):
+            torch.manual_seed(3)
+            for seed in range(2):
+                cycle(each, data, seed)
+        assert all(map(torch.equal, tensors(agent.state_dict()), tensors(twin.state_dict())))
+
+
 def test_operators_that_depend_on_the_data_are_noticed():
     calls = []
     for x in (torch.zeros(3), torch.ones(3)):
