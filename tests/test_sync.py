@@ -26,6 +26,7 @@ SYNC |= {"aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten
 NAMES = [entry.name for entry in agents if entry.target.__module__.startswith("mbkit.agents")]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OBS, ACTION, BATCH, ROWS = 4, 2, 16, 64
+SHORT = {"relabel_every": 2, "gradient_steps": 3, "epochs": 2, "value_epochs": 2, "value_steps": 2, "cg_iterations": 3, "backtracks": 3}
 
 
 def synchronising(call: Callable[[], object]) -> set[str]:
@@ -42,9 +43,9 @@ def in_adam(event: FunctionEvent | None) -> bool:
 
 
 def learner(name: str, device: torch.device) -> tuple[Learner, EnvSpec]:
-    """A registered agent with its default settings but for short cycles, for continuous actions if it supports them."""
+    """A registered agent with its default settings but for few steps inside an update, for continuous actions if it supports them."""
     entry = agents[name]
-    cfg = entry.config(relabel_every=2) if name == "awr" else entry.config()
+    cfg = entry.config(**{option: n for option, n in SHORT.items() if option in entry.config.__dataclass_fields__})
     for discrete in (False, True):
         spec = EnvSpec(OBS, ACTION, device, discrete)
         try:

