@@ -27,6 +27,7 @@ import torch  # noqa: E402
 
 EAGER_US, GRAPH_US = 5.5, 1.8  # microseconds: of an operator, and of a small kernel in a graph
 OBS, ACTION, ROWS, BATCH = 11, 3, 1000, 256
+GROUPED, AT_ONCE = ("sac", "td3", "ddpg", "dqn"), 20  # MBPO makes 20 updates a step
 Trace = list[tuple[str, list[tuple[int, ...]]]]
 
 
@@ -76,7 +77,7 @@ def agent_units() -> Iterator[Unit]:
     from mbkit.testing import random_batch, random_trajectory
     from mbkit.types import EnvSpec, Trajectory, TrajectoryLearner
 
-    def build(entry: Any) -> Callable[[], object]:
+    def build(entry: Any, count: int = 0) -> Callable[[], object]:
         cpu = torch.device("cpu")
         for discrete in (False, True):
             spec = EnvSpec(OBS, ACTION, torch.device("cuda"), discrete)
@@ -90,13 +91,21 @@ def agent_units() -> Iterator[Unit]:
             return lambda: agent.update(trajectory)
         rows, buffer = random_batch(spec._replace(device=cpu), ROWS), ReplayBuffer(ROWS, spec)
         buffer.extend(Experience(rows.obs, rows.action, rows.reward, rows.next_obs, rows.discount == 0, rows.discount == 0), column=0)
-        return lambda: [agent.update(buffer.sample(BATCH)) for _ in range(agent.cycle)]
+
+        def updates() -> None:
+            for left in reversed(range(count or agent.cycle)):
+                agent.measures = not left or not count  # as in a run: of several updates in a graph the last one measures
+                agent.update(buffer.sample(BATCH))
+
+        return updates
 
     for entry in agents:
         if entry.target.__module__.startswith("mbkit."):
             cycle = getattr(entry.config(), "delay", getattr(entry.config(), "policy_every", 1))
             what = "update of 16 x 2 steps" if "trajectories" in str(entry.learns_from) else "update and draw"
             yield Unit(f"{entry.name}: {what}", lambda entry=entry: build(entry), cycle)
+    for name in GROUPED:
+        yield Unit(f"{name}: each of {AT_ONCE} updates and draws in a graph", lambda name=name: build(agents[name], AT_ONCE), AT_ONCE)
 
 
 def model_units(folder: str) -> Iterator[Unit]:

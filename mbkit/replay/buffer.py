@@ -61,13 +61,9 @@ class ReplayBuffer:
             raise UserError(f"loop.buffer_size={capacity} needs {size_bytes} bytes, more than {spec.device} has; choose less") from error
         self.data[capacity] = 0  # read, with weight 0, before anything is written there
         self.total = torch.zeros((), dtype=torch.int64, device=spec.device)  # rows stored since the beginning
+        self.size = torch.zeros_like(self.total)  # rows stored, at most `capacity`
         self.open = torch.empty(0, dtype=torch.int64, device=spec.device)  # per column: sequence number of the row to be continued
         self.offered = 0  # rows passed to `extend`, masked or not: known without synchronising
-
-    @property
-    def size(self) -> Tensor:
-        """Rows stored, a 0-d int64 tensor on the device."""
-        return self.total.clamp(max=self.capacity)
 
     def __len__(self) -> int:
         """Rows stored; on a GPU this synchronises with the device."""
@@ -113,6 +109,7 @@ class ReplayBuffer:
         self.link.index_copy_(0, torch.where(linked, previous % c, c), position)
         self.link[c:].fill_(c)  # setting an item would copy a number from the host, and wait for it
         self.total.copy_(total)
+        self.size.copy_(total.clamp(max=c))
 
     def cut(self) -> None:
         """The running episodes are over without a recorded end: no later row is linked to those stored so far."""
@@ -154,16 +151,20 @@ class ReplayBuffer:
             raise ValueError("cannot sample from an empty replay buffer")
         return (torch.rand(n, dtype=torch.float64, device=self.data.device) * self.size).long()
 
-    def unpack(self, packed: Tensor) -> tuple[Transition, Tensor]:
-        """Views of packed rows [..., W]: the transition and `ended`."""
-        obs, action, next_obs, reward, discount, ended = packed.split_with_sizes(self.widths, -1)
+    def transition(self, packed: Tensor) -> Transition:
+        """Views of packed rows [..., W]."""
+        obs, action, next_obs, reward, discount, _ = packed.split_with_sizes(self.widths, -1)
         if self.spec.discrete:
             action = action.long() if self.spec.parts else action[..., 0].long()
-        return Transition(obs, action, reward[..., 0], next_obs, discount[..., 0]), ended[..., 0] != 0
+        return Transition(obs, action, reward[..., 0], next_obs, discount[..., 0])
+
+    def unpack(self, packed: Tensor) -> tuple[Transition, Tensor]:
+        """The transition of packed rows [..., W], views of them, and `ended`."""
+        return self.transition(packed), packed[..., -1] != 0
 
     def sample(self, n: int) -> Transition:
         """n rows drawn uniformly with replacement; `discount` = 1 - terminated."""
-        return self.unpack(self.data.index_select(0, self.draw(n)))[0]
+        return self.transition(self.data.index_select(0, self.draw(n)))
 
     def order(self) -> Tensor:
         """Positions of the rows, oldest first: int64 [size]. Synchronises with the device."""
@@ -205,6 +206,7 @@ class ReplayBuffer:
         self.data[:size], self.origin[:size] = state["data"].to(self.data.device), state["origin"].to(self.data.device)
         self.link.fill_(self.capacity)[:size] = state["link"].to(self.link.device)
         self.total.copy_(state["total"])
+        self.size.fill_(size)
         self._grow(len(state["open"]))
         self.open.fill_(NONE)[: len(state["open"])] = state["open"].to(self.open.device)
         self.offered = int(state["total"])

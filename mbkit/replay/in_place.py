@@ -31,5 +31,6 @@ def written_in_place(buffer: Any, rows: tuple[Tensor, ...], mask: Tensor | None)
             link[before % c] = here
         opened[i] = NONE if cut else written + i
     buffer.total += m
+    buffer.size.fill_(min(written + m, c))
     buffer.offered += m
     return True
