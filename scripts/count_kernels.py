@@ -121,9 +121,29 @@ def model_units(folder: str) -> Iterator[Unit]:
     for steps in (1, 2):
         name = f"model rollouts of {bench_rollout.BATCH} states, {steps} step{'s' * (steps > 1)}"
         yield Unit(name, lambda k=steps: bench_rollout.ours(k, "cuda", "float32", "eager"))
-    bench_dynamics.ROWS, bench_dynamics.TEST_ROWS, bench_dynamics.EPOCHS = 2 * 256 + 256, 64, 1
-    bench_dynamics.prepare("halfcheetah", folder)
-    yield Unit("a fit of 3 batches of 256 rows, one epoch", lambda: bench_dynamics.ours("halfcheetah", folder, "cuda"))
+
+
+def training_units() -> Iterator[Unit]:
+    """A step of an ensemble's fit: Adam on a batch for each of its members."""
+    from mbkit.dynamics import training
+    from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
+    from mbkit.testing import random_batch
+    from mbkit.types import EnvSpec, Transition
+
+    members, batch, steps = bench_dynamics.MEMBERS, bench_dynamics.BATCH, 8
+
+    def build() -> Callable[[], object]:
+        spec = EnvSpec(*bench_dynamics.SIZES["halfcheetah"], torch.device("cuda"))
+        hidden = (bench_dynamics.HIDDEN,) * bench_dynamics.LAYERS
+        cfg = EnsembleConfig(members=members, elites=bench_dynamics.ELITES, hidden=hidden, batch=batch, reward="learned")
+        model, data = Ensemble(spec, cfg), random_batch(spec._replace(device=torch.device("cpu")), steps * batch * 2)
+        rows = training.rows(model.network, Transition(*(x.to(spec.device) for x in data[:5])))
+        train, _ = training.hold_out(model.network, rows)
+        batches = training.shuffled(training.draw_bootstrap(members, len(train.x), True, spec.device), batch, fixed=True)
+        drawn = train.at(batches[:steps])
+        return lambda: model.trainer.descent.steps(drawn)
+
+    yield Unit(f"a training step of {members} x {batch} rows, 1 of {steps}", build, steps)
 
 
 def loop_units() -> Iterator[Unit]:
@@ -167,7 +187,7 @@ def main() -> None:
     head = "| work | kernels | GFLOP | eager, ms | in a graph, ms |\n|---|---|---|---|---|"
     print(head if args.markdown else f"{'work':56s} kernels      GFLOP eager, ms graph, ms")
     with pretended(), tempfile.TemporaryDirectory() as folder:
-        for units in (agent_units(), model_units(folder), loop_units()):
+        for units in (agent_units(), model_units(folder), training_units(), loop_units()):
             for unit in units:
                 if args.only not in unit.name:
                     continue
