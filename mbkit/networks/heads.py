@@ -1,7 +1,6 @@
 """Value networks: critics of state-action pairs, of all discrete actions at once, and of states, plain or normalised.
 
-Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions, S seeds. Critics may be those of S
-seeds, stacked, [S K] of them with each seed's side by side: obs [S, B, O] -> [K, S, B].
+Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions, S seeds.
 """
 
 import math
@@ -14,10 +13,29 @@ from torch import Tensor, nn
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.sampled_actions import action_level
-from mbkit.networks.stacked import by_critic, for_each_critic, of_seeds
+from mbkit.networks.stacked import of_seeds
 
 
-class Critics(nn.Module):
+class Stackable(nn.Module):
+    """K critics, or those of S seeds side by side, [S K] networks, whose rows are [S, B, ...] and whose values [K, S, B]."""
+
+    members: int  # K
+    seeds = 0  # S; 0: of one seed, without a dimension for it
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Inputs of the networks: x [B, I] as it is; of S seeds, x [S, B, I] -> [S K, B, I]."""
+        return x.repeat_interleave(self.members, 0) if self.seeds else x
+
+    def by_critic(self, out: Tensor) -> Tensor:
+        """Outputs of the networks, [K, B, D], as they are; of S seeds, [S K, B, D] -> [K, S, B, D]."""
+        return out.view(self.seeds, -1, *out.shape[1:]).transpose(0, 1) if self.seeds else out
+
+    def by_network(self, x: Tensor) -> Tensor:
+        """Inverse of `by_critic`."""
+        return x.transpose(0, 1).flatten(0, 1) if self.seeds else x
+
+
+class Critics(Stackable):
     """K action-value functions: obs [B, O], action [B, A] -> [K, B]."""
 
     def __init__(
@@ -31,7 +49,7 @@ class Critics(nn.Module):
     def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
         """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
         x = torch.cat((self.inputs(obs), action), -1)
-        return by_critic(self.net(for_each_critic(x, self.members), fixed), obs).squeeze(-1)
+        return self.by_critic(self.net(self.rows(x), fixed)).squeeze(-1)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
@@ -50,7 +68,7 @@ class Critics(nn.Module):
         return action_level(self.net, self.inputs(obs), action, log_density, dtype, weight)
 
 
-class ActionValues(nn.Module):
+class ActionValues(Stackable):
     """K critics of discrete actions: obs [B, O] -> the values of all A actions, [K, B, A]."""
 
     def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
@@ -61,7 +79,7 @@ class ActionValues(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """The values of every critic, [K, B, A]."""
-        return by_critic(self.net(for_each_critic(self.inputs(obs), self.members)), obs)
+        return self.by_critic(self.net(self.rows(self.inputs(obs))))
 
     def mode(self, obs: Tensor) -> Tensor:
         """The best action by the smallest of the critics, int64 [B]: the action without exploration."""

@@ -16,7 +16,7 @@ from mbkit.networks.kernels import EVERY, gradients, relu_gradients, relu_layers
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.optimizers import params_of
 from mbkit.networks.policy import Deterministic, StochasticPolicy
-from mbkit.networks.stacked import by_critic, by_member, for_each_critic, of_seeds, with_seeds
+from mbkit.networks.stacked import of_seeds, with_seeds
 
 
 class Pass:
@@ -71,26 +71,25 @@ class CriticPass:
     """
 
     def __init__(self, critics: Critics, obs: Tensor, action: Tensor, first: bool = False, fixed: bool = False) -> None:
-        self.obs, x = obs, torch.cat((critics.inputs(obs), action), -1)
-        members, x = (slice(0, None, critics.members), x) if first else (EVERY, for_each_critic(x, critics.members))
+        self.critics, self.obs_dim, x = critics, obs.shape[-1], torch.cat((critics.inputs(obs), action), -1)
+        members, x = (slice(0, None, critics.members), x) if first else (EVERY, critics.rows(x))
         self.net = Pass(critics.net, x, members, fixed)
-        self.q = by_critic(self.net.out, obs).squeeze(-1)
+        self.q = critics.by_critic(self.net.out).squeeze(-1)
 
     def gradients(self, slope: Tensor) -> Sequence[Tensor]:
         """Of the critics' parameters, from the gradient in `q`."""
-        return self.net.gradients(by_member(slope, self.obs).unsqueeze(-1))
+        return self.net.gradients(self.critics.by_network(slope).unsqueeze(-1))
 
     def action_gradient(self, slope: Tensor) -> Tensor:
         """Of the action [B, A], from the gradient in `q`."""
-        grad = self.net.input_gradient(by_member(slope, self.obs).unsqueeze(-1))
-        if self.obs.dim() == 3:  # [S K, B, O + A]
-            grad = grad.view(len(self.obs), -1, *grad.shape[1:]).sum(1)
-        return grad[..., self.obs.shape[-1] :]
+        grad = self.net.input_gradient(self.critics.by_network(slope).unsqueeze(-1))
+        grad = self.critics.by_critic(grad).sum(0) if self.critics.seeds else grad
+        return grad[..., self.obs_dim :]
 
 
 def values_pass(values: ActionValues, obs: Tensor) -> Pass:
     """One pass of critics of discrete actions at obs [B, O]; its `out` are the values [K, B, A]; of S seeds [S K, B, A]."""
-    return Pass(values.net, for_each_critic(values.inputs(obs), values.members))
+    return Pass(values.net, values.rows(values.inputs(obs)))
 
 
 class TakenPass:

@@ -22,21 +22,6 @@ def with_seeds(x: Tensor) -> Tensor:
     return x[None] if x.dim() == 2 else x
 
 
-def for_each_critic(x: Tensor, critics: int) -> Tensor:
-    """Inputs of K critics: x [B, I] as it is; of S seeds, x [S, B, I] -> [S K, B, I]."""
-    return x if x.dim() == 2 else x.repeat_interleave(critics, 0)
-
-
-def by_critic(out: Tensor, x: Tensor) -> Tensor:
-    """Outputs of K critics, [K, B, D] at x [B, I], as they are; of S seeds, [S K, B, D] at x [S, B, I] -> [K, S, B, D]."""
-    return out if x.dim() == 2 else out.view(len(x), -1, *out.shape[1:]).transpose(0, 1)
-
-
-def by_member(x: Tensor, obs: Tensor) -> Tensor:
-    """Inverse of `by_critic`: [K, ...] as it is; of S seeds, obs [S, B, O], x [K, S, ...] -> [S K, ...]."""
-    return x if obs.dim() == 2 else x.transpose(0, 1).flatten(0, 1)
-
-
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, as torch names them
 Stacking = dict[Tensor, int]  # the dimension along which each tensor of a stacked module has its seeds
 
@@ -48,6 +33,9 @@ def stack_(together: nn.Module, alone: Sequence[nn.Module]) -> Stacking:
     Networks are put side by side, [E, ...] -> [S E, ...]; other floating-point tensors get a last dimension of seeds, [...] -> [..., S].
     Whole numbers are counters, which all seeds share.
     """
+    for module in together.modules():
+        if hasattr(module, "seeds"):
+            module.seeds = len(alone)  # type: ignore[assignment]  # of critics
     networks = tuple(f"{name}." for name, module in together.named_modules() if isinstance(module, EnsembleMLP))
     stacking: Stacking = {}
     for (name, whole), *each in zip(*map(_tensors, (together, *alone)), strict=True):

@@ -15,7 +15,7 @@ from mbkit.loops.seeds import StackedSources
 from mbkit.streams import Stream, drawn_from, normal_like, uniform
 from mbkit.types import EnvSpec, Transition
 
-OBS, ACTION, ROWS, BATCH, SEEDS = 5, 2, 60, 16, (3, 4, 5)
+OBS, ACTION, ROWS, BATCH, SEEDS = 5, 2, 60, 16, (3, 4, 5)  # three seeds, and critics of other numbers
 CPU = torch.device("cpu")
 
 CASES = {

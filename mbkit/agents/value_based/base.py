@@ -16,7 +16,6 @@ from mbkit.fields import at_least, between, positive
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.optimizers import FusedAdam, copy_when_, polyak_
 from mbkit.networks.passes import values_pass
-from mbkit.networks.stacked import by_critic, by_member
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, State, TargetFn, Targets, Transition
 
@@ -67,10 +66,10 @@ def taken_slope(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
 def regress_taken(optimizer: FusedAdam, values: ActionValues, y: Targets, cfg: EpsilonGreedyConfig) -> Tensor:
     """One step of regression of the values of the taken actions; these before it, [K, N], without gradient."""
     forward = values_pass(values, y.obs)
-    slope, q = taken_slope(by_critic(forward.out, y.obs), y, cfg.loss)
-    grads = forward.gradients(by_member(slope, y.obs))
-    if y.obs.dim() == 3:  # [S, N, O] of S seeds
-        optimizer.descend(clipped(grads, cfg.max_grad_norm, len(y.obs)))
+    slope, q = taken_slope(values.by_critic(forward.out), y, cfg.loss)
+    grads = forward.gradients(values.by_network(slope))
+    if values.seeds:
+        optimizer.descend(clipped(grads, cfg.max_grad_norm, values.seeds))
     else:
         optimizer.descend(grads, excess(grads, cfg.max_grad_norm))
     return q

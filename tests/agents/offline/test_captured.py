@@ -126,7 +126,7 @@ def test_captured_updates_equal_eager_ones(name):
                 metrics = agent.update(rows_of(data, rows))
             return tuple(metrics.values())
 
-        call = accelerated(lambda rows, agent=graphed: updates(agent, rows), "cudagraph", device, changes=graphed)
+        call = accelerated(lambda rows, agent=graphed: updates(agent, rows), "cudagraph", device, changes=[graphed])
         outputs = []
         for run in (lambda rows, agent=eager: updates(agent, rows), call):
             torch.manual_seed(7)
