@@ -18,7 +18,8 @@ class Pessimistic:
     """A dynamics that is asked for its members' Gaussians in every step; `Penalized` and `Halting` say what follows from them.
 
     It can start from any state and be planned with as the model itself, which keeps its own randomness: the same rows meet the same
-    members and, on a CPU, the same noise; on a GPU a model draws the noise of a whole rollout at once, and this one that of each step. Where `active` is false every answer is the model's, bit for bit, and nothing more is computed or drawn.
+    members and, on a CPU, the same noise; on a GPU a model draws the noise of a whole rollout at once, and this one that of each step.
+    Where `active` is false every answer is the model's, bit for bit, and nothing more is computed or drawn.
     """
 
     def __init__(self, model: Dynamics, measure: Measure, active: bool) -> None:
