@@ -6,7 +6,6 @@ Letters: E members, B rows, D prediction, k rollout length, h step of a rollout 
 import torch
 from torch import Tensor
 
-from mbkit.dynamics.uncertainty import total_variance
 from mbkit.imagination.branch import Verdict
 from mbkit.types import Prediction, State
 
@@ -125,7 +124,8 @@ class Confidence:
 
     def __call__(self, prediction: Prediction, alive: Tensor, step: int, k: int) -> Verdict:
         """All rows are stored and go on."""
-        sigma = (total_variance(prediction).sqrt() / self.scale).mean(-1)
+        variance = prediction.var.mean(0) + prediction.mean.var(0, correction=0)
+        sigma = (variance.sqrt() / self.scale).mean(-1)
         every = torch.ones_like(alive)
         return Verdict(every, every, torch.zeros_like(sigma), 1 / (1 + sigma))
 
