@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
+from jobs import job
 from typer.testing import CliRunner
 
 from mbkit.cli import app
@@ -62,16 +61,11 @@ def test_collect_that_is_interrupted_leaves_nothing(tmp_path, number):
     code = "import sys, runpy; import mbkit.envs.environment as e; reset = e.Environment.reset; "
     code += "e.Environment.reset = lambda *a, **k: (print('begun', flush=True), reset(*a, **k))[1]; "
     code += f"sys.argv = {command[2:]!r}; runpy.run_module('mbkit', run_name='__main__', alter_sys=True)"
-    as_in_a_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background it is ignored
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, preexec_fn=as_in_a_terminal, **pipes)
-    try:
+    with job([sys.executable, "-c", code], tmp_path) as process:
         assert process.stdout.readline() == "begun\n"
         time.sleep(0.3)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 130, error
     assert "d.h5 was not written; the same command starts again" in error
     assert list(tmp_path.iterdir()) == []

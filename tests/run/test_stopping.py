@@ -3,13 +3,13 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import gymnasium
 import pytest
 from episodes import Counting
+from jobs import job
 from odd_values import refusal_of
 
 import mbkit
@@ -150,13 +150,13 @@ def test_command_stopped_while_it_scores_ends_with_130_and_can_go_on(tmp_path, n
     options = ["env=slow_task:Slow-v0", "steps=5", f"run_dir={run}", "threads=1", "eval.video=false"]
     code = "import sys; sys.path.insert(0, '.'); from mbkit.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "random", *options]
-    job = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not list(run.glob("checkpoint/*05.pt")) and job.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    job.send_signal(number)
-    said = job.communicate(timeout=60)[1].strip().splitlines()
-    assert job.returncode == 130
+    with job(command, tmp_path) as process:
+        while not list(run.glob("checkpoint/*05.pt")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1].strip().splitlines()
+    assert process.returncode == 130
     assert said[-1:] == [f"mbkit: stopped by {number.name}: a checkpoint was written at step 5, `mbkit resume {run.name}` goes on from it"]
 
 
