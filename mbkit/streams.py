@@ -15,7 +15,10 @@ _active: tuple["Stream", ...] = ()  # of the runs for which `normal_like` and `u
 
 
 class Stream:
-    """The global random state of one run: Python's, NumPy's and torch's on the CPU. It begins as a copy of the present one."""
+    """The global random state of one run: Python's, NumPy's and torch's on the CPU. It begins as a copy of the present one.
+
+    NumPy's global normal numbers are made in pairs; the second one of a pair is forgotten where another stream becomes active between them.
+    """
 
     def __init__(self) -> None:
         self._python, self._torch = random.getstate(), torch.get_rng_state()

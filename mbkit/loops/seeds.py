@@ -114,7 +114,7 @@ class SideBySide:
 
     @property
     def joint(self) -> bool:
-        """Whether anything is done together."""
+        """Whether there are updates that are made together."""
         return any(isinstance(phase, SeedUpdates) for phase in self.phases)
 
     def run(self, until: int) -> None:
