@@ -107,9 +107,9 @@ def main() -> None:
     for name in args.agents:
         for seeds in args.seeds:
             sides = {"one by one": (one_by_one, name, seeds, args.device), "together": (together, name, seeds, args.device)}
-            found = contest(sides, args.rounds, args.threads)
-            results[f"{name} {seeds}"] = found
-            alone, joint = (found[side]["seconds"] for side in sides)
+            measured = contest(sides, args.rounds, args.threads)
+            results[f"{name} {seeds}"] = measured
+            alone, joint = (measured[side]["seconds"] for side in sides)
             each = 1e3 / UPDATES / seeds
             rows.append((name, seeds, alone * each, joint * each, joint / alone, seeds * joint / alone))
     head = ("", "seeds", "ms an update, one by one", "together", "ratio", "in updates of one seed")

@@ -21,12 +21,12 @@ INPUT_CLIP = 100.0  # standard deviations of the warm-up, which a trained policy
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float | None = None) -> Tensor:
-    """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss, 0-d, or [S] of S seeds.
+    """One step on the parameters of this optimizer; no others get a gradient. Returns the detached loss.
 
     `max_grad_norm`: a gradient whose norm, over all these parameters, is larger is scaled down to it.
     """
     params = optimizer.param_groups[0]["params"]
-    grads = torch.autograd.grad(loss.sum() if loss.dim() else loss, params)
+    grads = torch.autograd.grad(loss, params)
     divisor = None if max_grad_norm is None else excess(grads, max_grad_norm)
     if isinstance(optimizer, FusedAdam):
         optimizer.descend(grads, divisor)

@@ -60,7 +60,18 @@ def percentile(u: Tensor, alive: Tensor, q: float) -> Tensor:
     return low + torch.where(high > low, (high - low) * (place - place.floor()), 0.0)
 
 
-class M2AC:
+class Stateless:
+    """A gate that depends on nothing but the present step."""
+
+    def state_dict(self) -> State:
+        """Empty: this gate has no state."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to load."""
+
+
+class M2AC(Stateless):
     """Stores the least uncertain share of the rows of each step, a smaller one at later steps, and penalises reward with uncertainty."""
 
     def __init__(self, keep_ratio: float, penalty: float, hard_stop: bool) -> None:
@@ -72,13 +83,6 @@ class M2AC:
         # Paper: w_h of all B rows; here: of those still alive, so that terminations do not count as confidence.
         store = least_uncertain(u, alive, stored_share(step, k, self.keep_ratio))
         return Verdict(store, store if self.hard_stop else torch.ones_like(store), self.penalty * u)
-
-    def state_dict(self) -> State:
-        """Empty: this gate has no state."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Nothing to load."""
 
 
 class MACURA:
@@ -109,7 +113,7 @@ class MACURA:
         self.rounds.copy_(state["rounds"])
 
 
-class Confidence:
+class Confidence(Stateless):
     """Stores everything, with a weight in the critics' loss that falls with the uncertainty: w = 1 / (1 + sigma).
 
     sigma is the standard deviation of the mixture of members, noise and disagreement together, in units of the model's targets, averaged
@@ -128,10 +132,3 @@ class Confidence:
         sigma = (variance.sqrt() / self.scale).mean(-1)
         every = torch.ones_like(alive)
         return Verdict(every, every, torch.zeros_like(sigma), 1 / (1 + sigma))
-
-    def state_dict(self) -> State:
-        """Empty: this gate has no state."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Nothing to load."""

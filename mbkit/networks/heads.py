@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.sampled_actions import action_level
-from mbkit.networks.stacked import of_seeds
 
 
 class Stackable(nn.Module):
@@ -53,8 +52,8 @@ class Critics(Stackable):
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
-        q = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, None, self.members))
-        return of_seeds(q, obs).squeeze(-1)
+        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
+        return q[0].squeeze(-1)
 
     def level(
         self,

@@ -73,19 +73,24 @@ def of_lone_run(draw: Callable[[Mapping[str, Any]], Plot | None]) -> Callable[[S
     return figure
 
 
-def ranks(facts: Mapping[str, Any]) -> Plot | None:
-    """Rank correlation of each penalty with the error, against the depth."""
+def against_depth(facts: Mapping[str, Any], label: str, draw: Callable[..., None], name: str, title: str, caption: str) -> Plot | None:
+    """A measure of each penalty against the depth, as `draw(ax, rows, depths)` draws it; None where there are no penalties."""
     rows = qualities(facts)
     if not rows:
         return None
-    figure, ax = axes(DEPTH, RHO)
-    draw_ranks(ax, rows, depths_of(facts))
+    figure, ax = axes(DEPTH, label)
+    draw(ax, rows, depths_of(facts))
     names_above(figure, ax)
+    return Plot(name, title, caption, figure)
+
+
+def ranks(facts: Mapping[str, Any]) -> Plot | None:
+    """Rank correlation of each penalty with the error, against the depth."""
     caption = (
         f"Over windows of {data_name(facts)}; errors are those of the mean of the members, in standard deviations of the change of each "
         f"dimension. Below the dashed line, {RANKS}, a penalty ranks nothing."
     )
-    return Plot("penalty_ranks", "Penalties against true errors", caption, figure)
+    return against_depth(facts, RHO, draw_ranks, "penalty_ranks", "Penalties against true errors", caption)
 
 
 def ranks_and_verdict(facts: Mapping[str, Any]) -> Plot | None:
@@ -96,17 +101,11 @@ def ranks_and_verdict(facts: Mapping[str, Any]) -> Plot | None:
 
 def detection(facts: Mapping[str, Any]) -> Plot | None:
     """AUROC of the worst tenth of errors of each penalty, against the depth."""
-    rows = qualities(facts)
-    if not rows:
-        return None
-    figure, ax = axes(DEPTH, AUROC)
-    draw_detection(ax, rows, depths_of(facts))
-    names_above(figure, ax)
     caption = (
         "The probability that a penalty is larger at one of the worst tenth of errors than at another: 0.5, the dashed line, is chance, "
         "and 1 a penalty that detects them all."
     )
-    return Plot("penalty_detection", "Detection of the worst errors", caption, figure)
+    return against_depth(facts, AUROC, draw_detection, "penalty_detection", "Detection of the worst errors", caption)
 
 
 def draw_ranks(ax: Axes, rows: Sequence[Quality], depths: Sequence[int]) -> None:

@@ -11,7 +11,9 @@ import torch
 from resumption import check_same_end, curve, final_state, same
 
 import mbkit
+from mbkit import registry
 from mbkit.errors import UserError
+from mbkit.loops.seeds import STACKABLE
 from mbkit.recording import load_checkpoint
 from mbkit.run import Run
 
@@ -138,6 +140,11 @@ def test_resume_side_by_side_refuses_runs_that_are_not_alike(tmp_path: Path) -> 
         mbkit.resume([first, later], steps=60)
     with pytest.raises(UserError, match="where their seeds differ; these have seeds 1, 1"):
         mbkit.resume([first, first], steps=60)
+
+
+def test_messages_name_exactly_the_agents_that_can_be_stacked() -> None:
+    names = STACKABLE.partition(", and ")[0].split(", ")
+    assert sorted(names) == sorted(entry.name for entry in registry.agents if getattr(entry.target, "stackable", False))
 
 
 @pytest.mark.gpu
