@@ -646,7 +646,7 @@ def check_damaged(name: str, data: st.DataObject) -> None:
         assert "\n" not in sentence
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(DAMAGED_TASKS), st.data())
 def test_restore_damaged_states_are_one_sentence(name: str, data: st.DataObject) -> None:
     check_damaged(name, data)

@@ -51,7 +51,7 @@ def check(first: list, later: list | None, other: list | None, before: int, used
     assert original.state_dict()["inside"] == restored.state_dict()["inside"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases)
 def test_snapshot_generated_tasks_continue_with_the_same_references(case: tuple) -> None:
     check(*case)
