@@ -82,6 +82,8 @@ class Targets(NamedTuple):
     action: Tensor  # [N, A]
     target: Tensor  # [N]
     weight: Tensor | None = None  # [N]; None: all rows alike
+    beside: tuple[Tensor, Tensor] | None = None  # the observation [N, O] and action that follow each row, where one step is backed up
+    probs: Tensor | None = None  # [N, Z] the distribution of the target, for critics that regress on distributions of a next state
 
 
 class Prediction(NamedTuple):
@@ -152,6 +154,8 @@ class Backup(Protocol):
 
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]: ...  # action [B, A], bonus [B]: -alpha log pi, or 0
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor: ...  # [K, B], every critic
+
+    # Where its attribute `pairs` is true: `successor_q(batch, next_action)` -> [K, B], `backup_q` at the next observations beside the rows.
 
 
 TargetFn = Callable[[Backup, Transition, float], Targets]  # (agent, batch, gamma): one-step, value expansion, ...

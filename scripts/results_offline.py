@@ -27,7 +27,10 @@ def score(folder: Path, algo: str, seed: int, data: Path, task: str, fixed: list
             fixed = [option for option in fixed if not option.startswith("steps=")]
         given = [f"data={data}", f"env={task}", f"seed={seed}", "threads=1", *fixed, "eval.every=0", "eval.video=false", "-q"]
         try:
-            mbkit("train", algo, *given, f"run_dir={run}", *options)
+            if (run / "checkpoint").exists():  # cut short before
+                mbkit("resume", str(run), "-q")
+            else:
+                mbkit("train", algo, *given, f"run_dir={run}", *options)
         except Exception as error:
             print(f"{algo} {seed}: {error}")
             return None

@@ -1,7 +1,8 @@
 """What every gradient-based agent shares: optimizers, and a state that `load_state_dict` restores in place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from mbkit.networks.kernels import gradients
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
 from mbkit.networks.optimizers import FusedAdam, restore_optimizer_
 from mbkit.networks.passes import q_pass
+from mbkit.networks.values import Distributional, regression_loss
 from mbkit.types import EnvSpec, Metrics, State, Targets
 
 SEVERAL = "reinforce, a2c, ppo, trpo, npg, soft_pg, vtrace and retrace take several, and so does pets with planner=discrete_cem"
@@ -68,34 +70,25 @@ def descend_each(*steps: Sloped, max_grad_norm: float | None = None) -> None:
         optimizer.descend(each, None if max_grad_norm is None else excess(each, max_grad_norm))
 
 
-def regression_loss(q: Tensor, y: Targets) -> Tensor:
-    """Half the squared error of K critics, q [K, N] against targets [N]: weighted mean over rows, summed over critics. [K, S, N]: [S].
-
-    Because of the sum, a critic's gradient does not depend on the number of critics.
-    """
-    square = (q - y.target).square()
-    return 0.5 * (square if y.weight is None else y.weight * square).mean(-1).sum(0)
-
-
-@torch.no_grad()
-def regression_slope(q: Tensor, y: Targets) -> Tensor:
-    """The gradient of `regression_loss` in q, [K, N]: weight (q - y) / N."""
-    share = 1 / q.shape[-1]
-    return (q - y.target).mul_(share if y.weight is None else y.weight * share)
-
-
 def regress(optimizer: FusedAdam, critics: Critics | ActionValues, y: Targets) -> Tensor:
-    """One step on `regression_loss` of the critics at the rows of y; their values before it, [K, N], without gradient."""
-    forward = q_pass(critics, y.obs, y.action)
+    """One step on the critics' loss at the rows of y; their values before it, [K, N], without gradient."""
+    forward = q_pass(critics, y)
+    optimizer.descend(forward.regression(y))
     q: Tensor = forward.q
-    optimizer.descend(forward.gradients(regression_slope(q, y)))
     return q
 
 
-def critic_metrics(q: Tensor, y: Targets) -> Metrics:
-    """The critics' loss and mean value, of q [K, N]; of S seeds, q [K, S, N], both [S]."""
+def critic_metrics(q: Tensor, y: Targets, critics: Critics | ActionValues | None = None) -> Metrics:
+    """The critics' squared error and mean value, of q [K, N]; of S seeds, q [K, S, N], both [S]. Of distributions, the targets outside."""
     q = q.detach()
-    return {"critic/loss": regression_loss(q, y), "critic/q": q.mean((0, -1))}
+    metrics = {"critic/loss": regression_loss(q, y), "critic/q": q.mean((0, -1))}
+    return metrics if critics is None else metrics | support_metrics(critics, y)
+
+
+def support_metrics(critics: Critics | ActionValues, y: Targets) -> Metrics:
+    """Of critics whose values are distributions: the share of targets beyond their support, and the return scale. Others: none."""
+    outputs = critics.outputs
+    return {"critic/outside": outputs.outside(y), "critic/scale": outputs.scale.clone()} if isinstance(outputs, Distributional) else {}
 
 
 class LearningAgent(nn.Module):
@@ -125,6 +118,8 @@ class LearningAgent(nn.Module):
             params = [p for p in (owner.parameters() if isinstance(owner, nn.Module) else [owner]) if p.requires_grad]
             if params:
                 self.optimizers[name] = FusedAdam(params, lr)
+                modules = owner.modules() if isinstance(owner, nn.Module) else ()
+                self.optimizers[name].after = [cast("Callable[[], None]", m.project_) for m in modules if hasattr(m, "project_")]
 
     def normalize_inputs(self, obs_dim: int, wanted: bool) -> None:
         """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.

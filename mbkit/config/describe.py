@@ -33,7 +33,7 @@ def comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.NAME and re.match(rf"\s+{token.string}\s*:", token.line):
             name = token.string
         elif token.type == tokenize.COMMENT and name:
-            text, continues = token.string.lstrip("# "), token.line.strip().startswith("#")
+            text, continues = re.sub(r"^type: ignore\S*\s*#", "", token.string.lstrip("# ")).lstrip(), token.line.strip().startswith("#")
             helps[name] = f"{helps[name]} {text}" if continues and name in helps else text
     return helps
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import descend
-from mbkit.agents.offline.base import make_critics, q_of, statistics
+from mbkit.agents.offline.base import make_critics, statistics
 from mbkit.errors import UserError
+from mbkit.networks.heads import q_of
 from mbkit.networks.optimizers import FusedAdam, polyak_
 from mbkit.types import EnvSpec, PolicyFn, Transition
 

@@ -165,7 +165,8 @@ class ValueExpansion:
         obs, action = torch.cat((batch.obs[None], ahead.obs[:-1])), torch.cat((batch.action[None], ahead.action[:-1]))
         target = torch.cat((backed_up(batch, value, gamma)[None], q))
         weight = torch.cat((torch.ones_like(batch.reward)[None], reached.to(q.dtype)))
-        return Targets(*(x.flatten(0, 1) for x in (obs, action, target, weight))), weight[1:]
+        rows = [x.flatten(0, 1) for x in (obs, action, target, weight)]
+        return Targets(rows[0], rows[1], rows[2], rows[3]), weight[1:]
 
     def _from_model(self, agent: Backup, batch: Transition, gamma: float) -> tuple[Targets, Tensor]:
         """sum_{k<H} gamma^k r_k + gamma^H V(s_H), all steps of the model, the first from the real state and action."""

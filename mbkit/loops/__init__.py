@@ -7,6 +7,7 @@ from mbkit.loops.model import CountersRead, ModelFits, PlanScores
 from mbkit.loops.obs_statistics import ObsStatistics
 from mbkit.loops.offline import Offline, updates_at_once
 from mbkit.loops.online import Online, random_action
+from mbkit.loops.return_scale import ReturnScale, scale_to_data
 from mbkit.loops.rollouts import ModelRollouts
 from mbkit.loops.trajectory_updates import TrajectoryUpdates
 from mbkit.loops.updates import Updates
@@ -23,6 +24,7 @@ __all__ = [
     "Offline",
     "Online",
     "PlanScores",
+    "ReturnScale",
     "TrajectoryUpdates",
     "Until",
     "Updates",
@@ -30,5 +32,6 @@ __all__ = [
     "evaluate_policy",
     "random_action",
     "refuse_oversized",
+    "scale_to_data",
     "updates_at_once",
 ]

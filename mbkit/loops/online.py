@@ -3,6 +3,7 @@
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,8 @@ class Online(Clock):
         self.obs = torch.zeros(env.num_envs, env.spec.obs_dim)  # [M, O], of running episodes once they began
         self.returns = torch.zeros(env.num_envs, dtype=torch.float64)  # of the running episodes
         self.lengths = torch.zeros(env.num_envs, dtype=torch.int64)
+        self.step_reward = np.zeros(env.num_envs, dtype=np.float32)  # [M] of the last step
+        self.step_ended = np.zeros(env.num_envs, dtype=np.bool_)  # [M] whether an episode ended with it
 
     def start(self) -> None:
         """The first episodes of a new run."""
@@ -84,6 +87,7 @@ class Online(Clock):
         self.returns.numpy()[:] += rewards  # NumPy: sums of M numbers in a third of torch's time
         self.lengths.numpy()[:] += self.env.valid.numpy()
         over = ended.cpu()
+        self.step_reward, self.step_ended = rewards, over.numpy()
         self.episode_ended = bool(over.any())
         if not self.episode_ended:
             return

@@ -14,6 +14,7 @@ from mbkit.agents.stacked import stacked
 from mbkit.errors import UserError
 from mbkit.loops.clock import Clock, Hook
 from mbkit.loops.updates import Updates
+from mbkit.networks.form import PLAIN, CriticForm
 from mbkit.streams import Stream, drawn_from
 from mbkit.targets import one_step
 from mbkit.types import Learner, Source, Transition
@@ -80,6 +81,10 @@ def stackable(updates: Updates) -> LearningAgent:
         came = getattr(cfg, option, usual)
         if came != usual:
             raise UserError(f"agent.{option}={came} is not there for several seeds at once; expected {usual}, or one seed=N")
+    form: CriticForm = getattr(cfg, "critic_form", PLAIN)
+    if form.critic not in ("mlp", "layer_norm") or form.loss not in ("mse", "huber"):
+        came = f"agent.critic={form.critic}, agent.loss={form.loss}"
+        raise UserError(f"{came} is not there for several seeds at once; expected mlp or layer_norm with mse or huber, or one seed=N")
     return agent
 
 

@@ -34,6 +34,7 @@ class Slots(NamedTuple):
 class AdamKernel(UncompiledAdam):
     """torch's fused Adam with a faster step, `descend`: the state tensors are gathered once, torch's `step` gathers them at every call."""
 
+    after: Sequence[Callable[[], None]] = ()  # called after every step: projections of the parameters
     _slots: Slots | None = None
     _counts: tuple[list[Tensor], Tensor] | None = None  # the step counts, and the tensor whose elements they are
 
@@ -68,6 +69,8 @@ class AdamKernel(UncompiledAdam):
     def descend(self, grads: Sequence[Tensor], divisor: Tensor | None = None) -> None:
         """One step on these gradients, one for each parameter, all divided by `divisor`; torch's `step` would read them from `.grad`."""
         adam_step(self.param_groups[0], self.param_groups[0]["params"], grads, self.slots(grads), divisor)
+        for project in self.after:
+            project()
 
 
 @torch.no_grad()

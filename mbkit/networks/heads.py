@@ -1,18 +1,25 @@
 """Value networks: critics of state-action pairs, of all discrete actions at once, and of states, plain or normalised.
 
-Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions, S seeds.
+Letters: K critics, B batch, O observation, A dimensions of an action or number of discrete actions, S seeds, Z outputs for each value, 1 or
+the atoms of a distribution.
 """
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from copy import deepcopy
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from mbkit.networks.form import PLAIN, CriticForm
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
-from mbkit.networks.sampled_actions import action_level
+from mbkit.networks.sampled_actions import action_level, levels_of
+from mbkit.networks.values import outputs_of
+from mbkit.registry import critics as architectures
+
+C = TypeVar("C", bound="Stackable")
 
 
 class Stackable(nn.Module):
@@ -37,23 +44,30 @@ class Stackable(nn.Module):
 class Critics(Stackable):
     """K action-value functions: obs [B, O], action [B, A] -> [K, B]."""
 
-    def __init__(
-        self, members: int, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, members: int, obs_dim: int, action_dim: int, hidden: Sequence[int], form: CriticForm = PLAIN) -> None:
         super().__init__()
-        self.members = members
-        self.net = EnsembleMLP(members, (obs_dim + action_dim, *hidden, 1), layer_norm=layer_norm, dropout=dropout)
+        self.members, self.form, self.outputs = members, form, outputs_of(form)
+        self.net = architectures[form.critic].target(members, (obs_dim + action_dim, *hidden, self.outputs.width), form)
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
         """The values of every critic, [K, B]; `fixed`: the critics are constants, as in a policy's loss."""
-        x = torch.cat((self.inputs(obs), action), -1)
-        return self.by_critic(self.net(self.rows(x), fixed)).squeeze(-1)
+        return self.outputs.values(self.out(obs, action, fixed))
+
+    def out(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
+        """The outputs of every critic, [K, B, Z]."""
+        return self.by_critic(self.net(self.rows(torch.cat((self.inputs(obs), action), -1)), fixed))
+
+    def beside(self, obs: Tensor, action: Tensor, next_obs: Tensor, next_action: Tensor) -> Tensor:
+        """Outputs [K, B, Z] at the next observations [B, O] and actions [B, A], normalised together with those before them."""
+        pairs = torch.cat((self.inputs(obs), action), -1), torch.cat((self.inputs(next_obs), next_action), -1)
+        joint: Tensor = self.net.joint(torch.cat(pairs), learn=False)
+        return joint[:, len(obs) :]
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
-        q: Tensor = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
-        return q[0].squeeze(-1)
+        out = self.net(torch.cat((self.inputs(obs), action), -1), fixed=True, members=slice(0, 1))
+        return self.outputs.values(out)[0]
 
     def level(
         self,
@@ -64,25 +78,58 @@ class Critics(Stackable):
         weight: Tensor | None = None,
     ) -> Tensor:
         """See `action_level`: many actions [B, M, A] of each obs [B, O], all constants, reduced to one number for each critic, [K]."""
-        return action_level(self.net, self.inputs(obs), action, log_density, dtype, weight)
+        if self.form == PLAIN:
+            return action_level(self.net, self.inputs(obs), action, log_density, dtype, weight)
+        q: Tensor = self(obs.repeat_interleave(action.shape[1], 0), action.flatten(0, 1))
+        return levels_of(q.view(len(q), len(obs), -1), log_density, weight)
 
 
 class ActionValues(Stackable):
     """K critics of discrete actions: obs [B, O] -> the values of all A actions, [K, B, A]."""
 
-    def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
+    def __init__(self, members: int, obs_dim: int, actions: int, hidden: Sequence[int], form: CriticForm = PLAIN) -> None:
         super().__init__()
-        self.members = members
-        self.net = EnsembleMLP(members, (obs_dim, *hidden, actions), layer_norm=layer_norm)
+        self.members, self.actions, self.form, self.outputs = members, actions, form, outputs_of(form)
+        self.net = architectures[form.critic].target(members, (obs_dim, *hidden, actions * self.outputs.width), form)
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations
 
     def forward(self, obs: Tensor) -> Tensor:
         """The values of every critic, [K, B, A]."""
-        return self.by_critic(self.net(self.rows(self.inputs(obs))))
+        return self.outputs.values(self.by_action(self.by_critic(self.net(self.rows(self.inputs(obs))))))
+
+    def by_action(self, out: Tensor) -> Tensor:
+        """Outputs [K, B, A Z] -> [K, B, A, Z]."""
+        return out.view(*out.shape[:-1], self.actions, -1)
+
+    def out(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The outputs of actions int64 [B], [K, B, Z]."""
+        return taken_outputs(self.by_action(self.net(self.inputs(obs))), action)
+
+    def beside(self, obs: Tensor, action: Tensor, next_obs: Tensor, next_action: Tensor) -> Tensor:
+        """Outputs [K, B, Z] of the next actions int64 [B] at next observations [B, O], normalised together with those before them."""
+        joint: Tensor = self.net.joint(torch.cat((self.inputs(obs), self.inputs(next_obs))), learn=False)
+        return taken_outputs(self.by_action(joint[:, len(obs) :]), next_action)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The best action by the smallest of the critics, int64 [B]: the action without exploration."""
         return self.forward(obs).amin(0).argmax(-1)
+
+
+def target_network(online: C) -> C:
+    """A copy whose parameters are constants, with the same return scale."""
+    outputs = getattr(online, "outputs", None)
+    return deepcopy(online, {id(outputs): outputs}).requires_grad_(False)
+
+
+def q_of(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> Tensor:
+    """The values of continuous actions [B, A] or discrete ones int64 [B] at obs [B, O], of every critic, [K, B]."""
+    q: Tensor = taken(critics(obs), action) if isinstance(critics, ActionValues) else critics(obs, action)
+    return q
+
+
+def taken_outputs(out: Tensor, action: Tensor) -> Tensor:
+    """The outputs of the actions int64 [N] among out [K, N, A, Z] -> [K, N, Z]."""
+    return out.gather(-2, action[:, None, None].expand(*out.shape[:-2], 1, out.shape[-1]))[..., 0, :]
 
 
 def taken(q: Tensor, action: Tensor) -> Tensor:

@@ -73,6 +73,14 @@ def params_of(module: nn.Module) -> list[Tensor]:
     return params
 
 
+def trained_of(module: nn.Module) -> list[Tensor]:
+    """The parameters of a module that are learned; the list is cached as that of `params_of`."""
+    params: list[Tensor] | None = module.__dict__.get("_trained_params")
+    if params is None:
+        params = module.__dict__["_trained_params"] = [p for p in params_of(module) if p.requires_grad]
+    return params
+
+
 @torch.no_grad()
 def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
     """target <- (1 - tau) target + tau online, over all parameters."""

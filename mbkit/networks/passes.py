@@ -5,18 +5,22 @@ observation, A dimensions of an action, S seeds, whose networks may be stacked: 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbkit.networks.distributions import Categorical, ClippedGaussian
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.kernels import EVERY, gradients, relu_gradients, relu_layers
 from mbkit.networks.mlp import EnsembleMLP
-from mbkit.networks.optimizers import params_of
+from mbkit.networks.optimizers import trained_of
 from mbkit.networks.policy import Deterministic, StochasticPolicy
 from mbkit.networks.stacked import of_seeds, with_seeds
+from mbkit.types import Targets
+
+Beside = tuple[Tensor, Tensor]  # the observations [B, O] and actions that follow rows
 
 
 class Pass:
@@ -27,16 +31,23 @@ class Pass:
         x: the inputs.
         members: some of the networks; of these the parameters count as constants.
         fixed: all parameters are constants, and the gradient in x is wanted instead.
+        beside: further rows, which count only in the statistics of a network that normalises by its batch, and move its running ones.
     """
 
-    def __init__(self, net: EnsembleMLP, x: Tensor, members: slice = EVERY, fixed: bool = False) -> None:
-        self.net, self.fixed, self.fast = net, fixed, net.activation == "relu" and not net.norms and not net.dropout
+    def __init__(self, net: nn.Module, x: Tensor, members: slice = EVERY, fixed: bool = False, beside: Tensor | None = None) -> None:
+        self.net, self.fixed = net, fixed
+        self.fast = isinstance(net, EnsembleMLP) and net.activation == "relu" and not net.norms and not net.dropout
         self.shared = x.dim() == 2
         if not self.fast:
             self.x = x.detach().requires_grad_() if fixed else x
-            self.graph: Tensor = net(self.x, fixed, members)
+            if fixed or not hasattr(net, "joint"):
+                self.graph: Tensor = net(self.x, fixed, members)
+            else:
+                joint = cast("Callable[..., Tensor]", net.joint)
+                self.graph = joint(x if beside is None else torch.cat((x, beside)), learn=True)[:, : len(x)]
             self.out = self.graph.detach()
             return
+        assert isinstance(net, EnsembleMLP)
         with torch.no_grad():
             self.layers = net.layers if members is EVERY else [(w[members], b[members]) for w, b in net.layers]
             *self.inputs, self.out = relu_layers(x.expand(len(self.layers[0][0]), *x.shape[-2:]), self.layers)
@@ -49,7 +60,7 @@ class Pass:
     def gradients(self, slope: Tensor) -> Sequence[Tensor]:
         """Of the parameters, in their order, from the gradient in `out`."""
         if not self.fast:
-            return gradients([self.graph], [slope], params_of(self.net))
+            return gradients([self.graph], [slope], trained_of(self.net))
         _, grads = self._backward(slope, input_needed=False)
         return [grad for grad in (*grads[::2], *grads[1::2]) if grad is not None]  # all weights before all biases
 
@@ -67,47 +78,70 @@ class Pass:
 class CriticPass:
     """One pass of critics of state-action pairs, obs [B, O] and action [B, A]: values `q` [K, B], or [1, B] of the `first` alone.
 
-    `fixed`: the critics are constants, and the gradient in the action is wanted.
+    `fixed`: the critics are constants, and the gradient in the action is wanted. `beside`: the next observations and actions, for critics
+    that normalise by their batch.
     """
 
-    def __init__(self, critics: Critics, obs: Tensor, action: Tensor, first: bool = False, fixed: bool = False) -> None:
+    def __init__(
+        self, critics: Critics, obs: Tensor, action: Tensor, first: bool = False, fixed: bool = False, beside: Beside | None = None
+    ) -> None:
         self.critics, self.obs_dim, x = critics, obs.shape[-1], torch.cat((critics.inputs(obs), action), -1)
         members, x = (slice(0, None, critics.members), x) if first else (EVERY, critics.rows(x))
-        self.net = Pass(critics.net, x, members, fixed)
-        self.q = critics.by_critic(self.net.out).squeeze(-1)
+        others = None if beside is None else torch.cat((critics.inputs(beside[0]), beside[1]), -1)
+        self.net = Pass(critics.net, x, members, fixed, others)
+        self.out = critics.by_critic(self.net.out)  # [K, B, Z]
+        self.q = critics.outputs.values(self.out)
 
     def gradients(self, slope: Tensor) -> Sequence[Tensor]:
         """Of the critics' parameters, from the gradient in `q`."""
-        return self.net.gradients(self.critics.by_network(slope).unsqueeze(-1))
+        return self.net.gradients(self.critics.by_network(self.critics.outputs.slopes(self.out, slope)))
+
+    def regression(self, y: Targets) -> Sequence[Tensor]:
+        """Of the critics' parameters, of their loss beside targets of these rows."""
+        return self.net.gradients(self.critics.by_network(self.critics.outputs.loss_slopes(self.out, y)))
 
     def action_gradient(self, slope: Tensor) -> Tensor:
         """Of the action [B, A], from the gradient in `q`."""
-        grad = self.net.input_gradient(self.critics.by_network(slope).unsqueeze(-1))
+        grad = self.net.input_gradient(self.critics.by_network(self.critics.outputs.slopes(self.out, slope)))
         grad = self.critics.by_critic(grad).sum(0) if self.critics.seeds else grad
         return grad[..., self.obs_dim :]
 
 
-def values_pass(values: ActionValues, obs: Tensor) -> Pass:
-    """One pass of critics of discrete actions at obs [B, O]; its `out` are the values [K, B, A]; of S seeds [S K, B, A]."""
-    return Pass(values.net, values.rows(values.inputs(obs)))
+def values_pass(values: ActionValues, obs: Tensor, beside: Tensor | None = None) -> Pass:
+    """One pass of critics of discrete actions at obs [B, O]; its `out` are the outputs [K, B, A Z]; of S seeds [S K, B, A Z]."""
+    return Pass(values.net, values.rows(values.inputs(obs)), beside=None if beside is None else values.inputs(beside))
 
 
 class TakenPass:
     """One pass of critics of discrete actions at obs [B, O]: the values `q` [K, B] of actions int64 [B]."""
 
-    def __init__(self, critics: ActionValues, obs: Tensor, action: Tensor) -> None:
-        self.net = values_pass(critics, obs)
-        self.index = action.expand(self.net.out.shape[:-1])[..., None]
-        self.q = self.net.out.gather(-1, self.index)[..., 0]
+    def __init__(self, critics: ActionValues, obs: Tensor, action: Tensor, beside: Beside | None = None) -> None:
+        self.critics = critics
+        self.net = values_pass(critics, obs, None if beside is None else beside[0])
+        every = critics.by_action(self.net.out)  # [K, B, A, Z]
+        self.shape, self.index = every.shape, action[:, None, None].expand(*every.shape[:-2], 1, every.shape[-1])
+        self.out = every.gather(-2, self.index)[..., 0, :]  # [K, B, Z]
+        self.q = critics.outputs.values(self.out)
 
     def gradients(self, slope: Tensor) -> Sequence[Tensor]:
         """Of the critics' parameters, from the gradient in `q`."""
-        return self.net.gradients(torch.zeros_like(self.net.out).scatter_(-1, self.index, slope[..., None]))
+        return self._of_taken(self.critics.outputs.slopes(self.out, slope))
+
+    def regression(self, y: Targets) -> Sequence[Tensor]:
+        """Of the critics' parameters, of their loss beside targets of these rows."""
+        return self._of_taken(self.critics.outputs.loss_slopes(self.out, y))
+
+    def _of_taken(self, slope: Tensor) -> Sequence[Tensor]:
+        every = slope.new_zeros(self.shape).scatter_(-2, self.index, slope[..., None, :])
+        return self.net.gradients(every.flatten(-2))
 
 
-def q_pass(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> CriticPass | TakenPass:
-    """One pass of critics of either kind at obs [B, O] and actions [B, A] or int64 [B]."""
-    return TakenPass(critics, obs, action) if isinstance(critics, ActionValues) else CriticPass(critics, obs, action)
+def q_pass(critics: Critics | ActionValues, y: Targets) -> CriticPass | TakenPass:
+    """One pass of critics of either kind at the rows of the targets, in which those beside them count where the critics need them."""
+    beside = y.beside if hasattr(critics.net, "joint") else None
+    if isinstance(critics, ActionValues):
+        return TakenPass(critics, y.obs, y.action, beside)
+    return CriticPass(critics, y.obs, y.action, beside=beside)
 
 
 class LikelihoodPass:

@@ -43,6 +43,12 @@ def action_level(
     return out
 
 
+def levels_of(q: Tensor, log_density: Tensor | None, weight: Tensor | None = None) -> Tensor:
+    """`action_level` of values [K, B, M] that are known, by autograd: [K]."""
+    level = q.mean(-1) if log_density is None else (q - log_density).logsumexp(-1)
+    return level.mean(-1) if weight is None else level @ weight
+
+
 class ActionLevel(torch.autograd.Function):
     """The levels [K]; their gradients in the parameters are made in the forward pass and scaled in the backward pass."""
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mbkit import registry
+from mbkit.agents.critics import distributions_of, normalized_inputs
 from mbkit.config import Experiment, OfflineLoop, OnlineLoop, Part
-from mbkit.loops import Hook, ModelFits, ObsStatistics, Online, Until, Updates
+from mbkit.loops import Hook, ModelFits, ObsStatistics, Online, ReturnScale, Until, Updates
 from mbkit.loops.traffic import Packed
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
@@ -125,8 +126,13 @@ class Assembly(Generic[L]):
         """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
         agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
         self._acts(agent)
-        if self.experiment.continues is None and self.data is None and getattr(self.part("agent").config, "normalize_obs", False):
+        if self.experiment.continues is None and self.data is None and normalized_inputs(self.part("agent").config):
             self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))
+        if self.data is None and (outputs := distributions_of(agent)) is not None:
+            least = 0.0 if self.experiment.continues is None else float(outputs.scale)
+            returns = ReturnScale(outputs, self.experiment.gamma, least)
+            self.keep(return_scale=returns)
+            self.every_step(returns)
         return agent
 
     def trajectory_agent(self) -> TrajectoryLearner:

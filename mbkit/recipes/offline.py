@@ -2,10 +2,11 @@
 
 from mbkit import registry
 from mbkit.accelerate import same_random_numbers
+from mbkit.agents.critics import distributions_of
 from mbkit.agents.policy_gradient.on_policy import OnPolicyAgent
 from mbkit.config import OfflineLoop
 from mbkit.errors import UserError
-from mbkit.loops import Hook
+from mbkit.loops import Hook, scale_to_data
 from mbkit.loops.shift import Shift
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.recipes.assembly import Assembly
@@ -29,7 +30,10 @@ def taken(agent: Learner | TrajectoryLearner, x: Assembly[OfflineLoop]) -> bool:
     if not x.has_rows:
         return False
     with same_random_numbers():
-        prepare(agent, x.recorded.all())
+        data = x.recorded.all()
+        prepare(agent, data)
+        if (outputs := distributions_of(agent)) is not None:
+            scale_to_data(outputs, data, x.experiment.gamma)
     return True
 
 

@@ -6,9 +6,10 @@ from torch import nn
 from toys import WIDE
 
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
-from mbkit.agents.base import LearningAgent, descend, descend_each, excess, regression_loss, regression_slope
+from mbkit.agents.base import LearningAgent, descend, descend_each, excess
 from mbkit.errors import UserError
 from mbkit.networks.optimizers import FusedAdam
+from mbkit.networks.values import regression_loss, regression_slope
 from mbkit.testing import check_agent, random_batch
 from mbkit.types import Targets
 

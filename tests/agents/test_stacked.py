@@ -23,7 +23,7 @@ CASES = {
     "td3": ("td3", []),
     "sac": ("sac", []),
     "sac as redq": ("sac", ["agent.critics=4", "agent.target_subset=2", "agent.policy_every=3", "agent.policy_q=mean"]),
-    "sac of fixed temperature": ("sac", ["agent.temperature=0.2", "agent.layer_norm=true"]),
+    "sac of fixed temperature": ("sac", ["agent.temperature=0.2", "agent.critic=layer_norm"]),
     "dqn": ("dqn", ["agent.target_every=7", "agent.max_grad_norm=0.3"]),
     "dqn with averages": ("dqn", ["agent.target_every=0", "agent.loss=mse"]),
     "double_dqn": ("double_dqn", ["agent.target_every=5"]),

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from mbkit.networks.form import CriticForm
 from mbkit.networks.heads import Critics, StateValue, ValueNetwork
 
 
-@pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
-def test_critics_first_equals_the_first_of_all(options):
-    critics = Critics(3, 4, 2, (16, 16), **options)
+@pytest.mark.parametrize("critic", ["mlp", "layer_norm"])
+def test_critics_first_equals_the_first_of_all(critic):
+    critics = Critics(3, 4, 2, (16, 16), CriticForm(critic))
     obs, action = torch.randn(9, 4), torch.randn(9, 2, requires_grad=True)
     q = critics.first(obs, action)
     torch.testing.assert_close(q, critics(obs, action)[0])

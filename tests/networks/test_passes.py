@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from mbkit.networks.form import CriticForm
 from mbkit.networks.heads import ActionValues, Critics, taken
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.passes import CriticPass, LikelihoodPass, Pass, PolicyPass, q_pass, values_pass
 from mbkit.networks.policy import Deterministic, StochasticPolicy
-from mbkit.types import EnvSpec
+from mbkit.types import EnvSpec, Targets
 
 OPTIONS = [{}, {"layer_norm": True}]
 
@@ -28,10 +29,10 @@ def test_pass_gradients_are_autograd_s(options):
     assert all(map(torch.equal, forward.gradients(slope), expected))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("critic", ["mlp", "layer_norm"])
 @pytest.mark.parametrize("first", [False, True])
-def test_critic_pass_is_the_critics_and_its_gradients_autograd_s(first, options):
-    critics, obs, action = Critics(3, 4, 2, (16, 8), **options), torch.randn(20, 4), torch.randn(20, 2, requires_grad=True)
+def test_critic_pass_is_the_critics_and_its_gradients_autograd_s(first, critic):
+    critics, obs, action = Critics(3, 4, 2, (16, 8), CriticForm(critic)), torch.randn(20, 4), torch.randn(20, 2, requires_grad=True)
     critics.inputs = torch.nn.Hardtanh()
     forward = CriticPass(critics, obs, action.detach(), first, fixed=True)
     q = critics(obs, action)[:1] if first else critics(obs, action)
@@ -65,7 +66,7 @@ def test_taken_or_state_action_pass_by_the_kind_of_critics(discrete):
     critics = ActionValues(2, 4, 3, (16,)) if discrete else Critics(2, 4, 3, (16,))
     obs, action = torch.randn(20, 4), torch.randint(3, (20,)) if discrete else torch.randn(20, 3)
     q = taken(critics(obs), action) if discrete else critics(obs, action)
-    forward, slope = q_pass(critics, obs, action), torch.randn_like(q)
+    forward, slope = q_pass(critics, Targets(obs, action, torch.zeros(len(obs)))), torch.randn_like(q)
     torch.testing.assert_close(forward.q, q.detach(), rtol=0, atol=0)
     assert all(map(torch.equal, forward.gradients(slope), torch.autograd.grad(q, list(critics.parameters()), slope)))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mbkit.networks.form import CriticForm
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.normalizer import RunningNormalizer
@@ -22,7 +23,7 @@ def observations(scale: float) -> torch.Tensor:
 @pytest.mark.parametrize("members", [1, 3])
 def test_plain_action_values_take_the_smallest_critic(norm, members):
     torch.manual_seed(2)
-    network = ActionValues(members, 3, 4, (16, 16), layer_norm=norm)
+    network = ActionValues(members, 3, 4, (16, 16), CriticForm("layer_norm" if norm else "mlp"))
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.3 * torch.randn_like(p))

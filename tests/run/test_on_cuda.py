@@ -51,6 +51,9 @@ OF_MODELS = {
     "rambo": (*OFFLINE, *MODEL, *SMALL["rambo"]),
     "mobile": (*OFFLINE, *MODEL, *SMALL["mobile"]),
     "sac normalized": (*REPLAY, "agent.normalize_obs=true", "loop.n_step=3"),
+    "sac xqc": (*REPLAY, "agent.critic=batch_norm", "agent.loss=c51", "agent.initial_temperature=0.01"),
+    "td3 simba": (*REPLAY, "agent.critic=simba", "agent.loss=hl_gauss", "agent.delay=1"),
+    "dqn simba v2": (*REPLAY, "agent.critic=simba_v2", "agent.loss=c51"),
     "vtrace stored": (*TRAJECTORY, "loop.stored_rollouts=2", "loop.off_policy_updates=1"),
     "ppo annealed": (*TRAJECTORY, "agent.anneal_lr=true", "agent.epochs=2", "agent.minibatch=4"),
 }
@@ -78,7 +81,7 @@ CASES = {name: options(name) for name in ALONE} | OF_MODELS
 DISCRETE = ("cql_discrete", "ddqn_bc")
 # The others are slow; their updates are captured in `test_sync`, too.
 ALWAYS = {"sac", "dqn", "dpg", "cql_discrete", "vtrace stored", "ppo annealed", "pets icem", "loop", "mbpo m2ac", "dyna", "mve steve"}
-ALWAYS |= {"morel", "combo", "rambo", "mobile"}
+ALWAYS |= {"sac xqc", "dqn simba v2", "morel", "combo", "rambo", "mobile"}
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,12 @@ def test_seeds_draw_from_random_states_of_their_own(tmp_path: Path) -> None:
         ("sac", ["env=Pendulum-v1", "seeds=[]"], r"seeds=\[\]: expected a list"),
         ("sac", ["env=Pendulum-v1", "seeds=[-1,2]"], r"seeds=\[-1, 2\]: expected a list"),
         ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "seed=3"], "seed= and seeds= contradict one another"),
-        ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "agent.dropout=0.1"], "agent.dropout=0.1 is not there for several seeds at once"),
+        (
+            "sac",
+            ["env=Pendulum-v1", "seeds=[1,2]", "agent.critic=layer_norm", "agent.dropout=0.1"],
+            "agent.dropout=0.1 is not there for several seeds at once",
+        ),
+        ("td3", ["env=Pendulum-v1", "seeds=[1,2]", "agent.critic=simba"], "agent.critic=simba, agent.loss=mse is not there for several"),
         ("sac", ["env=Pendulum-v1", "seeds=[1,2]", "agent.normalize_obs=true"], "agent.normalize_obs=True is not there"),
     ],
 )

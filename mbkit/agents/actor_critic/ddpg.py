@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
-from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
+from mbkit.agents.base import critic_metrics, needs_continuous, regress
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
 from mbkit.fields import at_least, between, option, positive
-from mbkit.networks.heads import Critics
+from mbkit.networks.heads import Critics, target_network
 from mbkit.networks.optimizers import FusedAdam, polyak_
 from mbkit.networks.passes import CriticPass, PolicyPass
 from mbkit.networks.policy import Deterministic
@@ -25,7 +26,7 @@ from mbkit.types import EnvSpec, Metrics, State, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class DDPGConfig:
+class DDPGConfig(CriticOptions):
     """Networks, learning rate and noise. Paper: also batch normalisation and a weight decay of 0.01 in the critic (here: neither)."""
 
     hidden: tuple[int, ...] = at_least((400, 300), 1)  # widths of the hidden layers of policy and critic, ReLU between
@@ -58,7 +59,7 @@ def climb(optimizer: FusedAdam, policy: Deterministic, critics: Critics, obs: Te
 
 
 @agents.register("ddpg", DDPGConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class DDPG(LearningAgent):
+class DDPG(CriticAgent):
     """Deep deterministic policy gradient: a policy that climbs its critic, replay, target networks."""
 
     stackable = True
@@ -68,12 +69,12 @@ class DDPG(LearningAgent):
         super().__init__()
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
+        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.target_critics = target_network(self.critics)
         self.white = GaussianNoise(cfg.noise_scale)
         self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.ou_theta) if cfg.noise == "ou" else self.white
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 
@@ -111,12 +112,12 @@ class DDPG(LearningAgent):
 
     def update(self, batch: Transition) -> Metrics:
         """One step on critics and policy each, then on their target networks."""
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
         actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {**critic_metrics(q, y), "actor/loss": actor_loss} if self.measures else {}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": actor_loss} if self.measures else {}
 
     def get_extra_state(self) -> State:
         """The optimizers, and the noise of the running episodes."""

@@ -6,19 +6,19 @@ discrete actions, K critics, M environments.
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.sac_discrete import expected_value
-from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
-from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_one_action, regress
+from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, temperature_loss
+from mbkit.agents.base import critic_metrics, descend, needs_one_action, regress
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
 from mbkit.agents.prior import INSIDE, ContinuousPrior, PriorConfig, PriorPolicy, make_prior
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
-from mbkit.networks.heads import ActionValues, Critics, taken
+from mbkit.networks.heads import ActionValues, Critics, q_of, target_network
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Logits, TanhGaussian
 from mbkit.registry import agents
@@ -27,7 +27,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class KLSACConfig(PriorConfig):
+class KLSACConfig(PriorConfig, CriticOptions):
     """Networks, learning rate, temperature and prior; options that SAC has too are SAC's."""
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
@@ -52,14 +52,8 @@ def log_ratio(policy: TanhGaussian, prior: ContinuousPrior, obs: Tensor) -> tupl
     return action, log_prob - prior.log_prob(obs, action.clamp(-INSIDE, INSIDE))
 
 
-def q_of(critics: ActionValues | Critics, obs: Tensor, action: Tensor) -> Tensor:
-    """The values of continuous actions [B, A] or discrete ones int64 [B] at obs [B, O], [K, B]."""
-    q: Tensor = taken(critics(obs), action) if isinstance(critics, ActionValues) else critics(obs, action)
-    return q
-
-
 @agents.register("kl_sac", KLSACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class KLSAC(LearningAgent):
+class KLSAC(CriticAgent):
     """Soft actor-critic with a cost of divergence from a prior policy."""
 
     acts_by_sampling = True
@@ -72,14 +66,21 @@ class KLSAC(LearningAgent):
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         sizes = spec.obs_dim, spec.action_dim, cfg.hidden
         self.policy: Logits | TanhGaussian = Logits(*sizes) if spec.discrete else TanhGaussian(*sizes)
-        self.critics: ActionValues | Critics = (ActionValues if spec.discrete else Critics)(cfg.critics, *sizes)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.critics: ActionValues | Critics = (ActionValues if spec.discrete else Critics)(
+            cfg.critics, *sizes, check_form(cfg.critic_form, target)
+        )
+        self.target_critics = target_network(self.critics)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_kl = default_target_kl(spec) if cfg.target_kl is None else cfg.target_kl
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = make_prior(cfg, spec, prior)
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature in units of reward, 0-d."""
+        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
@@ -102,7 +103,7 @@ class KLSAC(LearningAgent):
 
     def soft_value(self, critics: ActionValues | Critics, obs: Tensor) -> tuple[Tensor, Tensor]:
         """V(s) = E_pi[min_k Q_k - alpha log(pi/pi0)] of constant critics, and the divergence, both [B]; an exact sum, or one sample."""
-        alpha = self.log_alpha.detach().exp()
+        alpha = self.alpha
         if isinstance(self.policy, Logits):
             with torch.no_grad():
                 q = critics(obs)
@@ -122,7 +123,7 @@ class KLSAC(LearningAgent):
             action = self.sample(obs)
             return action, self.value(obs) - self.backup_q(obs, action).amin(0)
         action, divergence = log_ratio(self.policy, self.prior, obs)
-        return action, -self.log_alpha.exp() * divergence
+        return action, -self.alpha * divergence
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -132,16 +133,16 @@ class KLSAC(LearningAgent):
     @torch.no_grad()
     def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
         """The term that an n-step backup adds to the reward of a later state, obs [B, O]: minus alpha times the divergence, [B]."""
-        return -self.log_alpha.exp() * self.soft_value(self.target_critics, obs)[1]
+        return -self.alpha * self.soft_value(self.target_critics, obs)[1]
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature, then one on the target critics."""
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
         value, divergence = self.soft_value(self.critics, batch.obs)
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
             self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, -self.target_kl)])
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        actor = {"actor/loss": policy_loss, "actor/prior_kl": divergence.detach().mean(), "alpha": self.log_alpha.detach().exp()}
-        return {**critic_metrics(q, y), **actor}
+        actor = {"actor/loss": policy_loss, "actor/prior_kl": divergence.detach().mean(), "alpha": self.alpha}
+        return {**critic_metrics(q, y, self.critics), **actor}

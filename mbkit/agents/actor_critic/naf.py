@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mbkit.agents.base import LearningAgent, descend, needs_continuous, regression_loss
+from mbkit.agents.base import LearningAgent, descend, needs_continuous
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.values import regression_loss
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -80,8 +81,7 @@ class QuadraticNet(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool) -> None:
         super().__init__()
-        self.action_dim = action_dim
-        rows, columns = torch.tril_indices(action_dim, action_dim)
+        self.action_dim, (rows, columns) = action_dim, torch.tril_indices(action_dim, action_dim)
         self.register_buffer("where", rows * action_dim + columns, persistent=False)
         self.net = EnsembleMLP(1, (obs_dim, *hidden, 1 + action_dim + len(rows)), layer_norm=layer_norm)
         self.inputs: nn.Module = nn.Identity()  # or the agent's normaliser of observations

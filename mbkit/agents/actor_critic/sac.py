@@ -4,18 +4,18 @@ With ten critics of which two are drawn for each target it is REDQ (arXiv:2101.0
 (arXiv:2110.02034): settings, not other files. Letters: B batch, O observation, A action, K critics, N rows of targets.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.soft import log_temperature, policy_slopes, soft_value, temperature_loss
-from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
+from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, policy_slopes, soft_value, temperature_loss
+from mbkit.agents.base import critic_metrics, needs_continuous, regress
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
-from mbkit.networks.heads import Critics
+from mbkit.networks.heads import Critics, target_network
 from mbkit.networks.optimizers import descend_together, learning_rate, polyak_
 from mbkit.networks.passes import CriticPass
 from mbkit.networks.policy import TanhGaussian
@@ -27,7 +27,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class SACConfig(CriticOptions):
     """Networks, learning rate and temperature; the defaults are those of arXiv:1812.05905."""
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
@@ -38,8 +38,6 @@ class SACConfig:
     target_subset: int | None = at_least(None, 1, when="critics!=1")  # critics drawn for each target's minimum; null: all. REDQ: 2
     policy_every: int = at_least(1, 1)  # critic updates for each update of policy and temperature. REDQ, DroQ: 20
     policy_q: Literal["min", "mean"] = option("min", when="critics!=1")  # reduction over critics in the policy loss. REDQ, DroQ: mean
-    layer_norm: bool = False  # layer normalisation of the critics. DroQ: true
-    dropout: float = between(0.0, 0.0, 0.9)  # dropout probability in the critics. DroQ: 0.01 (0.005 to 0.1)
     backup_entropy: bool = True  # entropy bonus in the targets. MOBILE: false
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned. arXiv:1801.01290: fixed, mbrl-lib's MBPO: 0.2
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
@@ -48,7 +46,7 @@ class SACConfig:
 
 
 @agents.register("sac", SACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class SAC(LearningAgent):
+class SAC(CriticAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
     stackable = acts_by_sampling = True
@@ -59,20 +57,27 @@ class SAC(LearningAgent):
         needs_continuous("sac", spec)
         if cfg.target_subset is not None and cfg.target_subset > cfg.critics:
             raise UserError(f"agent.target_subset={cfg.target_subset}: expected at most agent.critics={cfg.critics}")
+        if cfg.target_subset is not None and (cfg.loss == "c51" or cfg.critic == "batch_norm"):
+            raise UserError(f"agent.target_subset={cfg.target_subset}: expected null with agent.critic={cfg.critic}, agent.loss={cfg.loss}")
         super().__init__()
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.cycle = cfg.policy_every
         self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, cfg.layer_norm, cfg.dropout)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
+        self.target_critics = target_network(self.critics)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.register_buffer("last", torch.zeros(2))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         policy_lr = cfg.lr if cfg.policy_lr is None else cfg.policy_lr
         self.add_optimizers(learning_rate(policy_lr, self.device), policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature in units of reward, 0-d, of S seeds [S]."""
+        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
@@ -89,13 +94,13 @@ class SAC(LearningAgent):
     def value(self, obs: Tensor) -> Tensor:
         """Soft value [B] of obs [B, O] under the target critics, by one action each."""
         action, log_prob = self.policy.rsample(obs)
-        return soft_value(self.target_critics(obs, action), log_prob, self.log_alpha.exp())
+        return soft_value(self.target_critics(obs, action), log_prob, self.alpha)
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """a' ~ pi(.|s') [B, A] and its entropy bonus -alpha log pi(a'|s') [B], or none."""
         action, log_prob = self.policy.rsample(obs)
-        return action, -self.log_alpha.exp()[..., None] * log_prob if self.cfg.backup_entropy else torch.zeros_like(log_prob)
+        return action, -self.alpha[..., None] * log_prob if self.cfg.backup_entropy else torch.zeros_like(log_prob)
 
     @torch.no_grad()
     def backup_q(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -118,22 +123,22 @@ class SAC(LearningAgent):
         q_slope, log_prob_slope = policy_slopes(forward.q, alpha, mean)  # eq. 7
         steps = [(self.optimizers["policy"], sample.gradients(forward.action_gradient(q_slope), log_prob_slope))]
         if "alpha" in self.optimizers:
-            steps.append((self.optimizers["alpha"], [temperature_loss(alpha, log_prob, self.target_entropy)]))
+            steps.append((self.optimizers["alpha"], [temperature_loss(self.log_alpha.detach().exp(), log_prob, self.target_entropy)]))
         descend_together(*steps)
         if self.measures or self.cycle > 1:
             self.last.copy_(torch.stack((-soft_value(forward.q, log_prob, alpha, mean).mean(-1), -log_prob.mean(-1))))
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
-        cfg, alpha, sample = self.cfg, self.log_alpha.detach().exp(), None
+        cfg, alpha, sample = self.cfg, self.alpha, None
         self.count = (self.count + 1) % self.cycle
-        plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and not cfg.dropout
+        plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and self.backs_up_values
         if self.count == 0 and plain:  # `one_step`, by one pass of the policy that serves its own loss too
             sample = self.policy.sampled(batch.obs, before=batch.next_obs)
             action, log_prob = sample.first
             y = bootstrapped(batch, soft_value(self.backup_q(batch.next_obs, action), log_prob, alpha), self.gamma)
         else:
-            y = self.target(self, batch, self.gamma)
+            y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)  # eq. 5
         if self.count == 0:
             self.update_policy(batch.obs, sample or self.policy.sampled(batch.obs), alpha)
@@ -141,4 +146,4 @@ class SAC(LearningAgent):
         if not self.measures:
             return {}
         policy_loss, entropy = self.last.clone()
-        return {**critic_metrics(q, y), "actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.log_alpha.detach().exp()}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": policy_loss, "actor/entropy": entropy, "alpha": self.alpha}

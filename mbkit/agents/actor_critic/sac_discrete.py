@@ -5,19 +5,19 @@ Letters: B batch, A actions, K critics, O observation, M environments.
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
-from mbkit.agents.base import LearningAgent, critic_metrics, descend, needs_discrete, regress
+from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, temperature_loss
+from mbkit.agents.base import critic_metrics, descend, needs_discrete, regress
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
 from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.distributions import Categorical
-from mbkit.networks.heads import ActionValues, taken
+from mbkit.networks.heads import ActionValues, taken, target_network
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Logits
 from mbkit.registry import agents
@@ -26,7 +26,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class SACDiscreteConfig(PriorConfig):
+class SACDiscreteConfig(PriorConfig, CriticOptions):
     """Networks, learning rate, temperature and prior."""
 
     prior: str = "none"  # prior pi0 of log(pi/pi0); none: entropy, log pi. uniform, module:function, or the directory of a run
@@ -52,7 +52,7 @@ def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: 
 @agents.register(
     "sac_discrete", SACDiscreteConfig, defaults={"env": "CartPole-v1", "steps": 200_000, "loop": {"warmup_steps": 1000, "batch_size": 64}}
 )
-class SACDiscrete(LearningAgent):
+class SACDiscrete(CriticAgent):
     """Soft actor-critic for discrete actions, with exact sums."""
 
     acts_by_sampling = True
@@ -64,10 +64,10 @@ class SACDiscrete(LearningAgent):
         super().__init__()
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.policy = Logits(spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
+        self.target_critics = target_network(self.critics)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = None if cfg.prior == "none" and prior is None else make_prior(cfg, spec, prior)
@@ -77,6 +77,11 @@ class SACDiscrete(LearningAgent):
         self.target_entropy = usual * math.log(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         if self.target_entropy > limit:  # the temperature would rise without end
             raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}; or null")
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature in units of reward, 0-d."""
+        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     def log_prior(self, obs: Tensor) -> Tensor | float:
         """log pi0 [B, A], or 0 without a prior, whose divergence is minus the entropy."""
@@ -100,14 +105,14 @@ class SACDiscrete(LearningAgent):
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:
         """Soft value [B] of obs [B, O] under the target critics."""
-        return expected_value(self.target_critics(obs), self.policy(obs), self.log_prior(obs), self.log_alpha.exp())[0]
+        return expected_value(self.target_critics(obs), self.policy(obs), self.log_prior(obs), self.alpha)[0]
 
     @torch.no_grad()
     def backup_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """a' ~ pi(.|s'), int64 [B], and V(s') - min_k Q_k(s', a'), [B], so that the backup is V(s') for any a'."""
         q, log_pi = self.target_critics(obs), self.policy(obs)
         action = Categorical(log_pi).sample()
-        value, _ = expected_value(q, log_pi, self.log_prior(obs), self.log_alpha.exp())
+        value, _ = expected_value(q, log_pi, self.log_prior(obs), self.alpha)
         return action, value - taken(q, action).amin(0)
 
     @torch.no_grad()
@@ -119,20 +124,20 @@ class SACDiscrete(LearningAgent):
     def path_bonus(self, obs: Tensor, action: Tensor) -> Tensor:
         """The term that an n-step backup adds to the reward of a later state, [B]: alpha times the entropy, or minus the divergence."""
         log_pi: Tensor = self.policy(obs)
-        return -self.log_alpha.exp() * (log_pi.exp() * (log_pi - self.log_prior(obs))).sum(-1)
+        return -self.alpha * (log_pi.exp() * (log_pi - self.log_prior(obs))).sum(-1)
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature, then one on the target critics."""
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
         with torch.no_grad():
             all_q = self.critics(batch.obs)
-        value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.log_alpha.detach().exp())
+        value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.alpha)
         policy_loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
             self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, self.target_entropy)])
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         divergence = divergence.detach()
         measure = {"actor/entropy": (-divergence).mean()} if self.prior is None else {"actor/prior_kl": divergence.mean()}
-        actor = {"actor/loss": policy_loss, **measure, "alpha": self.log_alpha.detach().exp()}
-        return {**critic_metrics(q, y), **actor}
+        actor = {"actor/loss": policy_loss, **measure, "alpha": self.alpha}
+        return {**critic_metrics(q, y, self.critics), **actor}

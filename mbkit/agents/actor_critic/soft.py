@@ -6,6 +6,9 @@ Letters: B batch, K critics. Of S seeds, stacked: q [K, S, B], log pi [S, B], al
 import torch
 from torch import Tensor, nn
 
+from mbkit.networks.heads import ActionValues, Critics
+from mbkit.networks.values import Distributional
+
 
 def soft_value(q: Tensor, log_prob: Tensor, alpha: Tensor, mean: bool = False) -> Tensor:
     """Eq. 3: V(s) = min_k Q_k(s, a) - alpha log pi(a|s), [B], of a ~ pi(.|s): q [K, B], log pi [B]."""
@@ -23,6 +26,11 @@ def policy_slopes(q: Tensor, alpha: Tensor, mean: bool = False) -> tuple[Tensor,
 def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
     """log alpha: a constant where alpha is fixed, else a parameter that begins at the initial alpha."""
     return nn.Parameter(torch.tensor(initial if fixed is None else fixed).log(), requires_grad=fixed is None)
+
+
+def in_rewards(alpha: Tensor, critics: Critics | ActionValues) -> Tensor:
+    """A temperature in units of reward; that beside distributions, whose rewards are divided by the return scale, is in return scales."""
+    return alpha * critics.outputs.scale if isinstance(critics.outputs, Distributional) else alpha
 
 
 @torch.no_grad()

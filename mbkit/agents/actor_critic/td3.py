@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.ddpg import climb
-from mbkit.agents.base import LearningAgent, critic_metrics, needs_continuous, regress
+from mbkit.agents.base import critic_metrics, needs_continuous, regress
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
 from mbkit.fields import at_least, between, positive
-from mbkit.networks.heads import Critics
+from mbkit.networks.heads import Critics, target_network
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Deterministic
 from mbkit.registry import agents
@@ -22,7 +23,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class TD3Config:
+class TD3Config(CriticOptions):
     """Networks, learning rate, noise and delay; noise is in units of the box [-1, 1]."""
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics. Paper: 400, 300
@@ -42,7 +43,7 @@ def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
 
 
 @agents.register("td3", TD3Config, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class TD3(LearningAgent):
+class TD3(CriticAgent):
     """Twin delayed DDPG: clipped double Q, target smoothing, delayed policy."""
 
     stackable = acts_by_sampling = True
@@ -55,11 +56,11 @@ class TD3(LearningAgent):
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
         self.cycle = cfg.delay
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
-        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden)
+        self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+        self.target_critics = target_network(self.critics)
         self.register_buffer("actor_loss", torch.zeros(()))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 
@@ -95,11 +96,11 @@ class TD3(LearningAgent):
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
         self.count = (self.count + 1) % self.cycle
         if self.count == 0:
             self.actor_loss.copy_(climb(self.optimizers["policy"], self.policy, self.critics, batch.obs))
             polyak_(self.target_critics, self.critics, self.cfg.tau)
             polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {**critic_metrics(q, y), "actor/loss": self.actor_loss.clone()} if self.measures else {}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": self.actor_loss.clone()} if self.measures else {}

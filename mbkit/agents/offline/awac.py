@@ -7,7 +7,8 @@ Letters: B batch, O observation, A action, K critics, N sampled actions.
 
 from dataclasses import dataclass
 
-from mbkit.agents.base import critic_metrics, needs_continuous, regression_slope
+from mbkit.agents.base import critic_metrics, needs_continuous
+from mbkit.agents.critics import CriticOptions
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, stochastic_policy
 from mbkit.agents.offline.behaviour import advantage, values_under
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
@@ -22,7 +23,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class AWACConfig(CriticConfig):
+class AWACConfig(CriticOptions, CriticConfig):
     """Networks, learning rate, weights."""
 
     temperature: float = positive(1 / 3)  # temperature of the policy's weights exp(A / temperature). Paper: lambda, 0.3 or 1
@@ -43,24 +44,24 @@ class AWAC(OfflineActorCritic):
         self.cfg = cfg
         self.policy = stochastic_policy(spec, cfg.hidden)
         self.add_critics(spec, cfg)
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics and, with weights by the critics before it, one on the policy; then one on the target critics."""
         cfg = self.cfg
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         policy = LikelihoodPass(self.policy, batch.obs)
-        forward = q_pass(self.critics, y.obs, y.action)
+        forward = q_pass(self.critics, y)
         q = forward.q
         policy_q, log_share, sampled = values_under(self.critics, batch.obs, policy.distribution, cfg.samples)
         weight = exp_weights(advantage(q, policy_q, log_share), cfg.temperature, cfg.weight_clip)
         shift = self.shift(policy_q[0], q[0], sampled) if self.measures else {}
-        self.optimizers["critics"].descend(forward.gradients(regression_slope(q, y)))
+        self.optimizers["critics"].descend(forward.regression(y))
         self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
         if not self.measures:
             return {}
         actor_loss = weighted_log_likelihood_loss(policy.distribution.log_prob(batch.action), weight)
-        return {**critic_metrics(q, y), "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

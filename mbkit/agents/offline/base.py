@@ -8,16 +8,17 @@ actions, K critics.
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mbkit.agents.base import LearningAgent
+from mbkit.agents.critics import CriticAgent, check_form, normalized_inputs
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Distribution
-from mbkit.networks.heads import ActionValues, Critics, taken
+from mbkit.networks.form import PLAIN, CriticForm
+from mbkit.networks.heads import ActionValues, Critics, q_of, target_network
 from mbkit.networks.normalizer import Normalizer, RunningNormalizer
 from mbkit.networks.policy import StochasticPolicy
 from mbkit.targets import one_step
@@ -65,16 +66,10 @@ def stochastic_policy(spec: EnvSpec, hidden: Sequence[int]) -> StochasticPolicy:
     return StochasticPolicy(spec, hidden, "relu", log_std_range=LOG_STD, fused=True)
 
 
-def make_critics(spec: EnvSpec, members: int, hidden: Sequence[int], layer_norm: bool = False) -> Critics | ActionValues:
+def make_critics(spec: EnvSpec, members: int, hidden: Sequence[int], form: CriticForm = PLAIN) -> Critics | ActionValues:
     """K critics of state-action pairs, or of all discrete actions at once."""
     kind = ActionValues if spec.discrete else Critics
-    return kind(members, spec.obs_dim, spec.action_dim, hidden, layer_norm)
-
-
-def q_of(critics: Critics | ActionValues, obs: Tensor, action: Tensor) -> Tensor:
-    """The values of every critic, [K, B]."""
-    q: Tensor = taken(critics(obs), action) if isinstance(critics, ActionValues) else critics(obs, action)
-    return q
+    return kind(members, spec.obs_dim, spec.action_dim, hidden, form)
 
 
 @torch.no_grad()
@@ -99,7 +94,7 @@ class OfflineAgent(LearningAgent):
     def __init__(self, spec: EnvSpec, cfg: OfflineConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         super().__init__()
         self.gamma, self.target, self.device, self.discrete, self.obs_dim = gamma, target, spec.device, spec.discrete, spec.obs_dim
-        self.normalized = cfg.normalize_obs
+        self.normalized = normalized_inputs(cfg)
         self.annealed: dict[str, float] = {}  # initial learning rates, by optimizer, that fall to 0 along a cosine by the end of the run
         if spec.discrete:
             self.register_buffer("recorded", torch.ones(spec.action_dim, dtype=torch.bool))
@@ -162,15 +157,16 @@ class OfflineAgent(LearningAgent):
         return ((action < self.low) | (action > self.high)).any(-1).float().mean()
 
 
-class OfflineActorCritic(OfflineAgent):
+class OfflineActorCritic(OfflineAgent, CriticAgent):
     """A policy with K critics and their target networks, which a subclass makes by `add_critics`."""
 
     critics: Critics | ActionValues
 
-    def add_critics(self, spec: EnvSpec, cfg: CriticConfig, layer_norm: bool = False) -> None:
-        """The critics, and their copies as target critics."""
-        self.critics = make_critics(spec, cfg.critics, cfg.hidden, layer_norm)
-        self.target_critics = deepcopy(self.critics).requires_grad_(False)
+    def add_critics(self, spec: EnvSpec, cfg: CriticConfig, form: CriticForm | None = None) -> None:
+        """The critics, and their copies as target critics; by default of the form that the options say, where they say one."""
+        form = getattr(cfg, "critic_form", PLAIN) if form is None else form
+        self.critics = make_critics(spec, cfg.critics, cfg.hidden, check_form(form, self.target, self.computes_targets, not self.contrasts))
+        self.target_critics = target_network(self.critics)
 
     @torch.no_grad()
     def value(self, obs: Tensor) -> Tensor:

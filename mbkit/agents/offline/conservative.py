@@ -9,10 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import regression_loss
 from mbkit.networks.distributions import squashed_log_prob
 from mbkit.networks.policy import TanhGaussian
-from mbkit.types import Targets
 
 MAX_MULTIPLIER = 1e6  # largest Lagrange multiplier alpha', as in the authors' code
 
@@ -61,9 +59,9 @@ def conservative_gap(level: Tensor, q: Tensor, real: Tensor | None = None) -> Te
     return level - q.mean(-1) if level.dim() < q.dim() else (level - q).mean(-1)
 
 
-def conservative_loss(q: Tensor, y: Targets, gap: Tensor, weight: Tensor | float) -> Tensor:
-    """sum_k mean (Q_k - y)^2 + weight gap_k; q [K, B], gap [K]. Paper: half the square, alpha: here weight = 2 alpha."""
-    return 2 * regression_loss(q, y) + (weight * gap).sum()
+def conservative_loss(regression: Tensor, gap: Tensor, weight: Tensor | float) -> Tensor:
+    """sum_k mean (Q_k - y)^2 + weight gap_k, of the critics' loss, half the square, and gap [K]. Paper: alpha, here weight = 2 alpha."""
+    return 2 * regression + (weight * gap).sum()
 
 
 def multiplier_loss(log_multiplier: Tensor, gap: Tensor, weight: float, threshold: float) -> Tensor:

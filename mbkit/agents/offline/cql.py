@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.agents.actor_critic.soft import soft_value
-from mbkit.agents.base import descend, needs_continuous
+from mbkit.agents.base import descend, needs_continuous, support_metrics
+from mbkit.agents.critics import CriticOptions
 from mbkit.agents.offline.base import MEASURED, CriticConfig
 from mbkit.agents.offline.conservative import (
     conservative_gap,
@@ -33,7 +34,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class CQLConfig(CriticConfig):
+class CQLConfig(CriticOptions, CriticConfig):
     """Networks, learning rates, conservative term and temperature. Paper: networks of 3x256 on locomotion."""
 
     policy_lr: float = positive(1e-4)  # Adam learning rate of policy and temperature. Paper: 3e-5; d3rlpy, OfflineRL-Kit: 1e-4
@@ -73,7 +74,7 @@ class CQL(SquashedActorCritic):
         self.add_temperature(spec, cfg.temperature, cfg.initial_temperature, cfg.target_entropy)
         self.log_multiplier = nn.Parameter(torch.zeros(()), requires_grad=cfg.lagrange != "none")  # log alpha'
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.policy_lr, policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics, multiplier=self.log_multiplier)
@@ -103,8 +104,10 @@ class CQL(SquashedActorCritic):
     def update_critics(self, batch: Transition) -> Metrics:
         """One step on the critics, and on the multiplier where there is one; all of the multiplier before its step."""
         cfg, metrics = self.cfg, {}
-        y = self.target(self, batch, self.gamma)
-        q = self.critics(batch.obs, batch.action)
+        y = self.targets(batch)
+        outputs = self.critics.outputs
+        out = self.critics.out(batch.obs, batch.action)
+        q = outputs.values(out)
         gap = conservative_gap(self.level(batch), q, batch.real)
         weight: Tensor | float = cfg.conservative_weight
         if not isinstance(cfg.lagrange, str):
@@ -113,8 +116,15 @@ class CQL(SquashedActorCritic):
             metrics = {"critic/multiplier": multiplier(self.log_multiplier.detach())}
             descend(self.optimizers["multiplier"], loss)
         shift = self.measured_shift(batch, q[0], self.greedy(batch.obs[:MEASURED]))
-        loss = descend(self.optimizers["critics"], conservative_loss(q, y, gap, weight))
-        return {"critic/loss": loss, "critic/q": q.detach().mean(), "critic/gap": gap.detach().mean(), **metrics, **shift}
+        loss = descend(self.optimizers["critics"], conservative_loss(outputs.loss(out, y), gap, weight))
+        return {
+            "critic/loss": loss,
+            "critic/q": q.detach().mean(),
+            "critic/gap": gap.detach().mean(),
+            **support_metrics(self.critics, y),
+            **metrics,
+            **shift,
+        }
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature each, then one on the target critics."""

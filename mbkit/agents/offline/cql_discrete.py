@@ -21,6 +21,7 @@ from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.policy import Logits
+from mbkit.networks.values import regression_loss
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Transition
@@ -142,7 +143,7 @@ class CQLDiscrete(OfflineActorCritic):
             metrics["critic/reward_shift"] = recorded.new_full((), cfg.reward_shift)
         else:
             gap = conservative_gap(pushed_down(outputs, cfg.push), q, batch.real)
-            loss = conservative_loss(q, y, gap, cfg.conservative_weight)
+            loss = conservative_loss(regression_loss(q, y), gap, cfg.conservative_weight)
             metrics["critic/gap"] = gap.detach().mean()
         critic_loss = descend(self.optimizers["critics"], loss)
         polyak_(self.target_critics, self.critics, cfg.tau)

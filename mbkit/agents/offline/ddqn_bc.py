@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import critic_metrics, descend, descend_each, needs_discrete, regression_slope
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_discrete
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
 from mbkit.agents.offline.cloning import log_likelihood_loss
 from mbkit.fields import at_least, between
@@ -19,6 +19,7 @@ from mbkit.networks.heads import ActionValues, taken
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.plain import GreedyRule
 from mbkit.networks.policy import Logits
+from mbkit.networks.values import regression_slope
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.td3 import smoothed
+from mbkit.agents.critics import normalized_inputs
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic
 from mbkit.fields import at_least
+from mbkit.networks.form import CriticForm
 from mbkit.networks.heads import Critics
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.passes import PolicyPass
@@ -37,14 +39,14 @@ class DelayedActorCritic(OfflineActorCritic):
     critics: Critics
     last: Tensor  # [3] the metrics of the policy's last update, so that every update returns them
 
-    def __init__(self, spec: EnvSpec, cfg: DelayedConfig, gamma: float, target: TargetFn, layer_norm: bool = False) -> None:
+    def __init__(self, spec: EnvSpec, cfg: DelayedConfig, gamma: float, target: TargetFn, form: CriticForm | None = None) -> None:
         super().__init__(spec, cfg, gamma, target)
         self.cfg, self.cycle, self.noise_scale = cfg, cfg.delay, cfg.noise_scale
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
-        self.add_critics(spec, cfg, layer_norm)
+        self.add_critics(spec, cfg, form)
         self.register_buffer("last", torch.zeros(3))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, normalized_inputs(cfg))
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
 

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mbkit.agents.base import critic_metrics, regression_slope
+from mbkit.agents.base import critic_metrics
+from mbkit.agents.critics import normalized_inputs
 from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, episode_returns, stochastic_policy
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
@@ -61,7 +62,7 @@ class ImplicitActorCritic(OfflineActorCritic):
         self.v = StateValue(spec.obs_dim, cfg.hidden)
         self.add_critics(spec, cfg)
         self.register_buffer("reward_factor", torch.ones(()))
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, normalized_inputs(cfg))
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, v=self.v, critics=self.critics)
         self.annealed = {"policy": cfg.lr}
@@ -98,14 +99,14 @@ class ImplicitActorCritic(OfflineActorCritic):
         value, distribution = v.out[0, :, 0], policy.distribution
         advantage = target_q - value
         weight = exp_weights(advantage, cfg.temperature, cfg.weight_clip)
-        q = q_pass(self.critics, batch.obs, batch.action)
+        q = q_pass(self.critics, y)
         shift = self.measured_shift(batch, q.q[0], distribution.mode()) if self.measures else {}
         self.optimizers["v"].descend(v.gradients(self.value_slope(advantage)[None, :, None]))
-        self.optimizers["critics"].descend(q.gradients(regression_slope(q.q, y)))
+        self.optimizers["critics"].descend(q.regression(y))
         self.optimizers["policy"].descend(policy.gradients(batch.action, weight))
         polyak_(self.target_critics, self.critics, cfg.tau)
         if not self.measures:
             return {}
         actor_loss = weighted_log_likelihood_loss(distribution.log_prob(batch.action), weight)
-        critic = {**critic_metrics(q.q, y), "critic/v": value.mean(), "critic/v_loss": self.value_loss(advantage)}
+        critic = {**critic_metrics(q.q, y, self.critics), "critic/v": value.mean(), "critic/v_loss": self.value_loss(advantage)}
         return {**critic, "actor/loss": actor_loss, "actor/weight": weight.mean(), **shift}

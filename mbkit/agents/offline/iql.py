@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.base import needs_one_action
+from mbkit.agents.critics import CriticOptions
 from mbkit.agents.offline.implicit import ImplicitActorCritic, ImplicitConfig
 from mbkit.fields import between
 from mbkit.registry import agents
@@ -18,7 +19,7 @@ from mbkit.types import EnvSpec, TargetFn
 
 
 @dataclass(frozen=True)
-class IQLConfig(ImplicitConfig):
+class IQLConfig(CriticOptions, ImplicitConfig):
     """Networks, learning rate, weights and expectile. The defaults are the paper's for locomotion; for AntMaze: 0.1 and 0.9."""
 
     expectile: float = between(0.7, 0.001, 0.999)  # expectile of V. The paper's tau

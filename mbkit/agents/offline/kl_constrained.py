@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.soft import log_temperature
-from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action, regression_slope
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, stochastic_policy
 from mbkit.agents.offline.behaviour import bisected_temperature, following_action, objective, soft_value, tilted_kl, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
 from mbkit.agents.offline.implicit import implicit_target
@@ -22,7 +22,9 @@ from mbkit.agents.offline.one_step import improvement_loss
 from mbkit.errors import UserError
 from mbkit.fields import at_least, positive
 from mbkit.networks.distributions import detached
+from mbkit.networks.heads import q_of
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.values import regression_slope
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Targets, Transition

@@ -11,15 +11,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action, regression_slope
-from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, q_of, stochastic_policy
+from mbkit.agents.base import critic_metrics, descend, descend_each, needs_one_action
+from mbkit.agents.offline.base import CriticConfig, OfflineActorCritic, first_q, stochastic_policy
 from mbkit.agents.offline.behaviour import Candidates, advantage, best_of, following_action, least_reward, objective, values_under
 from mbkit.agents.offline.cloning import exp_weights, log_likelihood_loss, weighted_log_likelihood_loss
 from mbkit.agents.offline.implicit import implicit_target
 from mbkit.fields import at_least, option, positive
 from mbkit.networks.distributions import detached
+from mbkit.networks.heads import q_of
 from mbkit.networks.optimizers import polyak_
 from mbkit.networks.plain import GreedyRule, of_mode
+from mbkit.networks.values import regression_slope
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Transition

@@ -14,6 +14,7 @@ from mbkit.agents.offline.delayed import DelayedActorCritic, DelayedConfig
 from mbkit.agents.offline.implicit import implicit_target
 from mbkit.agents.offline.td3_bc import q_weight
 from mbkit.fields import at_least, positive
+from mbkit.networks.form import CriticForm
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, Recorded, TargetFn, Transition
@@ -58,7 +59,8 @@ class ReBRAC(DelayedActorCritic):
 
     def __init__(self, spec: EnvSpec, cfg: ReBRACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         needs_continuous("rebrac", spec)
-        super().__init__(spec, cfg, gamma, target, cfg.layer_norm)  # `target` knows no recorded following action and has no part in updates
+        form = CriticForm("layer_norm" if cfg.layer_norm else "mlp")
+        super().__init__(spec, cfg, gamma, target, form)  # `target` knows no recorded following action and has no part in updates
 
     def policy_loss(self, batch: Transition, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of the policy's actions [B, A], 0-d, its gradient in them [B, A], and the first critic's values of them, [B]."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mbkit.agents.base import critic_metrics, needs_continuous, regress
+from mbkit.agents.critics import CriticOptions
 from mbkit.agents.offline.cloning import squared_error
 from mbkit.agents.offline.delayed import DelayedActorCritic, DelayedConfig
 from mbkit.fields import at_least
@@ -19,7 +20,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(DelayedConfig):
+class TD3BCConfig(CriticOptions, DelayedConfig):
     """Networks, learning rate, noise and delay, weight of Q; noise is in units of the box [-1, 1]. The defaults are the paper's."""
 
     alpha: float = at_least(2.5, 0)  # weight alpha of Q, in mean |Q|, beside the cloning term; 0: cloning alone
@@ -59,7 +60,7 @@ class TD3BC(DelayedActorCritic):
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics; with every `delay`-th, one on the policy and on all target networks."""
-        y = self.target(self, batch, self.gamma)
+        y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
         actor = self.update_when_due(batch, q[0])
-        return {**critic_metrics(q, y), **actor} if self.measures else {}
+        return {**critic_metrics(q, y, self.critics), **actor} if self.measures else {}

@@ -3,19 +3,19 @@
 Letters: B batch, O observation, A actions, M environments, N rows of targets, K critics.
 """
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mbkit.agents.base import LearningAgent, clipped, excess, needs_discrete
+from mbkit.agents.base import needs_discrete, support_metrics
+from mbkit.agents.critics import CriticAgent, check_form, normalized_inputs
+from mbkit.agents.value_based.regression import regress_taken, regression
 from mbkit.fields import at_least, between, positive
-from mbkit.networks.heads import ActionValues, taken
-from mbkit.networks.optimizers import FusedAdam, copy_when_, polyak_
-from mbkit.networks.passes import values_pass
+from mbkit.networks.form import PLAIN, CriticForm
+from mbkit.networks.heads import ActionValues, taken, target_network
+from mbkit.networks.optimizers import copy_when_, polyak_
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, State, TargetFn, Targets, Transition
 
@@ -33,6 +33,11 @@ class EpsilonGreedyConfig:
     epsilon_steps: int = at_least(10_000, 1, when="epsilon!=final_epsilon")  # steps after the warm-up of epsilon's linear decay
     normalize_obs: bool = False  # normalisation of observations by mean and standard deviation of the warm-up, then fixed
 
+    @property
+    def critic_form(self) -> CriticForm:
+        """Of the network."""
+        return PLAIN
+
 
 @dataclass(frozen=True)
 class ValueConfig(EpsilonGreedyConfig):
@@ -40,39 +45,6 @@ class ValueConfig(EpsilonGreedyConfig):
 
     target_every: int = at_least(500, 0)  # updates between two copies of the network into the target network; 0: Polyak averaging
     tau: float = between(0.005, 0, 1, when="target_every=0")  # weight of the new parameters in the target network
-
-
-def regression(q: Tensor, y: Targets, loss: str) -> Tensor:
-    """Half the squared error, or Huber's with delta 1, of q [K, N] against targets [N]: weighted mean over rows, summed over critics."""
-    target = y.target.expand_as(q)
-    error = F.huber_loss(q, target, reduction="none") if loss == "huber" else 0.5 * (q - target).square()
-    return (error if y.weight is None else y.weight * error).mean(-1).sum(0)
-
-
-@torch.no_grad()
-def taken_slope(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
-    """The gradient of `regression(taken(values, y.action), y, loss)` in values [K, N, A], and the taken values q, [K, N].
-
-    The slope of half the squared error is the error q - y, that of Huber's loss the error clipped to [-1, 1]; at actions not taken it is 0.
-    """
-    index = y.action.expand(values.shape[:-1])[..., None]
-    q = values.gather(-1, index)[..., 0]
-    slope = (q - y.target).clamp_(-1, 1) if loss == "huber" else q - y.target
-    share = 1 / y.target.shape[-1]
-    slope.mul_(share if y.weight is None else y.weight * share)
-    return torch.zeros_like(values).scatter_(-1, index, slope[..., None]), q
-
-
-def regress_taken(optimizer: FusedAdam, values: ActionValues, y: Targets, cfg: EpsilonGreedyConfig) -> Tensor:
-    """One step of regression of the values of the taken actions; these before it, [K, N], without gradient."""
-    forward = values_pass(values, y.obs)
-    slope, q = taken_slope(values.by_critic(forward.out), y, cfg.loss)
-    grads = forward.gradients(values.by_network(slope))
-    if values.seeds:
-        optimizer.descend(clipped(grads, cfg.max_grad_norm, values.seeds))
-    else:
-        optimizer.descend(grads, excess(grads, cfg.max_grad_norm))
-    return q
 
 
 def gradient_scaled(x: Tensor, scale: float) -> Tensor:
@@ -85,7 +57,7 @@ def linear_decay(begin: float, end: float, steps: int, now: int) -> float:
     return begin + (end - begin) * min(now / steps, 1.0)
 
 
-class EpsilonGreedy(LearningAgent):
+class EpsilonGreedy(CriticAgent):
     """An agent that acts epsilon-greedily on Q and bootstraps from a target network; a subclass defines how the two change.
 
     Raises:
@@ -100,15 +72,20 @@ class EpsilonGreedy(LearningAgent):
         super().__init__()
         self.cfg, self.gamma, self.target, self.actions, self.device = cfg, gamma, target, spec.action_dim, spec.device
         self.q = self.make_network(spec)
-        self.target_q = deepcopy(self.q).requires_grad_(False)
+        self.target_q = target_network(self.q)
         self.explored = 0  # exploratory steps so far, over all environments
-        self.normalize_inputs(spec.obs_dim, cfg.normalize_obs)
+        self.normalize_inputs(spec.obs_dim, normalized_inputs(cfg))
         self.to(spec.device)
         self.add_optimizers(cfg.lr, q=self.q)
 
     def make_network(self, spec: EnvSpec) -> ActionValues:
         """obs [B, O] -> values [K, B, A]."""
-        return ActionValues(1, spec.obs_dim, spec.action_dim, self.cfg.hidden)
+        return ActionValues(1, spec.obs_dim, spec.action_dim, self.cfg.hidden, check_form(self.cfg.critic_form, self.target))
+
+    @property
+    def bootstrap(self) -> ActionValues:
+        """The target network."""
+        return self.target_q
 
     @property
     def epsilon(self) -> float:
@@ -153,10 +130,6 @@ class EpsilonGreedy(LearningAgent):
         """The target network at these actions, [K, B]."""
         return taken(self.target_q(obs), action)
 
-    def targets(self, batch: Transition) -> Targets:
-        """The targets of the regression."""
-        return self.target(self, batch, self.gamma)
-
     def get_extra_state(self) -> State:
         """The optimizer, and the number of exploratory steps."""
         return {**super().get_extra_state(), "explored": self.explored}
@@ -180,13 +153,14 @@ class ValueAgent(EpsilonGreedy):
     def update(self, batch: Transition) -> Metrics:
         """One step of regression, then the target network."""
         y = self.targets(batch)
-        q = regress_taken(self.optimizers["q"], self.q, y, self.cfg)
+        q = regress_taken(self.optimizers["q"], self.q, y, self.cfg.loss, self.cfg.max_grad_norm)
         self.update_target()
         return self.metrics(q, y) if self.measures else {}
 
     def metrics(self, q: Tensor, y: Targets) -> Metrics:
         """The loss, and the means of taken values [K, N] and targets [N]."""
-        return {"critic/loss": regression(q, y, self.cfg.loss), "critic/q": q.mean((0, -1)), "critic/target": y.target.mean(-1)}
+        loss = {"critic/loss": regression(q, y, self.cfg.loss), "critic/q": q.mean((0, -1)), "critic/target": y.target.mean(-1)}
+        return loss | support_metrics(self.q, y)
 
     def update_target(self) -> None:
         """Copy the network into the target network every `target_every` updates, or average the two at each."""

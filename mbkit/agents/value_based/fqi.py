@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 
-from mbkit.agents.value_based.base import EpsilonGreedy, EpsilonGreedyConfig, regress_taken, regression
+from mbkit.agents.value_based.base import EpsilonGreedy, EpsilonGreedyConfig
 from mbkit.agents.value_based.dqn import targets_of
+from mbkit.agents.value_based.regression import regress_taken, regression
 from mbkit.fields import at_least
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.optimizers import polyak_
@@ -72,7 +73,7 @@ class FQI(EpsilonGreedy):
         if cfg.initial_weights == "random":
             restart_(self.q, optimizer)
         parts = minibatches(y, cfg.gradient_steps, cfg.minibatch)
-        taken = [regress_taken(optimizer, self.q, rows, cfg) for rows in parts]
+        taken = [regress_taken(optimizer, self.q, rows, cfg.loss, cfg.max_grad_norm) for rows in parts]
         polyak_(self.target_q, self.q, 1.0)
         first, last = (regression(taken[n], parts[n], cfg.loss) for n in (0, -1))
         return {"critic/loss": last, "critic/first_loss": first, "critic/q": taken[-1].mean(), "critic/target": y.target.mean()}

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mbkit.agents.base import descend_each
 from mbkit.agents.prior import Prior, PriorConfig, PriorPolicy, make_prior
-from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled, taken_slope
+from mbkit.agents.value_based.base import ValueAgent, ValueConfig, gradient_scaled
+from mbkit.agents.value_based.regression import taken_slope
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
 from mbkit.networks.heads import ActionValues, taken
@@ -26,8 +27,7 @@ from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
 class SoftQConfig(PriorConfig, ValueConfig):
     """Network, regression, temperature, prior and target network. The policy itself explores, so epsilon is 0 by default."""
 
-    parameterization: Literal["naive", "dueling", "pgq"] = "naive"  # form of Q. naive: Q itself; dueling: V + alpha log(pi/pi0);
-    # pgq: V + alpha (log(pi/pi0) - KL)
+    parameterization: Literal["naive", "dueling", "pgq"] = "naive"  # form of Q: Q, V + alpha log(pi/pi0), V + alpha (log(pi/pi0) - KL)
     temperature: float = positive(0.1)  # temperature alpha, in units of reward
     advantage_scale: float | None = at_least(None, 0, when="parameterization=dueling")  # gradient scale of log pi; null: 1/alpha
     value_scale: float = at_least(0.5, 0, when="parameterization=dueling")  # gradient scale of V, an actor-critic's value coefficient

@@ -217,8 +217,8 @@ def test_target_subset_above_critics_is_refused():
     "options",
     [
         {"critics": 5, "target_subset": 2, "policy_q": "mean", "policy_every": 3},  # REDQ
-        {"layer_norm": True, "dropout": 0.01, "policy_q": "mean", "policy_every": 3},  # DroQ
-        {"layer_norm": True},
+        {"critic": "layer_norm", "dropout": 0.01, "policy_q": "mean", "policy_every": 3},  # DroQ
+        {"critic": "layer_norm"},
         {"temperature": 0.1},
     ],
 )
@@ -227,7 +227,7 @@ def test_sac_options_keep_the_contract(options):
 
 
 def test_dropout_reaches_targets_and_layer_norm_has_parameters():
-    agent, batch = make(layer_norm=True, dropout=0.5), random_batch(WIDE, 8)
+    agent, batch = make(critic="layer_norm", dropout=0.5), random_batch(WIDE, 8)
     assert not torch.equal(agent.backup_q(batch.obs, batch.action), agent.backup_q(batch.obs, batch.action))
     assert len(agent.critics.net.gain) == 2
     assert not len(make().critics.net.gain)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from toys import SPEC, WIDE, learn_bandit
 
-from mbkit.agents.base import regression_loss
 from mbkit.agents.offline.awac import AWAC, AWACConfig
 from mbkit.agents.offline.bc import BC, BCConfig
 from mbkit.agents.offline.behaviour import advantage
 from mbkit.agents.offline.cloning import exp_weights, weighted_log_likelihood_loss
 from mbkit.errors import UserError
+from mbkit.networks.values import regression_loss
 from mbkit.targets import one_step
 from mbkit.testing import check_agent, random_batch
 

@@ -18,6 +18,7 @@ from mbkit.agents.offline.conservative import (
     uniform_actions,
 )
 from mbkit.networks.policy import TanhGaussian
+from mbkit.networks.values import regression_loss
 from mbkit.types import Targets
 
 
@@ -39,7 +40,7 @@ def test_gap_and_loss_by_hand_on_two_states_and_two_critics():
     assert gap.tolist() == [1.5, 1.0]
     assert torch.equal(conservative_gap(level.mean(1), q), gap)
     squares = (1 + 0) / 2 + (0 + 9) / 2  # full squares
-    assert conservative_loss(q, y, gap, 5.0).item() == pytest.approx(squares + 5 * 2.5)
+    assert conservative_loss(regression_loss(q, y), gap, 5.0).item() == pytest.approx(squares + 5 * 2.5)
 
 
 def test_gap_pushes_up_the_recorded_rows_of_a_mixed_batch_alone():
@@ -73,7 +74,7 @@ def test_gradients_by_finite_differences():
     y = targets(torch.randn(3).double())
 
     def loss(q, samples):
-        return conservative_loss(q, y, conservative_gap(log_sum_exp(samples, log_density), q), 3.0)
+        return conservative_loss(regression_loss(q, y), conservative_gap(log_sum_exp(samples, log_density), q), 3.0)
 
     assert torch.autograd.gradcheck(loss, (q.requires_grad_(), samples.requires_grad_()))
 

@@ -9,10 +9,10 @@ import torch
 from recorded_batches import recorded, rows_of
 from toys import SPEC, WIDE, learn_bandit
 
-from mbkit.agents.base import regression_loss
 from mbkit.agents.offline.bc import BC, BCConfig
 from mbkit.agents.offline.iql import IQL, IQLConfig, expectile_loss
 from mbkit.errors import UserError
+from mbkit.networks.values import regression_loss
 from mbkit.tabular.mdp import MDP
 from mbkit.tabular.offline import expectile, implicit_q
 from mbkit.testing import check_agent, random_batch, random_recorded

@@ -9,10 +9,10 @@ import torch
 from recorded_batches import recorded, rows_of
 from toys import SPEC, WIDE, learn_bandit
 
-from mbkit.agents.base import regression_loss
 from mbkit.agents.offline.bc import BC, BCConfig
 from mbkit.agents.offline.xql import XQL, XQLConfig, gumbel_loss
 from mbkit.errors import UserError
+from mbkit.networks.values import regression_loss
 from mbkit.testing import check_agent, random_batch
 from mbkit.types import EnvSpec, Targets, Transition
 

@@ -14,9 +14,8 @@ from mbkit.agents.value_based.base import (
     ValueAgent,
     ValueConfig,
     linear_decay,
-    regression,
-    taken_slope,
 )
+from mbkit.agents.value_based.regression import regression, taken_slope
 from mbkit.errors import UserError
 from mbkit.networks.heads import ActionValues, taken
 from mbkit.testing import random_batch

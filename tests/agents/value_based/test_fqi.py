@@ -7,9 +7,9 @@ import pytest
 import torch
 from toys import WIDE
 
-from mbkit.agents.value_based.base import taken_slope
 from mbkit.agents.value_based.dqn import DQN, DQNConfig
 from mbkit.agents.value_based.fqi import FQI, FQIConfig, minibatches, restart_
+from mbkit.agents.value_based.regression import taken_slope
 from mbkit.errors import UserError
 from mbkit.tabular.environments import Episodes, garnet
 from mbkit.tabular.mdp import MDP
