@@ -19,7 +19,7 @@ from mbkit.streams import Stream, drawn_from
 from mbkit.targets import one_step
 from mbkit.types import Learner, Source, Transition
 
-STACKABLE = "ddpg, td3, sac, dqn, double_dqn, and mbpo with them"  # what can learn several seeds at once, for messages
+STACKABLE = "ddpg, td3, sac, dqn, double_dqn, and mbpo, mba or dyna with them"  # what can learn several seeds at once, for messages
 
 
 class StackedSources:
@@ -41,17 +41,17 @@ class StackedSources:
 
 
 class SeedUpdates:
-    """The hooks `Updates` of S seeds as one, on agents that are stacked; UserError where they cannot be.
+    """The hooks `Updates` of S seeds as one, on their agents stacked.
 
     Whatever the seeds draw comes from their own streams, so that each learns what it would have learned alone, but for rounding. On a GPU
     they draw from one random state.
     """
 
-    def __init__(self, updates: Sequence[Updates], streams: Sequence[Stream]) -> None:
-        first, self.each, self.streams = updates[0], updates, streams
-        self.agents = [stackable(u) for u in updates]
-        self.agent, source = stacked(self.agents), StackedSources([u.source for u in updates], streams)
-        device = next(self.agent.parameters()).device
+    def __init__(
+        self, updates: Sequence[Updates], agents: Sequence[LearningAgent], agent: LearningAgent, streams: Sequence[Stream]
+    ) -> None:
+        first, self.each, self.agents, self.agent, self.streams = updates[0], updates, agents, agent, streams
+        source, device = StackedSources([u.source for u in updates], streams), next(agent.parameters()).device
         self.together = Updates(
             first.name, cast("Learner", self.agent), source, first.cfg, device, first.cadence.rate, first.prefix, first.steps
         )
@@ -107,15 +107,23 @@ class SideBySide:
 
     def __init__(self, clocks: Sequence[Clock], hooks: Sequence[Sequence[Hook]], streams: Sequence[Stream]) -> None:
         self.clocks, self.streams = clocks, streams
+        self.together: dict[LearningAgent, LearningAgent] = {}  # of each of the first seed's agents: that of all seeds
         self.phases: list[SeedUpdates | list[list[Hook]]] = []  # of a stride: updates together, or the hooks of each seed
         for place in zip(*([advance, *each] for each in hooks), strict=True):
             if isinstance(place[0], Updates):
-                self.phases.append(SeedUpdates([hook for hook in place if isinstance(hook, Updates)], streams))
+                self.phases.append(self.joined([hook for hook in place if isinstance(hook, Updates)]))
                 continue
             if not self.phases or isinstance(self.phases[-1], SeedUpdates):
                 self.phases.append([[] for _ in clocks])
             for each, hook in zip(cast("list[list[Hook]]", self.phases[-1]), place, strict=True):
                 each.append(hook)
+
+    def joined(self, updates: Sequence[Updates]) -> SeedUpdates:
+        """The updates of all seeds as one. Several kinds of updates of an agent, as in Dyna, are those of one stacked agent."""
+        agents = [stackable(each) for each in updates]
+        if agents[0] not in self.together:
+            self.together[agents[0]] = stacked(agents)
+        return SeedUpdates(updates, agents, self.together[agents[0]], self.streams)
 
     @property
     def joint(self) -> bool:

@@ -20,12 +20,13 @@ from mbkit.run import Run
 SMALL = ["threads=1", "agent.hidden=[8,8]", "loop.warmup_steps=20", "loop.batch_size=16", "eval.episodes=1", "eval.video=false"]
 SMALL += ["eval.max_steps=20", "loop.log_every=25", "checkpoint.every=40"]
 MODEL = ["dynamics.hidden=[8]", "dynamics.members=2", "dynamics.elites=2", "dynamics.max_epochs=2", "loop.fit_every=40"]
-MODEL += ["loop.updates_per_step=1", "imagination.rollouts_per_step=4"]
+MODEL += ["loop.updates_per_step=1"]
 ALGORITHMS = {
     "sac": ["env=Pendulum-v1", "loop.n_step=2"],
     "td3": ["env=Pendulum-v1", "loop.num_envs=2"],
     "dqn": ["env=CartPole-v1", "eval.every=30"],
-    "mbpo": ["env=Pendulum-v1", *MODEL],
+    "mbpo": ["env=Pendulum-v1", *MODEL, "imagination.rollouts_per_step=4"],
+    "dyna": ["env=Pendulum-v1", "agent=td3", *MODEL, "imagination.updates=2"],  # two kinds of updates of one agent
 }
 
 
@@ -153,7 +154,7 @@ def test_messages_name_exactly_the_agents_that_can_be_stacked() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("algo", ["sac", "mbpo"])
+@pytest.mark.parametrize("algo", ["sac", "mbpo", "dyna"])
 def test_seeds_on_a_gpu_learn_the_same_by_graphs_and_go_on(tmp_path: Path, algo: str) -> None:
     short = ["device=cuda", "steps=40"]
     eager = train(algo, tmp_path / "eager", *short, seeds=[3, 4])
