@@ -3,7 +3,8 @@
 Letters: S seeds, B batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import cast
 
@@ -48,9 +49,14 @@ class SeedUpdates:
     """
 
     def __init__(
-        self, updates: Sequence[Updates], agents: Sequence[LearningAgent], agent: LearningAgent, streams: Sequence[Stream]
+        self,
+        updates: Sequence[Updates],
+        agents: Sequence[LearningAgent],
+        agent: LearningAgent,
+        streams: Sequence[Stream],
+        seeds: Sequence[int],
     ) -> None:
-        first, self.each, self.agents, self.agent, self.streams = updates[0], updates, agents, agent, streams
+        first, self.each, self.agents, self.agent, self.streams, self.seeds = updates[0], updates, agents, agent, streams, seeds
         source, device = StackedSources([u.source for u in updates], streams), next(agent.parameters()).device
         self.together = Updates(
             first.name, cast("Learner", self.agent), source, first.cfg, device, first.cadence.rate, first.prefix, first.steps
@@ -65,9 +71,20 @@ class SeedUpdates:
             values = self.together.make(count, clocks[0])
         rate = count / (perf_counter() - began)
         by_seed = zip(*(value.unbind() for value in values), strict=True)
-        for clock, update, agent, theirs in zip(clocks, self.each, self.agents, by_seed, strict=True):
+        for seed, clock, update, agent, theirs in zip(self.seeds, clocks, self.each, self.agents, by_seed, strict=True):
             agent.count, update.names = self.agent.count, self.together.names
-            update.record(clock, theirs, rate)
+            with naming(seed):
+                update.record(clock, theirs, rate)
+
+
+@contextmanager
+def naming(seed: int) -> Iterator[None]:
+    """An error of one of several seeds says which one it is."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"seed {seed}: {error}",)
+        raise
 
 
 def stackable(updates: Updates) -> LearningAgent:
@@ -100,13 +117,14 @@ class SideBySide:
         clocks: of the seeds, all at the same step.
         hooks: of every seed, in the same order; `Updates` at the same place are made together.
         streams: of the seeds.
+        seeds: their numbers, for errors.
 
     Raises:
         UserError: agents that cannot be updated together.
     """
 
-    def __init__(self, clocks: Sequence[Clock], hooks: Sequence[Sequence[Hook]], streams: Sequence[Stream]) -> None:
-        self.clocks, self.streams = clocks, streams
+    def __init__(self, clocks: Sequence[Clock], hooks: Sequence[Sequence[Hook]], streams: Sequence[Stream], seeds: Sequence[int]) -> None:
+        self.clocks, self.streams, self.seeds = clocks, streams, seeds
         self.together: dict[LearningAgent, LearningAgent] = {}  # of each of the first seed's agents: that of all seeds
         self.phases: list[SeedUpdates | list[list[Hook]]] = []  # of a stride: updates together, or the hooks of each seed
         for place in zip(*([advance, *each] for each in hooks), strict=True):
@@ -123,7 +141,7 @@ class SideBySide:
         agents = [stackable(each) for each in updates]
         if agents[0] not in self.together:
             self.together[agents[0]] = stacked(agents)
-        return SeedUpdates(updates, agents, self.together[agents[0]], self.streams)
+        return SeedUpdates(updates, agents, self.together[agents[0]], self.streams, self.seeds)
 
     @property
     def joint(self) -> bool:
@@ -137,7 +155,7 @@ class SideBySide:
                 if isinstance(phase, SeedUpdates):
                     phase(self.clocks)
                     continue
-                for clock, hooks, stream in zip(self.clocks, phase, self.streams, strict=True):
-                    with stream.active():
+                for seed, clock, hooks, stream in zip(self.seeds, self.clocks, phase, self.streams, strict=True):
+                    with naming(seed), stream.active():
                         for hook in hooks:
                             hook(clock)

@@ -35,16 +35,10 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     Raises:
         UserError: `run_dir` is an empty string, or the directory cannot be created or written to, or it already contains a run.
     """
-    if run_dir is not None and not str(run_dir).strip():
-        raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
+    if run_dir is not None:
+        check_new(run_dir)
     started = f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     path = Path("runs", directory_name(algo), directory_name(env), started) if run_dir is None else Path(run_dir)
-    if exists(path / "config.yaml") and run_dir is not None:
-        if matching(path / "checkpoint", "step-*.pt"):
-            advice = f"already contains a run; `mbkit resume {path}` continues it, another run_dir= starts a new one"
-        else:
-            advice = "contains a run that ended before its first checkpoint; remove it, or choose another with run_dir="
-        raise UserError(f"run directory {path} {advice}")
     try:
         check_folder(path, LONGEST)
         path = _make_new(path) if run_dir is None else path
@@ -54,6 +48,20 @@ def create_run_dir(algo: str, env: str, seed: int, run_dir: str | Path | None = 
     except OSError as error:
         raise UserError(f"run directory {short(path)} cannot be written to ({reason(error)}); choose another with run_dir=") from error
     return path
+
+
+def check_new(run_dir: str | Path) -> None:
+    """UserError where this is an empty string, or a directory that already contains a run."""
+    if not str(run_dir).strip():
+        raise UserError(f"run_dir must name a directory, got {str(run_dir)!r}")
+    path = Path(run_dir)
+    if not exists(path / "config.yaml"):
+        return
+    if matching(path / "checkpoint", "step-*.pt"):
+        advice = f"already contains a run; `mbkit resume {path}` continues it, another run_dir= starts a new one"
+    else:
+        advice = "contains a run that ended before its first checkpoint; remove it, or choose another with run_dir="
+    raise UserError(f"run directory {path} {advice}")
 
 
 def shown(path: str | Path) -> str:

@@ -19,9 +19,8 @@ from mbkit.run.objects import handed_again, named, resumption, taken_up, with_ob
 from mbkit.run.placement import placed
 from mbkit.run.reading import read_config
 from mbkit.run.run import Run
-from mbkit.run.seeds import of_seeds, resume_seeds, train_seeds
-from mbkit.storage import read_json, write_text
-from mbkit.types import State
+from mbkit.run.seeds import Reopened, of_seeds, resume_seeds, train_seeds
+from mbkit.storage import read_json
 
 
 @overload
@@ -129,13 +128,14 @@ def resume(directory: Any, *arguments: str, **options: Any) -> Any:
     if not isinstance(directory, str | Path):
         return resume_seeds(list(directory), lambda opened, each: reopened(opened, each, arguments, options))
     with ExitStack() as opened:
-        run, state = reopened(opened, directory, arguments, options)
+        run, state, experiment = reopened(opened, directory, arguments, options)
+        run.write_config(experiment)
         run.train(state)
     return run
 
 
-def reopened(opened: ExitStack, directory: str | Path, arguments: Sequence[str], options: Mapping[str, Any]) -> tuple[Run, State]:
-    """The run of a directory at its last checkpoint, ready to go on, and that checkpoint; `opened` closes and unlocks it."""
+def reopened(opened: ExitStack, directory: str | Path, arguments: Sequence[str], options: Mapping[str, Any]) -> Reopened:
+    """The run of a directory at its last checkpoint, ready to go on; `opened` closes and unlocks it."""
     before, options = handed_again(read_config(directory), options, directory)
     changes = config.parse_resumption(arguments, before, options)
     experiment = replace(config.from_dict({**before.to_dict(), **changes}), objects=before.objects)
@@ -155,8 +155,7 @@ def reopened(opened: ExitStack, directory: str | Path, arguments: Sequence[str],
     if experiment.threads != before.threads:
         told = f"From step {step} on, threads={experiment.threads} rather than {before.threads}: last digits differ."
         run.notes = noted(run.notes, told)
-    write_text(run.path / "config.yaml", config.to_yaml(experiment, run.actions))
-    return run, state
+    return Reopened(run, state, experiment)
 
 
 def summarised(directory: Path, step: int) -> bool:

@@ -36,7 +36,7 @@ def finetune(directory: str | Path, *arguments: str, **options: Any) -> Run:
         experiment = with_objects(config.continuing(before, str(run), arguments, came.values), came)
         if missing := [key for key in pathless(experiment) if key not in experiment.objects]:
             what = listed(experiment, missing)
-            raise UserError(f"{run} was trained with {what}, without an import path; expected {call(run, missing, 'finetune')}")
+            raise UserError(f"{run} was trained with {what}, without an import path; expected {call(missing, 'finetune', run)}")
         imports.import_typed(experiment)
         imports.announce(experiment, folder)
         data = open_data(experiment)

@@ -80,7 +80,7 @@ def handed_again(experiment: Experiment, options: Mapping[str, Any], directory: 
     missing = [key for key in pathless(experiment) if key not in objects]
     if missing:
         what = f"Python object{'s' * (len(missing) > 1)} without an import path"
-        raise UserError(f"{directory} was trained with {what}, {listed(experiment, missing)}; expected {call(directory, missing)}")
+        raise UserError(f"{directory} was trained with {what}, {listed(experiment, missing)}; expected {call(missing, 'load', directory)}")
     rest = {key: value for key, value in options.items() if SHORT.get(key, key) not in (*came.texts, "dynamics")}
     dynamics = {k: v for k, v in dict(options.get("dynamics") or {}).items() if f"dynamics.{k}" not in came.texts}
     return replace(experiment, objects=objects), rest | ({"dynamics": dynamics} if dynamics else {})
@@ -108,10 +108,10 @@ def listed(experiment: Experiment, keys: list[str]) -> str:
     return ", ".join(f"{key}={stored[key]}" for key in keys)
 
 
-def call(directory: str | Path, keys: list[str], function: str = "load") -> str:
-    """The call that hands the objects over again: `mbkit.load("runs/one", env=..., reward=...)`."""
-    objects = ", ".join(f"{key.removeprefix('dynamics.')}=..." for key in keys)
-    return f'mbkit.{function}("{directory}", {objects})'
+def call(keys: list[str], function: str, *directories: str | Path) -> str:
+    """The call that hands the objects over again: `mbkit.load("runs/one", env=..., reward=...)`; of several directories with their list."""
+    objects, paths = ", ".join(f"{key.removeprefix('dynamics.')}=..." for key in keys), ", ".join(f'"{path}"' for path in directories)
+    return f"mbkit.{function}({paths if len(directories) == 1 else f'[{paths}]'}, {objects})"
 
 
 def object_note(experiment: Experiment) -> list[str]:
@@ -120,13 +120,13 @@ def object_note(experiment: Experiment) -> list[str]:
     if not keys:
         return []
     what = f"the Python object{'s' * (len(keys) > 1)} {listed(experiment, keys)} without an import path"
-    return [f"This run has {what}: it can be loaded and resumed only by {call('RUN', keys)}."]
+    return [f"This run has {what}: it can be loaded and resumed only by {call(keys, 'load', 'RUN')}."]
 
 
-def resumption(experiment: Experiment, directory: str | Path) -> str:
-    """What resumes a run: a command, or a call where it needs objects."""
-    keys, path = pathless(experiment), shown(directory)
-    return f"`{call(path, keys, 'resume')}`" if keys else f"`mbkit resume {path}`"
+def resumption(experiment: Experiment, *directories: str | Path) -> str:
+    """What resumes a run, or several side by side: a command, or a call where it needs objects."""
+    keys, paths = pathless(experiment), [shown(directory) for directory in directories]
+    return f"`{call(keys, 'resume', *paths)}`" if keys else f"`mbkit resume {' '.join(paths)}`"
 
 
 def taken_up(experiment: Experiment, objects: Mapping[str, Any], directory: str | Path) -> Experiment:

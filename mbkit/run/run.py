@@ -152,9 +152,13 @@ class Run:
         directory = recording.create_run_dir(c.algo, c.env, c.seed, c.run_dir)
         self.opened.enter_context(recording.run_lock(directory))
         self.directory = directory
-        write_text(self.path / "config.yaml", config.to_yaml(c, self.actions))
+        self.write_config(c)
         if self.data is not None:
             self.data.write(self.path)
+
+    def write_config(self, experiment: Experiment) -> None:
+        """Write down what is going to run from here on."""
+        write_text(self.path / "config.yaml", config.to_yaml(experiment, self.actions))
 
     def __repr__(self) -> str:
         """The algorithm, the environment, the step and the directory."""

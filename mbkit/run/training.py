@@ -8,10 +8,10 @@ from mbkit import accelerate, recording
 from mbkit.errors import UserError
 from mbkit.loops import Every, Hook
 from mbkit.loops.interrupt import Interrupted, interruptible
-from mbkit.loops.seeds import STACKABLE, SideBySide
+from mbkit.loops.seeds import STACKABLE, SideBySide, naming
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
-from mbkit.run.objects import object_note
+from mbkit.run.objects import object_note, resumption
 from mbkit.streams import Stream
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(run: "Run", checkpoint: Checkpoint = None) -> None:
 
 def side_by_side(runs: Sequence["Run"], streams: Sequence[Stream]) -> SideBySide:
     """The loop of several runs; UserError where their agents cannot be updated together."""
-    loop = SideBySide([run.loop for run in runs], [hooks_of(run) for run in runs], streams)
+    loop = SideBySide([run.loop for run in runs], [hooks_of(run) for run in runs], streams, [run.config.seed for run in runs])
     if not loop.joint:
         raise UserError(f"{runs[0].config.algo} learns one seed at a time, seed=N; several at once have {STACKABLE}")
     return loop
@@ -75,22 +75,22 @@ def train_together(runs: Sequence["Run"], streams: Sequence[Stream], loop: SideB
         opened.enter_context(accelerate.matmul_precision(runs[0].config.precision))
         with interruptible() as caught:
             for run, stream, checkpoint in zip(runs, streams, checkpoints, strict=True):
-                with stream.active():
+                with naming(run.config.seed), stream.active():
                     begin(run, checkpoint)
             runs[0].loop.stop = lambda: bool(caught)
             loop.run(runs[0].config.steps)
         for run, stream in zip(runs, streams, strict=True):
-            with stream.active():
+            with naming(run.config.seed), stream.active():
                 run.checkpoint()
         if caught:
             raise Interrupted(f"stopped by {caught[0]}: {how_to_go_on(runs)}")
         for run, stream, recorder in zip(runs, streams, recorders, strict=True):
-            with stream.active():
+            with naming(run.config.seed), stream.active():
                 run.finish(recorder)
 
 
 def how_to_go_on(runs: Sequence["Run"]) -> str:
     """What a user who stopped these runs can do."""
     if any(run.saved_at is None for run in runs):
-        return "; ".join(run.how_to_go_on() for run in runs)
-    return f"`mbkit resume {' '.join(recording.shown(run.path) for run in runs)}` goes on"
+        return "; ".join(dict.fromkeys(run.how_to_go_on() for run in runs))
+    return f"{resumption(runs[0].config, *(run.path for run in runs))} goes on"

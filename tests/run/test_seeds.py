@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,7 @@ from mbkit.errors import UserError
 from mbkit.loops.seeds import STACKABLE
 from mbkit.recording import load_checkpoint
 from mbkit.run import Run
+from mbkit.run.training import how_to_go_on
 
 SMALL = ["threads=1", "agent.hidden=[8,8]", "loop.warmup_steps=20", "loop.batch_size=16", "eval.episodes=1", "eval.video=false"]
 SMALL += ["eval.max_steps=20", "loop.log_every=25", "checkpoint.every=40"]
@@ -146,6 +147,70 @@ def test_resume_side_by_side_refuses_runs_that_are_not_alike(tmp_path: Path) -> 
         mbkit.resume([first, later], steps=60)
     with pytest.raises(UserError, match="where their seeds differ; these have seeds 1, 1"):
         mbkit.resume([first, first], steps=60)
+
+
+def test_resume_side_by_side_writes_nothing_where_it_is_refused(tmp_path: Path) -> None:
+    """Neither because of the step at which the runs stand, nor of options of the process, nor of a missing checkpoint."""
+    first, second = (run.path for run in train("sac", tmp_path / "both", "steps=30", seeds=[1, 2]))
+    later = train("sac", tmp_path / "later", "steps=50", seed=2).path
+    before = {path: (path / "config.yaml").read_text() for path in (first, second, later)}
+    with pytest.raises(UserError, match="stand at different ones"):
+        mbkit.resume([first, later], steps=60)
+    (second / "checkpoint").rename(second / "hidden")
+    with pytest.raises(UserError, match="seed-2/checkpoint"):
+        mbkit.resume([first, second], steps=60)
+    (second / "hidden").rename(second / "checkpoint")
+    assert before == {path: (path / "config.yaml").read_text() for path in (first, second, later)}
+    (first / "config.yaml").write_text(before[first].replace("steps: 30", "steps: 40"))
+    (second / "config.yaml").write_text(before[second].replace("steps: 30", "steps: 60"))
+    with pytest.raises(UserError, match=r"where only their seeds differ: .*seed-1 has steps=40, .*seed-2 60"):
+        mbkit.resume([first, second])
+    assert [run.loop.step for run in mbkit.resume([first, second], steps=60)] == [60, 60]
+    with pytest.raises(UserError, match="came an empty list"):
+        mbkit.resume([])
+
+
+def test_seeds_begin_nothing_where_one_of_their_directories_holds_a_run(tmp_path: Path) -> None:
+    train("sac", tmp_path / "both" / "seed-4", "steps=10", seed=4)
+    with pytest.raises(UserError, match="seed-4 already contains a run"):
+        train("sac", tmp_path / "both", "steps=10", seeds=[3, 4])
+    assert not (tmp_path / "both" / "seed-3").exists()
+    with pytest.raises(UserError, match="run_dir must name a directory, got ''"):
+        mbkit.train("sac", "env=Pendulum-v1", "steps=10", "run_dir=''", seeds=[3, 4])
+
+
+class Breaking(Noisy):
+    """A walk that raises at the fifteenth step where it is the third one that began an episode: seed 4, with two environments each."""
+
+    begun: ClassVar[list[Any]] = []
+    steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self not in self.begun:
+            self.begun.append(self)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 15 and self.begun.index(self) == 2:
+            raise RuntimeError("the cable is off")
+        return super().step(action)
+
+
+def test_an_error_of_one_seed_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Breaking, "begun", [])
+    with pytest.raises(UserError, match=r"^seed 4: step of .* raised RuntimeError: the cable is off"):
+        train("td3", tmp_path / "env", "steps=60", env=Breaking, seeds=[3, 4, 5])
+    divergent = lambda *arguments: {"critic/loss": torch.tensor([1.0, 2.0, torch.inf])}  # noqa: E731
+    monkeypatch.setattr(registry.agents["td3"].target, "update", divergent)
+    with pytest.raises(UserError, match=r"^seed 5: td3 diverged: critic/loss is inf at step"):
+        train("td3", tmp_path / "loss", "env=Pendulum-v1", "steps=60", seeds=[3, 4, 5])
+
+
+def test_advice_on_stopped_seeds_hands_objects_over_again(tmp_path: Path) -> None:
+    runs = train("td3", tmp_path / "env", "steps=10", env=lambda: Noisy(), seeds=[3, 4])
+    a, b = (run.path for run in runs)
+    assert how_to_go_on(runs) == f'`mbkit.resume(["{a}", "{b}"], env=...)` goes on'
 
 
 def test_messages_name_exactly_the_agents_that_can_be_stacked() -> None:
