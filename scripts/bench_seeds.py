@@ -17,12 +17,13 @@ def learners(name: str, seeds: int, device: str):
     """Agents, their replay buffers filled with random rows, and their random numbers."""
     import torch
 
-    from mbkit import registry
+    from mbkit import accelerate, registry
     from mbkit.config import compose
     from mbkit.replay.buffer import Experience, ReplayBuffer
     from mbkit.streams import Stream
     from mbkit.types import EnvSpec
 
+    accelerate.reuse_memory()  # as a run does
     discrete = name == "dqn"
     spec = EnvSpec(4, 2, torch.device(device), True) if discrete else EnvSpec(OBS, ACTION, torch.device(device))
     agents, buffers, streams = [], [], []

@@ -51,6 +51,7 @@ class Run:
         self.opened = ExitStack()  # environments, simulators and the directory's lock
         if experiment.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda was asked for, but torch finds no CUDA device here; use device=cpu")
+        accelerate.reuse_memory()
         self.threads = accelerate.set_threads(experiment.threads)
         accelerate.seed_everything(experiment.seed)
         with closed_on_failure(self):
