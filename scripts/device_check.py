@@ -29,6 +29,8 @@ MBPO += ["eval.every=2500", "eval.episodes=3", "eval.video=false", "checkpoint.e
 TINY = ["env=Hopper-v5", "device=cuda", "eval.episodes=1", "eval.max_steps=2", "eval.video=false", "steps=14", "loop.log_every=5"]
 TINY += ["loop.warmup_steps=10", "loop.fit_every=10", "loop.batch_size=8", "loop.updates_per_step=1", "agent.hidden=[8]", "threads=1"]
 TINY += ["dynamics.hidden=[8]", "dynamics.max_epochs=1", "imagination.rollouts_per_step=2", "imagination.memory_gb=0.01"]
+NO_DEVICE = "no CUDA device"
+INTERRUPTED = 130  # exit status of the command line
 TIMES = ("time/act_ms", "time/fit_seconds", "time/imagine_seconds", "model/epochs", "critic/loss")
 
 
@@ -49,16 +51,20 @@ def environment(pretend: bool) -> dict[str, str]:
 
 
 def run(command: list[str], log: Path, seconds: float, variables: dict[str, str]) -> tuple[int, str]:
-    """Exit status and output of a command that is interrupted after so many seconds, and killed 20 later."""
+    """Exit status and output of a command that is interrupted after so many seconds, and killed 20 later, or with this process."""
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        for grace, stop in ((seconds, signal.SIGINT), (20.0, signal.SIGKILL)):
-            try:
-                process.wait(grace)
-                break
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, stop)
-        status = process.wait()
+        try:
+            for grace, stop in ((seconds, signal.SIGINT), (20.0, signal.SIGKILL)):
+                try:
+                    process.wait(grace)
+                    break
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, stop)
+        finally:
+            if process.poll() is None:  # it would go on, in its session, where this process is stopped
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
     return status, log.read_text(errors="replace").replace("\r", "\n")
 
 
@@ -76,8 +82,13 @@ def tests(out: Path, seconds: float, pretend: bool, variables: dict[str, str]) -
     elif importlib.util.find_spec("xdist"):
         options += ["-n", "6"]
     status, text = run([sys.executable, "-m", "pytest", *options, *files], out / "tests.log", seconds, variables)
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", text.strip().splitlines()[-1])}
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", last_line(text))}
     return {"status": status, **counts, "failures": re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.M)}
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, or nothing."""
+    return text.strip().rpartition("\n")[2]
 
 
 def bench(out: Path, seconds: float, pretend: bool, variables: dict[str, str]) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def mbpo(out: Path, seconds: float, pretend: bool, variables: dict[str, str]) ->
                 shutil.copy(file, out)
     values = {name: sorted(row[name] for row in rows if row.get(name) is not None) for name in TIMES}
     return {
-        "status": status,  # 130: interrupted, as it is meant to be
+        "status": status,  # `INTERRUPTED`, as it is meant to be, unless it came to its end
         "steps": rows[-1]["step"] if rows else 0,
         "seconds": rows[-1]["seconds"] if rows else 0.0,
         "evaluations": [[row["step"], row["eval/return"]] for row in rows if "eval/return" in row],
@@ -111,7 +122,7 @@ def mbpo(out: Path, seconds: float, pretend: bool, variables: dict[str, str]) ->
 
 def machine(variables: dict[str, str], pretend: bool) -> str:
     """Device, torch and Python, in one line."""
-    about = "import torch, sys; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no CUDA device', '| torch',"
+    about = "import torch, sys; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '" + NO_DEVICE + "', '| torch',"
     about += " torch.__version__, '| Python', sys.version.split()[0])"
     begin = "from pretended_cuda.switch import start; start(); " if pretend else ""
     return subprocess.run([sys.executable, "-c", begin + about], env=variables, capture_output=True, text=True).stdout.strip()
@@ -141,6 +152,17 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def failed(results: dict[str, Any]) -> bool:
+    """Whether a part failed: a test, a side of the benchmarks or all of them, or MBPO other than by its interruption."""
+    sides = results["bench"]["results"].values() if "bench" in results else []
+    return (
+        results.get("tests", {}).get("status", 0) != 0
+        or any("error" in side for side in sides)
+        or ("bench" in results and not sides)
+        or results.get("mbpo", {}).get("status", 0) not in (0, INTERRUPTED)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(SHARES), default=list(SHARES))
@@ -148,10 +170,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "device_check")), help="folder of the results")
     parser.add_argument("--pretend", action="store_true", help="tiny sizes on a pretended device, to try this script")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began, variables = time.monotonic(), environment(args.pretend)
-    args.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"machine": machine(variables, args.pretend)}
     print(results["machine"], flush=True)
+    if results["machine"].startswith(NO_DEVICE):
+        raise SystemExit(f"{NO_DEVICE} here, so that there is nothing to check; --pretend tries this script on a pretended one")
+    args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
         left = args.seconds - (time.monotonic() - began)
         if left < 10:
@@ -163,8 +188,7 @@ def main() -> None:
         (args.out / "device_check.md").write_text(markdown(results))
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     print(markdown(results))
-    errors = [r for r in results.get("bench", {}).get("results", {}).values() if "error" in r]
-    raise SystemExit(int(bool(errors) or results.get("tests", {}).get("status", 0) != 0))
+    raise SystemExit(int(failed(results)))
 
 
 if __name__ == "__main__":
