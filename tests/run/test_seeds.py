@@ -221,15 +221,15 @@ def test_messages_name_exactly_the_agents_that_can_be_stacked() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("algo", ["sac", "mbpo", "dyna"])
 def test_seeds_on_a_gpu_learn_the_same_by_graphs_and_go_on(tmp_path: Path, algo: str) -> None:
-    short = ["device=cuda", "steps=40"]
+    short = ["device=cuda", "steps=39"]  # before a fit reads the counters
     eager = train(algo, tmp_path / "eager", *short, seeds=[3, 4])
     graphs = train(algo, tmp_path / "graphs", *short, "loop.mode=cudagraph", seeds=[3, 4])
     for one, other in zip(eager, graphs, strict=True):
-        a, b = (final_state(run.path)["parts"]["agent"] for run in (one, other))
-        assert close(a, b)
+        a, b = (final_state(run.path)["parts"] for run in (one, other))
+        assert close(a, b)  # counters, too, which warming up a graph may not change
     a, b = (final_state(run.path)["parts"]["agent"] for run in graphs)
     assert not close(a, b)
     train(algo, tmp_path / "halves", *short, "steps=30", "loop.mode=cudagraph", seeds=[3, 4])
-    resumed = mbkit.resume([tmp_path / "halves" / "seed-3", tmp_path / "halves" / "seed-4"], steps=40)
+    resumed = mbkit.resume([tmp_path / "halves" / "seed-3", tmp_path / "halves" / "seed-4"], steps=39)
     for run, other in zip(graphs, resumed, strict=True):
         check_same_end(run.path, other.path)

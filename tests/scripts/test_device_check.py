@@ -53,11 +53,11 @@ def test_a_part_ends_with_the_script(script, tmp_path):
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
+    command = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 2)
         with pytest.raises(KeyboardInterrupt):
-            command = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
             script.run(command, tmp_path / "log", 50, dict(os.environ))
     finally:
         signal.signal(signal.SIGALRM, before)
