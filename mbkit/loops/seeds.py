@@ -20,7 +20,7 @@ from mbkit.streams import Stream, drawn_from
 from mbkit.targets import one_step
 from mbkit.types import Learner, Source, Transition
 
-STACKABLE = "ddpg, td3, sac, dqn, double_dqn, and mbpo, mba or dyna with them"  # what can learn several seeds at once, for messages
+STACKABLE = "ddpg, td3, sac, dqn, double_dqn, and mbpo, mba, dyna or loop with them"  # what can learn several seeds at once, for messages
 
 
 class StackedSources:

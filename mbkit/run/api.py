@@ -38,8 +38,8 @@ def train(algo: str, *arguments: str, **options: Any) -> Any:
     that makes one, or a specification of Gymnasium; `reward` and `termination`, short for `dynamics.reward` and `dynamics.termination`,
     functions. Returns the finished run, its environments closed; `run.agent` acts.
 
-    `seeds=[11, 12, 13]` trains those seeds of ddpg, td3, sac, dqn, double_dqn, or of mbpo, mba or dyna with them, side by side, with one
-    update for all, and returns a list of runs.
+    `seeds=[11, 12, 13]` trains those seeds of ddpg, td3, sac, dqn, double_dqn, or of mbpo, mba, dyna or loop with them, side by side,
+    with one update for all, and returns a list of runs.
     """
     with ExitStack() as opened:
         opened.enter_context(interrupted(lambda: "nothing was written yet; the same command starts again"))
