@@ -161,6 +161,22 @@ class Backup(Protocol):
 TargetFn = Callable[[Backup, Transition, float], Targets]  # (agent, batch, gamma): one-step, value expansion, ...
 
 
+class Pathwise(Protocol):
+    """What an agent offers to a policy objective: a policy whose parameters gradients reach, also by way of obs, and constant critics."""
+
+    def path_action(self, obs: Tensor) -> tuple[Tensor, Tensor]: ...  # reparameterised action [B, A], bonus [B]: -alpha log pi, or 0
+    def path_value(self, obs: Tensor, action: Tensor) -> Tensor: ...  # [B], of the critics that the policy ascends, reduced as it does
+
+
+class PolicyObjective(Protocol):
+    """What a policy ascends, where that is not its agent's objective: the value of each row, whose mean is differentiated."""
+
+    max_grad_norm: float | None  # largest norm of the gradient in the policy's parameters; None: any
+
+    # obs [B, O]; first: `path_action` at obs; gamma -> values [B] with gradient
+    def __call__(self, agent: Pathwise, obs: Tensor, first: tuple[Tensor, Tensor], gamma: float) -> Tensor: ...
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """What a checkpoint can hold. `load_state_dict` writes in place: a captured graph may hold the tensors."""
@@ -189,6 +205,18 @@ class Dynamics(Protocol):
     def init(self, obs: Tensor) -> Any: ...
     def step(self, carry: Any, action: Tensor, predict: bool = False) -> Step: ...  # action [B, A]; predict: with every member's Gaussian
     def rollout(self, carry: Any, actions: Tensor) -> Rollout: ...  # actions [B, H, A]
+
+
+class Differentiable(Dynamics, Protocol):
+    """A model with gradients: its attribute `differentiable` is true.
+
+    With `grad` the observation and the reward of a step have gradients in carry and action, none in parameters or terminations, and each
+    row's outcome is one member's mean plus its standard deviation times noise.
+    """
+
+    differentiable: bool
+
+    def step(self, carry: Any, action: Tensor, predict: bool = False, grad: bool = False) -> Step: ...
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from mbkit.dynamics.descent import optimizer
 from mbkit.dynamics.frozen import FrozenElites, blocks
 from mbkit.dynamics.loss import TrainingRows, loss
 from mbkit.dynamics.network import EnsembleConfig, EnsembleNetwork, encode_action
+from mbkit.dynamics.pathwise import pathwise_step
 from mbkit.dynamics.propagation import ALL_ELITES, ONE_ELITE, Draw, unroll
 from mbkit.dynamics.uncertainty import gaussian_log_prob
 from mbkit.errors import UserError
@@ -34,6 +35,7 @@ class Ensemble:
     """Learned ensemble of probabilistic networks, as `cfg.load` holds it or new; arguments and errors are those of `EnsembleNetwork`."""
 
     capturable = True  # a plan with it can be one CUDA graph
+    differentiable = True  # `step` takes `grad`
 
     def __init__(self, spec: EnvSpec, cfg: EnsembleConfig, task: TaskKnowledge = TaskKnowledge()) -> None:
         cfg = cfg if cfg.load is None else files.config(cfg.load, cfg)
@@ -105,12 +107,18 @@ class Ensemble:
         """The carry is the observation itself, obs [B, O]; for ts_inf row r belongs to elite floor(r K / B), so rows keep their places."""
         return obs
 
-    @torch.no_grad()
-    def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
-        """One model step, action [B, A]; `predict`: with every member's Gaussian of the targets, which costs E / K as much again."""
-        out = self.rollout(carry, action[:, None])
-        with model_products(carry.device):
+    def step(self, carry: Tensor, action: Tensor, predict: bool = False, grad: bool = False) -> Step:
+        """One model step, action [B, A]; `predict`: with every member's Gaussian of the targets, which costs E / K as much again.
+
+        `grad`: the same step, up to rounding, with gradients in carry and action, as `Differentiable` says. UserError where the propagation
+        is not "ts_inf" or "ts1".
+        """
+        with torch.no_grad(), model_products(carry.device):
             prediction = self.network.predict_targets(carry, action) if predict else None
+        if grad:
+            with model_products(carry.device):
+                return pathwise_step(self.frozen, carry, action)._replace(prediction=prediction)
+        out = self.rollout(carry, action[:, None])
         return Step(out.obs[:, 0], out.obs[:, 0], out.reward[:, 0], out.terminated[:, 0], prediction)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from mbkit.types import ObsProcess
 
 
 class FrozenElites:
-    """The elites' raw outputs [K, R, F] for `inputs` [K, R, I], without gradient; normalisers are folded into first and last layer.
+    """The elites' raw outputs [K, R, F] for `inputs` [K, R, I], as constants; normalisers are folded into first and last layer.
 
     A raw log-variance comes less its upper bound, so that a sigmoid makes a variance of it (`bounded_std`). Tensors are refilled in place
     by `refresh`, so that a captured CUDA graph keeps seeing the current weights.
@@ -52,7 +52,8 @@ class FrozenElites:
         """What the layers see of raw observations [..., O] and encoded actions [..., A]: [..., I]."""
         normalizer, o, preprocess = self.network.inputs, self.observed, self.network.task.preprocess
         moments = () if self.folds_inputs else (normalizer.mean, normalizer.std)
-        return self.entered(obs, action, preprocess, normalizer.low[:o], normalizer.high[:o], *moments)
+        enter = entered if torch.is_grad_enabled() else self.entered  # a compiled kernel has no gradient
+        return enter(obs, action, preprocess, normalizer.low[:o], normalizer.high[:o], *moments)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shapes as above."""
@@ -66,7 +67,8 @@ class FrozenElites:
     def sample(self, outputs: Tensor, noise: Tensor | None) -> Tensor:
         """An outcome [B, D] of each row, from raw outputs [B, F] and standard normal noise [B, D]; the mean where nothing is random."""
         mean, raw, _ = self.network.split(outputs)
-        return mean if raw is None or noise is None else self.sampled(mean, raw, noise, *self.var_bounds)
+        sampled = bounded_sample if torch.is_grad_enabled() else self.sampled
+        return mean if raw is None or noise is None else sampled(mean, raw, noise, *self.var_bounds)
 
 
 def entered(obs: Tensor, action: Tensor, preprocess: ObsProcess | None, low: Tensor, high: Tensor, *moments: Tensor) -> Tensor:

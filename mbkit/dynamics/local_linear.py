@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mbkit.config import check_range
 from mbkit.dynamics.network import encode_action
-from mbkit.dynamics.propagation import unroll
+from mbkit.dynamics.propagation import differentiable_step, unroll
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between
 from mbkit.networks.normalizer import Normalizer
@@ -150,6 +150,7 @@ class LocalLinear(nn.Module):
     """
 
     capturable = True  # a plan with it can be one CUDA graph
+    differentiable = True  # `step` takes `grad`
     centres: Tensor
     coef: Tensor
     var: Tensor
@@ -202,11 +203,17 @@ class LocalLinear(nn.Module):
         """The carry is the observation itself, obs [B, O]."""
         return obs
 
-    @torch.no_grad()
-    def step(self, carry: Tensor, action: Tensor, predict: bool = False) -> Step:
-        """One model step, action [B, A]; `predict`: with the Gaussian."""
+    def step(self, carry: Tensor, action: Tensor, predict: bool = False, grad: bool = False) -> Step:
+        """One model step, action [B, A]; `predict`: with the Gaussian; `grad`: with gradients, as `Differentiable` says.
+
+        The gradient is that of the row's linear model: the choice of the centre has none.
+        """
+        with torch.no_grad():
+            prediction = self.predict(carry, action) if predict else None
+        if grad:
+            step = differentiable_step(self._draw, carry, action, self.relative, self.task)
+            return step._replace(prediction=prediction)
         out = self.rollout(carry, action[:, None])
-        prediction = self.predict(carry, action) if predict else None
         return Step(out.obs[:, 0], out.obs[:, 0], out.reward[:, 0], out.terminated[:, 0], prediction)
 
     @torch.no_grad()

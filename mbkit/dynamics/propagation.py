@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mbkit.dynamics.frozen import FrozenElites, deal
 from mbkit.dynamics.network import Gaussian
-from mbkit.types import Rollout, TaskKnowledge
+from mbkit.types import Rollout, Step, TaskKnowledge
 
 
 def ts_infinity(elites: FrozenElites, x: Tensor) -> Tensor:
@@ -81,3 +81,17 @@ def unroll(draw: Draw, obs: Tensor, actions: Tensor, relative: Tensor, task: Tas
     if task.termination is not None:
         ended = task.termination(*steps).view(horizon, rows)
     return Rollout(path[1:], reward, ended)
+
+
+def differentiable_step(draw: Draw, obs: Tensor, action: Tensor, relative: Tensor, task: TaskKnowledge) -> Step:
+    """`unroll` of one step, action [B, A], with gradients in obs [B, O] and action: of the next observation and the reward alone."""
+    o = obs.shape[-1]
+    outcome, ended = draw(obs, action)
+    after = torch.addcmul(outcome[:, :o], obs, relative)
+    reward = outcome[:, o] if task.reward is None else task.reward(obs, action, after)
+    if task.reward_part is not None:
+        reward = reward + task.reward_part(obs, action, after)
+    if task.termination is not None:
+        with torch.no_grad():
+            ended = task.termination(obs, action, after)
+    return Step(after, after, reward, torch.zeros_like(reward, dtype=torch.bool) if ended is None else ended)

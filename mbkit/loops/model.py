@@ -58,8 +58,8 @@ def check_model(broken: float, asked: float, what: str, step: int, safer: str = 
 class CountersRead:
     """Reads, before each fit, what a model's answers inside the updates came to since the last one: reading waits for the device."""
 
-    def __init__(self, counters: Counters, what: str, safer: str) -> None:
-        self.counters, self.what, self.safer = counters, what, safer
+    def __init__(self, counters: Counters, what: str, safer: str, prefix: str = "imagination/") -> None:
+        self.counters, self.what, self.safer, self.prefix = counters, what, safer, prefix
 
     def __call__(self, clock: Clock) -> None:
         """Records the shares. UserError where most answers were not finite."""
@@ -67,9 +67,9 @@ class CountersRead:
         if not counts["asked"]:
             return
         check_model(counts["broken"], counts["asked"], self.what, clock.step, self.safer)
-        metrics = {"imagination/broken": counts["broken"] / counts["asked"]}
+        metrics = {f"{self.prefix}broken": counts["broken"] / counts["asked"]}
         if "steps" in counts:
-            metrics["imagination/steps"] = counts["steps"] / counts["rows"]
+            metrics[f"{self.prefix}steps"] = counts["steps"] / counts["rows"]
         clock.recorder.event(clock.step, metrics)
 
 

@@ -92,7 +92,7 @@ def stackable(updates: Updates) -> LearningAgent:
     agent, cfg = updates.agent, getattr(updates.agent, "cfg", None)
     if not (isinstance(agent, LearningAgent) and agent.stackable):
         raise UserError(f"agent {updates.name!r} learns one seed at a time: seed=N; several at once have {STACKABLE}")
-    if agent.target is not one_step:
+    if agent.target is not one_step or getattr(agent, "objective", None) is not None:
         raise UserError("targets of a model belong to one seed; expected seed=N, or an agent without imagination")
     for option, usual in (("dropout", 0.0), ("normalize_obs", False)):
         came = getattr(cfg, option, usual)

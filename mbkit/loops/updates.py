@@ -57,7 +57,8 @@ class Updates:
         steps: int = 0,
     ) -> None:
         self.name, self.agent, self.source, self.cfg, self.prefix = name, agent, source, cfg, prefix
-        asked = (*getattr(source, "sources", [source]), getattr(agent, "target", None))  # which may ask a model, and count its answers
+        asked = (*getattr(source, "sources", [source]), getattr(agent, "target", None), getattr(agent, "objective", None))
+        # which may ask a model, and count its answers
         self.steps, mode = steps, mode_on(cfg.mode, device)
         if cfg.mode == "auto" and not all(getattr(part, "capturable", True) for part in asked):
             mode = "eager"

@@ -32,7 +32,7 @@ ACTIVATED = {"relu": relu_with_bias, "silu": silu_with_bias}
 
 
 class FrozenEnsemble:
-    """E MLPs for inference only: x [E, R, I] -> [E, R, out] without gradient.
+    """E MLPs whose weights are constants: x [E, R, I] -> [E, R, out], with a gradient in x where x has one.
 
     Float32 inputs and outputs; the products run in `dtype`. Tensors are allocated once and refilled in place by `copy_`, so that a captured
     CUDA graph always reads the current weights.
@@ -71,6 +71,8 @@ class FrozenEnsemble:
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs, by the kernel that suits the number of rows; shapes as above."""
         x = x.to(self.dtype)
+        if x.requires_grad and torch.is_grad_enabled():
+            return self._differentiable(x).float()
         if x.device.type != "cpu" or x.shape[1] < self.many:
             return self._batched(x).float()
         if self.packed and x.shape[1] >= PACKED_ROWS:
@@ -85,6 +87,12 @@ class FrozenEnsemble:
                 continue
             x = torch.baddbmm(b, x, w)
             x = x if n == last else act(x, inplace=True)
+        return x
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        for n, (w, b) in enumerate(zip(self.weight, self.bias, strict=True)):
+            x = torch.baddbmm(b, x, w)
+            x = ACTIVATION[self.activation](x) if n < len(self.weight) - 1 else x
         return x
 
     def _linear(self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -23,6 +23,7 @@ from mbkit.recipes import (
     rambo,
     random,
     replay,
+    svg,
     trajectories,
 )
 from mbkit.recipes.assembly import Assembly, OfflineData
@@ -84,4 +85,5 @@ __all__ = [
     "pets",
     "rambo",
     "random",
+    "svg",
 ]

@@ -19,7 +19,20 @@ from mbkit.replay.model_buffer import ModelBuffer
 from mbkit.replay.n_step import NStep
 from mbkit.replay.recorded import RecordedRows
 from mbkit.targets import one_step
-from mbkit.types import Actor, Dynamics, EnvSpec, Learnable, LearnedDynamics, Learner, Source, Stateful, Store, TargetFn, TrajectoryLearner
+from mbkit.types import (
+    Actor,
+    Dynamics,
+    EnvSpec,
+    Learnable,
+    LearnedDynamics,
+    Learner,
+    PolicyObjective,
+    Source,
+    Stateful,
+    Store,
+    TargetFn,
+    TrajectoryLearner,
+)
 
 if TYPE_CHECKING:  # options are checked before a simulator is imported
     from mbkit.envs import Environment
@@ -122,9 +135,9 @@ class Assembly(Generic[L]):
         """Where the loop puts what happened."""
         return self.replay if self._store is None else self._store
 
-    def agent(self, target: TargetFn = one_step) -> Learner:
-        """The experiment's agent, which acts from now on; its critics are regressed on `target`."""
-        agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target)
+    def agent(self, target: TargetFn = one_step, objective: PolicyObjective | None = None) -> Learner:
+        """The experiment's agent, which acts from now on; its critics are regressed on `target`, its policy ascends `objective`."""
+        agent = make_learner(self.part("agent"), self.spec, self.experiment.gamma, target, objective)
         self._acts(agent)
         if self.experiment.continues is None and self.data is None and normalized_inputs(self.part("agent").config):
             self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))

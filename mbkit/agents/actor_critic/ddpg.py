@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mbkit.agents.actor_critic.ascent import GreedyPath, ascend
 from mbkit.agents.actor_critic.noise import GaussianNoise, Noise, OrnsteinUhlenbeck
 from mbkit.agents.base import critic_metrics, needs_continuous, regress
 from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
@@ -22,7 +23,7 @@ from mbkit.networks.passes import CriticPass, PolicyPass
 from mbkit.networks.policy import Deterministic
 from mbkit.registry import agents
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, State, TargetFn, Transition
+from mbkit.types import EnvSpec, Metrics, PolicyObjective, State, TargetFn, Transition
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,13 @@ def policy_gradient(policy: Deterministic, critics: Critics, obs: Tensor) -> tup
     return -q.q.mean((0, -1)), mu.gradients(q.action_gradient(torch.full_like(q.q, -1 / obs.shape[-2])))
 
 
-def climb(optimizer: FusedAdam, policy: Deterministic, critics: Critics, obs: Tensor) -> Tensor:
-    """One step on `policy_gradient`; the loss before it."""
+def climb(
+    optimizer: FusedAdam, policy: Deterministic, critics: Critics, obs: Tensor, objective: PolicyObjective | None = None, gamma: float = 1
+) -> Tensor:
+    """One step on `policy_gradient`, or up an objective; the loss before it."""
+    if objective is not None:
+        path = GreedyPath(policy, critics)
+        return ascend(optimizer, objective, path, obs, path.path_action(obs), gamma)
     loss, grads = policy_gradient(policy, critics, obs)
     optimizer.descend(grads)
     return loss
@@ -62,12 +68,14 @@ def climb(optimizer: FusedAdam, policy: Deterministic, critics: Critics, obs: Te
 class DDPG(CriticAgent):
     """Deep deterministic policy gradient: a policy that climbs its critic, replay, target networks."""
 
-    stackable = True
+    stackable = takes_objective = True
 
-    def __init__(self, spec: EnvSpec, cfg: DDPGConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+    def __init__(
+        self, spec: EnvSpec, cfg: DDPGConfig, gamma: float = 0.99, target: TargetFn = one_step, objective: PolicyObjective | None = None
+    ) -> None:
         needs_continuous("ddpg", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
+        self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
@@ -114,7 +122,7 @@ class DDPG(CriticAgent):
         """One step on critics and policy each, then on their target networks."""
         y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
-        actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs)
+        actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs, self.objective, self.gamma)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         polyak_(self.target_policy, self.policy, self.cfg.tau)
         return {**critic_metrics(q, y, self.critics), "actor/loss": actor_loss} if self.measures else {}

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mbkit.agents.actor_critic.ascent import ascend_softly
 from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, policy_slopes, soft_value, temperature_loss
 from mbkit.agents.base import critic_metrics, needs_continuous, regress
 from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
@@ -23,7 +24,7 @@ from mbkit.networks.squashed import SquashedPass
 from mbkit.registry import agents
 from mbkit.streams import uniform
 from mbkit.targets import bootstrapped, one_step
-from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
+from mbkit.types import EnvSpec, Metrics, PolicyObjective, TargetFn, Transition
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,20 @@ class SACConfig(CriticOptions):
 class SAC(CriticAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
-    stackable = acts_by_sampling = True
+    stackable = acts_by_sampling = takes_objective = True
 
     last: Tensor  # [2] loss and entropy of the policy at its last update
 
-    def __init__(self, spec: EnvSpec, cfg: SACConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+    def __init__(
+        self, spec: EnvSpec, cfg: SACConfig, gamma: float = 0.99, target: TargetFn = one_step, objective: PolicyObjective | None = None
+    ) -> None:
         needs_continuous("sac", spec)
         if cfg.target_subset is not None and cfg.target_subset > cfg.critics:
             raise UserError(f"agent.target_subset={cfg.target_subset}: expected at most agent.critics={cfg.critics}")
         if cfg.target_subset is not None and (cfg.loss == "c51" or cfg.critic == "batch_norm"):
             raise UserError(f"agent.target_subset={cfg.target_subset}: expected null with agent.critic={cfg.critic}, agent.loss={cfg.loss}")
         super().__init__()
-        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
+        self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
         self.cycle = cfg.policy_every
         self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
@@ -133,6 +136,7 @@ class SAC(CriticAgent):
         cfg, alpha, sample = self.cfg, self.alpha, None
         self.count = (self.count + 1) % self.cycle
         plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and self.backs_up_values
+        plain = plain and self.objective is None
         if self.count == 0 and plain:  # `one_step`, by one pass of the policy that serves its own loss too
             sample = self.policy.sampled(batch.obs, before=batch.next_obs)
             action, log_prob = sample.first
@@ -140,7 +144,9 @@ class SAC(CriticAgent):
         else:
             y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)  # eq. 5
-        if self.count == 0:
+        if self.count == 0 and self.objective is not None:
+            self.last.copy_(ascend_softly(self, self.objective, batch.obs, alpha, cfg.policy_q == "mean"))
+        elif self.count == 0:
             self.update_policy(batch.obs, sample or self.policy.sampled(batch.obs), alpha)
         polyak_(self.target_critics, self.critics, cfg.tau)
         if not self.measures:

@@ -19,7 +19,7 @@ from mbkit.networks.policy import Deterministic
 from mbkit.registry import agents
 from mbkit.streams import normal_like
 from mbkit.targets import one_step
-from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
+from mbkit.types import EnvSpec, Metrics, PolicyObjective, TargetFn, Transition
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,16 @@ def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
 class TD3(CriticAgent):
     """Twin delayed DDPG: clipped double Q, target smoothing, delayed policy."""
 
-    stackable = acts_by_sampling = True
+    stackable = acts_by_sampling = takes_objective = True
 
     actor_loss: Tensor  # 0-d, of the policy's last update, so that every update returns one
 
-    def __init__(self, spec: EnvSpec, cfg: TD3Config, gamma: float = 0.99, target: TargetFn = one_step) -> None:
+    def __init__(
+        self, spec: EnvSpec, cfg: TD3Config, gamma: float = 0.99, target: TargetFn = one_step, objective: PolicyObjective | None = None
+    ) -> None:
         needs_continuous("td3", spec)
         super().__init__()
-        self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
+        self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
         self.cycle = cfg.delay
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
@@ -100,7 +102,8 @@ class TD3(CriticAgent):
         q = regress(self.optimizers["critics"], self.critics, y)
         self.count = (self.count + 1) % self.cycle
         if self.count == 0:
-            self.actor_loss.copy_(climb(self.optimizers["policy"], self.policy, self.critics, batch.obs))
+            loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs, self.objective, self.gamma)
+            self.actor_loss.copy_(loss)
             polyak_(self.target_critics, self.critics, self.cfg.tau)
             polyak_(self.target_policy, self.policy, self.cfg.tau)
         return {**critic_metrics(q, y, self.critics), "actor/loss": self.actor_loss.clone()} if self.measures else {}
