@@ -99,12 +99,11 @@ def learned(x: Experiment, spec: EnvSpec) -> list[Demand]:
     sizes = [Demand("the agent's networks", FLOAT * TRAINED * critics * hidden.weights(spec.obs_dim, 1), factors)]
     rows, more = setting(x, "loop", "batch_size"), {}
     factors = {"loop.batch_size": rows} | factors
-    if x.imagination is not None and x.algo == "mve":
-        more = {
-            "imagination.horizon": setting(x, "imagination", "horizon"),
-            "imagination.particles": setting(x, "imagination", "particles", 1),
-        }
-    expanded = rows * (more.get("imagination.horizon", 0) + 1) * more.get("imagination.particles", 1)
+    if x.imagination is not None and x.algo in ("mve", "svg"):
+        more = {f"imagination.{name}": setting(x, "imagination", name) for name in ("horizon", "target_horizon")}
+        more["imagination.particles"] = setting(x, "imagination", "particles", 1)
+    ahead = max(more.get("imagination.horizon", 0), more.get("imagination.target_horizon", 0))
+    expanded = rows * (ahead + 1) * more.get("imagination.particles", 1)
     size = expanded * (row(spec) + FLOAT * critics * hidden.units)
     sizes.append(Demand("an update of the agent", size, factors | more, passing=True))
     samples = 0 if spec.discrete else setting(x, "agent", "samples")
@@ -139,7 +138,7 @@ def modelled(x: Experiment, spec: EnvSpec) -> list[Demand]:
     if starts == 0:
         starts = setting(x, "imagination", "starts")
         factors = {"imagination.starts": starts}
-    rolls = setting(x, "imagination", "real_ratio", 1) < 1
+    rolls = setting(x, "imagination", "real_ratio", 1) < 1 and setting(x, "imagination", "spread", 1) > 0
     size = starts * (row(spec) + FLOAT * at_once(x, hidden)) if rolls else 0
     return [*sizes, Demand("a round of model rollouts", size, factors | {"dynamics.hidden": hidden.widths or (0,)}, passing=True)]
 

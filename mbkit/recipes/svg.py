@@ -8,7 +8,7 @@ from mbkit.config import ModelLoop
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, positive
 from mbkit.imagination.mve import ValueExpansion
-from mbkit.imagination.schedule import Constant
+from mbkit.imagination.schedule import Schedule
 from mbkit.imagination.svg import ModelValue, check_differentiable
 from mbkit.loops import CountersRead, Hook, ModelRollouts
 from mbkit.recipes.assembly import Assembly
@@ -33,9 +33,15 @@ class SVGConfig:
         0, 0
     )  # length of model rollouts whose states are start states, model steps; 0: start states are real. DHMBPO: 20
     real_ratio: float = between(0.05, 0.0, 1.0, when="spread!=0")  # share of real transitions in every batch
-    starts: int = at_least(1000, 1, when="spread!=0")  # such rollouts after each fit
+    rollouts_per_step: int = at_least(4, 1, when="spread!=0")  # such rollouts per environment step, all begun after a fit
     retain_fits: int = at_least(1, 1, when="spread!=0")  # number of fits whose rollouts are stored
     memory_gb: float = positive(4.0, when="spread!=0")  # memory limit of the model buffer, gigabytes (1e9 bytes)
+
+    def schedule(self, loop: ModelLoop) -> Schedule:
+        """Rollouts that spread start states; an epoch is from fit to fit."""
+        every = loop.fit_every
+        sizes = Schedule(self.spread, self.spread, (0, 1), every, self.rollouts_per_step, self.retain_fits, every, loop.warmup_steps)
+        return sizes.check() if self.spread else sizes
 
 
 @recipes.register(
@@ -74,7 +80,7 @@ def build(x: Assembly[ModelLoop], cfg: SVGConfig) -> None:
     data: Source = x.real_data(agent)
     rollouts: list[Hook] = []
     if cfg.spread:
-        sizes = Constant(cfg.spread, cfg.starts, cfg.retain_fits)
+        sizes = cfg.schedule(x.loop)
         buffer = x.model_buffer(sizes.capacity(), cfg.memory_gb, "imagination.retain_fits")
         rollouts = [ModelRollouts(model, agent.sample, x.replay, buffer, sizes)]
         data = Mixture([data, buffer], [cfg.real_ratio, 1 - cfg.real_ratio], real=[True, False])

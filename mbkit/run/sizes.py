@@ -54,7 +54,7 @@ def check_rollouts(experiment: Experiment, row_bytes: int) -> None:
     longest = max(schedule.first, schedule.length(experiment.steps))
     gigabytes = schedule.starts * longest * row_bytes / 1e9
     if gigabytes > EXCESS * options.memory_gb:
-        name = "horizon" if longest == schedule.first else "final_horizon"
+        name = "spread" if hasattr(options, "spread") else "horizon" if longest == schedule.first else "final_horizon"
         factors = {f"imagination.{name}": longest, "imagination.rollouts_per_step": schedule.rollouts_per_step}
         factors["loop.fit_every"] = schedule.fit_every
         option = max(factors, key=lambda key: factors[key])
