@@ -32,7 +32,7 @@ DISCRETE = WIDE._replace(discrete=True)
 SEVERAL = WIDE._replace(discrete=True, action_dim=5, parts=(3, 2))
 ENTRIES = [e for e in registry.agents if isinstance(e.target, type) and issubclass(e.target, LearningAgent)]
 AGENTS = [e.name for e in ENTRIES]
-RECIPES = ["mbpo", "mve", "dyna", "mba"]
+RECIPES = ["mbpo", "mve", "dyna", "mba", "svg"]
 
 
 def observations(scale: float) -> torch.Tensor:

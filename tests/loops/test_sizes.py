@@ -42,6 +42,7 @@ def test_row_is_that_of_the_replay_buffer():
         ("pets", [], "an evaluation", "eval.episodes"),
         ("mbpo", [], "a round of model rollouts", "imagination.rollouts_per_step"),
         ("retrace", ["env=Pendulum-v1"], "the agent's sampled actions", "agent.samples"),
+        ("svg", [], "an update of the agent", "imagination.target_horizon"),
         ("mve", ["imagination.weighting=steve", "agent=sac"], "an update of the agent", "imagination.particles"),
     ],
 )

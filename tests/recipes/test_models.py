@@ -18,7 +18,7 @@ from mbkit.types import EnvSpec
 
 SPEC = EnvSpec(3, 1, torch.device("cpu"))
 SMALL = ["dynamics.hidden=[8]", "dynamics.members=2", "dynamics.elites=2"]
-RECIPES = ["mve", "mbpo", "mba", "dyna", "loop"]
+RECIPES = ["mve", "mbpo", "mba", "dyna", "loop", "svg"]
 
 
 def experiment(*options: str, algo: str = "dyna", env: str = "Pendulum-v1"):

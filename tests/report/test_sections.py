@@ -26,6 +26,7 @@ TRAININGS = {
     "pets": (*MODEL, *PLANNER, "env=cartpole", "env_kwargs.max_episode_steps=35", "steps=72", "loop.warmup_steps=35", "eval.every=70"),
     "mbpo": (*MODEL, *REPLAY, "env=InvertedPendulum-v5"),
     "mve": (*MODEL, *REPLAY, "env=InvertedPendulum-v5"),
+    "svg": (*MODEL, *REPLAY, "env=InvertedPendulum-v5", "imagination.spread=2"),
     "sac": (*REPLAY, "env=InvertedPendulum-v5"),
     "kl_sac": (*REPLAY, "env=InvertedPendulum-v5"),
     "dqn": (*REPLAY, "env=CartPole-v1"),

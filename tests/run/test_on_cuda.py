@@ -44,6 +44,9 @@ OF_MODELS = {
     "dyna": FITTED,
     "mve": FITTED,
     "mve steve": (*FITTED, "agent=sac", "imagination.weighting=steve", "imagination.horizon=2"),
+    "svg": (*FITTED, "imagination.horizon=2", "imagination.target_horizon=2"),
+    "svg dhmbpo": (*FITTED, "imagination.horizon=2", "imagination.spread=3", "imagination.memory_gb=0.01", "imagination.max_grad_norm=1"),
+    "svg td3": (*FITTED, "agent=td3", "agent.delay=1", "imagination.horizon=2", "dynamics.propagation=ts1"),
     "mopo": (*OFFLINE, *MODEL, *SMALL["mopo"]),
     "morel": (*MODEL, *EPISODES, "agent.hidden=[8]"),
     "morel sac": (*MODEL, *MOREL_SAC, *OFFLINE),
@@ -81,7 +84,7 @@ CASES = {name: options(name) for name in ALONE} | OF_MODELS
 DISCRETE = ("cql_discrete", "ddqn_bc")
 # The others are slow; their updates are captured in `test_sync`, too.
 ALWAYS = {"sac", "dqn", "dpg", "cql_discrete", "vtrace stored", "ppo annealed", "pets icem", "loop", "mbpo m2ac", "dyna", "mve steve"}
-ALWAYS |= {"sac xqc", "dqn simba v2", "morel", "combo", "rambo", "mobile"}
+ALWAYS |= {"sac xqc", "svg dhmbpo", "dqn simba v2", "morel", "combo", "rambo", "mobile"}
 
 
 @pytest.fixture(scope="module")
