@@ -11,6 +11,7 @@ from mbkit.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbkit.imagination.adversary import Adversary
 from mbkit.imagination.dyna import ModelPredictions
 from mbkit.imagination.mve import ValueExpansion
+from mbkit.imagination.svg import ModelValue
 from mbkit.loops.updates import Updates
 from mbkit.planning.mppi import smoothing
 from mbkit.planning.sampling import colouring
@@ -44,20 +45,21 @@ class Clock:
     recorder = type("Silent", (), {"log": staticmethod(lambda step, metrics: None)})
 
 
-@pytest.mark.parametrize("form", ["dyna", "mve", "steve"])
+@pytest.mark.parametrize("form", ["dyna", "mve", "steve", "svg"])
 def test_warming_up_a_graph_of_updates_counts_no_model_steps(form):
     model, buffer, counts = ensemble(), replay(), {}
     for mode in ("eager", "auto"):
         torch.manual_seed(4)
-        target = None
-        if form != "dyna":
-            target = ValueExpansion(model, 2, weighting="steve" if form == "steve" else "uniform")
-        agent = SAC(SPEC, SACConfig(hidden=(8,)), **({} if target is None else {"target": target}))
-        source = ModelPredictions(buffer, model) if target is None else buffer
+        asked = ModelPredictions(buffer, model) if form == "dyna" else ModelValue(model, 2, 1.0)
+        if form in ("mve", "steve"):
+            asked = ValueExpansion(model, 2, weighting="steve" if form == "steve" else "uniform")
+        argument = {"mve": "target", "steve": "target", "svg": "objective"}
+        agent = SAC(SPEC, SACConfig(hidden=(8,)), **({argument[form]: asked} if form in argument else {}))
+        source = asked if form == "dyna" else buffer
         updates = Updates("sac", agent, source, ReplayLoop(warmup_steps=0, batch_size=16, mode=mode), CUDA)
         for _ in range(3):
             updates(Clock())
-        counts[mode] = (source if target is None else target).counters.take()
+        counts[mode] = asked.counters.take()
     assert counts["auto"] == counts["eager"]
     assert counts["eager"]["asked"] >= 3 * 4 * 16
 

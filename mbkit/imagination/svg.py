@@ -13,6 +13,8 @@ from mbkit.errors import UserError
 from mbkit.imagination.counters import Counters
 from mbkit.types import Differentiable, Dynamics, Pathwise, State
 
+LARGEST = 1e15  # element of a row's gradient beside which no other row would count: its square, and sums of squares, are finite in float32
+
 
 class ModelValue:
     """A `PolicyObjective`: the value that H model steps and the critics give a policy, differentiated through the model.
@@ -88,7 +90,7 @@ def masked(carry: Any, alive: Tensor, start: Any) -> Any:
 
 
 def finite_gradient(tree: Any) -> Any:
-    """The tensors of a carry, or one tensor [B, ...]; a row of its gradient that is not finite becomes 0."""
+    """The tensors of a carry, or one tensor [B, ...]; a row of its gradient that is not finite, or beyond LARGEST, becomes 0."""
     if isinstance(tree, Tensor):
         if not tree.requires_grad:
             return tree
@@ -102,5 +104,5 @@ def finite_gradient(tree: Any) -> Any:
 
 
 def finite_rows(grad: Tensor) -> Tensor:
-    """The gradient [B, ...] without its rows that are not finite."""
-    return torch.where(grad.isfinite().flatten(1).all(1).view(-1, *[1] * (grad.dim() - 1)), grad, 0.0)
+    """The gradient [B, ...] without its rows that are not finite, or beyond LARGEST."""
+    return torch.where((grad.abs() < LARGEST).flatten(1).all(1).view(-1, *[1] * (grad.dim() - 1)), grad, 0.0)

@@ -230,8 +230,17 @@ def test_a_gradient_that_is_not_finite_stays_in_its_row():
             step = super().step(carry, action, predict, grad)
             return step._replace(reward=step.reward + (carry[:, 0] - carry[:, 0].detach().clamp(min=0)).relu().sqrt())
 
+    class Steep(Linear):
+        """Slopes of 1e10 in every step, of rows beyond a line."""
+
+        def step(self, carry, action, predict=False, grad=False):
+            step = super().step(carry, action, predict, grad)
+            after = step.obs + 1e10 * (step.obs - step.obs.detach()) * (carry[:, :1] > 0).double()
+            return step._replace(state=after, obs=after)
+
     obs, k = starts(20)
     assert gradient_of(Root(), obs, 3, k)[1].isfinite().all()
+    assert gradient_of(Steep(), obs, 5, k)[1].abs().max() < 1e17
 
 
 @pytest.mark.parametrize("bound", [1e-3, 1e6])
