@@ -55,23 +55,24 @@ class Linear:
 
 
 class Gain:
-    """The policy a = K s, without a bonus, and the critic -s'P s."""
+    """The policy a = K s with a bonus of `bonus` |a|^2, and the critic -s'P s."""
 
-    def __init__(self, gain: Tensor):
-        self.gain = gain.clone().requires_grad_()
+    def __init__(self, gain: Tensor, bonus: float = 0.0):
+        self.gain, self.bonus = gain.clone().requires_grad_(), bonus
         p = torch.randn(3, 3, dtype=F64, generator=torch.Generator().manual_seed(5))
         self.p = p @ p.T
 
     def path_action(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return obs @ self.gain.T, torch.zeros(len(obs), dtype=F64)
+        action = obs @ self.gain.T
+        return action, self.bonus * action.square().sum(1)
 
     def path_value(self, obs: Tensor, action: Tensor) -> Tensor:
         return -((obs @ self.p) * obs).sum(1)
 
 
-def gradient_of(model: Linear, obs: Tensor, horizon: int, gain: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_of(model: Linear, obs: Tensor, horizon: int, gain: Tensor, bonus: float = 0.0) -> tuple[Tensor, Tensor]:
     """Values [B], and the gradient of their mean in the gain."""
-    policy = Gain(gain)
+    policy = Gain(gain, bonus)
     value = ModelValue(model, horizon)(policy, obs, policy.path_action(obs), GAMMA)
     return value.detach(), torch.autograd.grad(value.mean(), policy.gain)[0]
 
@@ -174,30 +175,32 @@ def test_gradient_through_the_ensemble_equals_finite_differences(propagation):
 # ---------------------------------------------------------------------------------------------------------- what must not leak
 
 
-def by_hand(model: Linear, obs: Tensor, horizon: int, gain: Tensor) -> tuple[Tensor, Tensor]:
+def by_hand(model: Linear, obs: Tensor, horizon: int, gain: Tensor, bonus: float) -> tuple[Tensor, Tensor]:
     """The same for one row after the other, which ends where it terminates."""
-    policy, values = Gain(gain), []
+    policy, values = Gain(gain, bonus), []
     for s in obs:
         s, value = s[None], torch.zeros((), dtype=F64)
         for t in range(horizon):
-            step = model.step(s, s @ policy.gain.T, grad=True)
-            value, ended, s = value + GAMMA**t * step.reward[0], bool(step.terminated), step.obs
+            action, extra = policy.path_action(s)
+            step = model.step(s, action, grad=True)
+            value, ended, s = value + GAMMA**t * (step.reward + extra)[0], bool(step.terminated), step.obs
             if ended:
                 break
         else:
-            value = value + GAMMA**horizon * policy.path_value(s, s)[0]
+            value = value + GAMMA**horizon * (policy.path_value(s, s) + policy.path_action(s)[1])[0]
         values.append(value)
     value = torch.stack(values)
     return value.detach(), torch.autograd.grad(value.mean(), policy.gain)[0]
 
 
 @pytest.mark.parametrize("wall", [-0.5, 0.5])
-def test_nothing_follows_a_termination(wall):
+@pytest.mark.parametrize("bonus", [0.0, 0.7])
+def test_nothing_follows_a_termination(wall, bonus):
     obs, k = starts(20)
-    results = [call(Linear(wall), obs, 4, k) for call in (gradient_of, by_hand)]
+    results = [call(Linear(wall), obs, 4, k, bonus) for call in (gradient_of, by_hand)]
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
-    assert not torch.allclose(gradient_of(Linear(), obs, 4, k)[1], results[0][1])
+    assert not torch.allclose(gradient_of(Linear(), obs, 4, k, bonus)[1], results[0][1])
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 1e300])
