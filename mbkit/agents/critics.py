@@ -67,6 +67,14 @@ def check_form(form: CriticForm, target: TargetFn = one_step, computed: bool = F
     return form
 
 
+def check_subset(subset: int | None, critics: int, form: CriticForm) -> None:
+    """UserError where targets cannot take the minimum over so many critics, drawn at random; None: over all of them."""
+    if subset is not None and subset > critics:
+        raise UserError(f"agent.target_subset={subset}: expected at most agent.critics={critics}")
+    if subset is not None and (form.loss == "c51" or form.critic == "batch_norm"):
+        raise UserError(f"agent.target_subset={subset}: expected null with agent.critic={form.critic}, agent.loss={form.loss}")
+
+
 class CriticAgent(LearningAgent):
     """An agent whose critics may have any form; a subclass makes `critics` and `target_critics`."""
 

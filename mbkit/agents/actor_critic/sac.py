@@ -13,8 +13,7 @@ from torch import Tensor
 from mbkit.agents.actor_critic.ascent import ascend_softly
 from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, policy_slopes, soft_value, temperature_loss
 from mbkit.agents.base import critic_metrics, needs_continuous, regress
-from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
-from mbkit.errors import UserError
+from mbkit.agents.critics import CriticAgent, CriticOptions, check_form, check_subset
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics, target_network
 from mbkit.networks.optimizers import descend_together, learning_rate, polyak_
@@ -58,10 +57,7 @@ class SAC(CriticAgent):
         self, spec: EnvSpec, cfg: SACConfig, gamma: float = 0.99, target: TargetFn = one_step, objective: PolicyObjective | None = None
     ) -> None:
         needs_continuous("sac", spec)
-        if cfg.target_subset is not None and cfg.target_subset > cfg.critics:
-            raise UserError(f"agent.target_subset={cfg.target_subset}: expected at most agent.critics={cfg.critics}")
-        if cfg.target_subset is not None and (cfg.loss == "c51" or cfg.critic == "batch_norm"):
-            raise UserError(f"agent.target_subset={cfg.target_subset}: expected null with agent.critic={cfg.critic}, agent.loss={cfg.loss}")
+        check_subset(cfg.target_subset, cfg.critics, cfg.critic_form)
         super().__init__()
         self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
         self.cycle = cfg.policy_every
@@ -73,8 +69,7 @@ class SAC(CriticAgent):
         self.register_buffer("last", torch.zeros(2))
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
-        policy_lr = cfg.lr if cfg.policy_lr is None else cfg.policy_lr
-        self.add_optimizers(learning_rate(policy_lr, self.device), policy=self.policy, alpha=self.log_alpha)
+        self.add_optimizers(learning_rate(cfg.policy_lr or cfg.lr, self.device), policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
 
     @property
