@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mbkit.agents.base import LearningAgent
 from mbkit.errors import UserError
-from mbkit.fields import between
+from mbkit.fields import at_least, between
 from mbkit.networks.form import PLAIN, CriticForm
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.values import Distributional
@@ -23,6 +23,7 @@ class Architecture:
 
     critic: str = "mlp"  # architecture of the critics: mlp, layer_norm, batch_norm, simba, simba_v2. CrossQ, XQC: batch_norm
     dropout: float = between(0.0, 0.0, 0.9, when="critic=layer_norm")  # dropout probability in the critics. DroQ: 0.01 (0.005 to 0.1)
+    reset_every: int | None = at_least(None, 1)  # updates from one reset of all networks to the next; null: none. BRO: resets
 
     @property
     def normalized_inputs(self) -> bool:

@@ -94,7 +94,7 @@ def stackable(updates: Updates) -> LearningAgent:
         raise UserError(f"agent {updates.name!r} learns one seed at a time: seed=N; several at once have {STACKABLE}")
     if agent.target is not one_step or getattr(agent, "objective", None) is not None:
         raise UserError("targets of a model belong to one seed; expected seed=N, or an agent without imagination")
-    for option, usual in (("dropout", 0.0), ("normalize_obs", False)):
+    for option, usual in (("dropout", 0.0), ("normalize_obs", False), ("reset_every", None)):
         came = getattr(cfg, option, usual)
         if came != usual:
             raise UserError(f"agent.{option}={came} is not there for several seeds at once; expected {usual}, or one seed=N")

@@ -14,6 +14,7 @@ from mbkit.errors import UserError
 from mbkit.loops.clock import Clock
 from mbkit.loops.memory import refuse_oversized
 from mbkit.loops.offline import updates_at_once
+from mbkit.loops.resets import Resets
 from mbkit.types import Learner, Source
 
 
@@ -71,6 +72,7 @@ class Updates:
             self.cadence = Cadence(rate, cfg.warmup_steps if isinstance(cfg, ReplayLoop) else 0, self.at_once)
         self.anneal: Callable[[float], None] | None = getattr(agent, "anneal", None) if steps else None
         self.pessimistic: bool = getattr(agent, "pessimistic", False)  # values are low on purpose
+        self.resets: Resets | None = None
         self.names: tuple[str, ...] = ()
         counting: list[Any] = [part for part in asked if hasattr(part, "counters")]
         self._group = accelerated(lambda: self._updates(self.at_once), mode, device, changes=[agent, *counting])
@@ -90,6 +92,8 @@ class Updates:
             began = perf_counter()
             values = self.make(count, clock)
             self.record(clock, values, count / (perf_counter() - began))
+            if self.resets is not None:
+                self.resets.after(self.cadence.due(clock.step - clock.stride), self.cadence.due(clock.step))
 
     def due(self, clock: Clock) -> int:
         """Updates that fall due in this stride."""

@@ -1,4 +1,4 @@
-"""Learning that goes wrong is said: values that no rewards explain, and a temperature without end.
+"""Learning that goes wrong is said: values that no rewards explain, a temperature without end, targets beyond a support.
 
 Each is warned of once, at the next log line and in the summary; the run goes on.
 """
@@ -14,6 +14,7 @@ from mbkit.types import State
 
 VALUE_FACTOR = 2.0  # values beyond so many times the largest return count as diverged
 SMALLEST_LIMIT = 1.0  # values of untrained networks lie below, whatever the units of reward
+LARGEST_OUTSIDE = 0.01  # share of targets beyond the support of distributions that needs no word
 TEMPERATURE_FACTOR = 10.0  # as does a temperature beyond so many times the largest reward, and its own first value
 
 
@@ -43,7 +44,11 @@ class Watch:
         alpha = metrics.get("alpha", _temperature(agent))
         nats = max(abs(metrics.get("actor/entropy", 0.0)), abs(metrics.get("actor/prior_kl", 0.0)))
         self.largest_bonus = max(self.largest_bonus, alpha * nats, getattr(agent, "largest_bonus", 0.0))
-        causes = {"value": self._value(name, agent, metrics, step, pessimistic), "temperature": self._alpha(name, metrics, step)}
+        causes = {
+            "value": self._value(name, agent, metrics, step, pessimistic),
+            "temperature": self._alpha(name, metrics, step),
+            "support": _support(name, metrics, step),
+        }
         new = {cause: warning for cause, warning in causes.items() if warning and cause not in self.warnings}
         self.warnings |= new
         return list(new.values())
@@ -83,6 +88,17 @@ class Watch:
     def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`."""
         vars(self).update({**state, "warnings": dict(state["warnings"])})
+
+
+def _support(name: str, metrics: Mapping[str, float], step: int) -> str:
+    """The warning where targets lie beyond the support of critics that are distributions; empty where not."""
+    share = metrics.get("critic/outside", 0.0)
+    if share <= LARGEST_OUTSIDE:
+        return ""
+    return (
+        f"{100 * share:.1f} % of the targets of {name} at step {step} lie beyond the support of its critics, five return scales "
+        f"of {metrics['critic/scale']:.4g}, and count as its end; agent.loss=mse has no such bound."
+    )
 
 
 def _temperature(agent: object) -> float:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from mbkit import registry
+from mbkit.agents.base import LearningAgent
 from mbkit.agents.critics import distributions_of, normalized_inputs
 from mbkit.config import Experiment, OfflineLoop, OnlineLoop, Part
 from mbkit.loops import Hook, ModelFits, ObsStatistics, Online, ReturnScale, Until, Updates
+from mbkit.loops.resets import Resets
 from mbkit.loops.traffic import Packed
 from mbkit.recipes.agents import make_learner, make_trajectory_learner
 from mbkit.recipes.models import dynamics_for, make_learned, model_notes
@@ -165,8 +167,13 @@ class Assembly(Generic[L]):
 
     def updates(self, agent: Learner, source: Source, rate: float | None = None, prefix: str = "") -> Updates:
         """The hook that updates the agent on batches of `source`; see `Updates`. Schedules of learners from trajectories are their own."""
-        steps = self.experiment.steps if self._env is None else 0
-        return Updates(self.part("agent").name, agent, source, self.experiment.loop, self.spec.device, rate, prefix, steps)
+        part, gamma, steps = self.part("agent"), self.experiment.gamma, self.experiment.steps if self._env is None else 0
+        updates = Updates(part.name, agent, source, self.experiment.loop, self.spec.device, rate, prefix, steps)
+        every, target = getattr(part.config, "reset_every", None), getattr(agent, "target", one_step)
+        if every is not None and not prefix:
+            fresh = lambda: cast("LearningAgent", make_learner(part, self.spec, gamma, target))  # noqa: E731
+            updates.resets = Resets(cast("LearningAgent", agent), every, fresh)
+        return updates
 
     def model(self) -> LearnedDynamics:
         """The experiment's model, which can start from any state."""

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from mbkit.agents.critics import check_form
 from mbkit.config import OfflineLoop
 from mbkit.dynamics.terminals import true_successors
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, positive
 from mbkit.imagination.adversary import Adversary
 from mbkit.loops.rounds import AdversaryRound, Rounds
+from mbkit.networks.form import PLAIN
 from mbkit.recipes import offline
 from mbkit.recipes.assembly import Assembly
 from mbkit.recipes.mve import check_lends
@@ -38,6 +40,7 @@ def build(x: Assembly[OfflineLoop], cfg: RAMBOConfig) -> None:
     if cfg.real_ratio == 1:
         return offline.build(x)
     agent, model = x.agent(), offline_ensemble(x)
+    check_form(getattr(x.part("agent").config, "critic_form", PLAIN), joint=False)
     if not model.cfg.probabilistic:
         raise UserError("rambo trains by the density of a model's outcomes; expected dynamics.probabilistic=true, came false")
     check_lends(x, agent)

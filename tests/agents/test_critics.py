@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from model_based_offline import random_steps
 from toys import WIDE
 
+import mbkit
 from mbkit import recipes, registry  # noqa: F401  # agents register when recipes are imported
 from mbkit.agents.actor_critic.sac import SAC, SACConfig
 from mbkit.agents.critics import Architecture, check_form, distributional
@@ -113,3 +115,13 @@ def test_batch_norm_updates_do_not_depend_on_the_running_statistics_of_the_targe
         torch.manual_seed(1)
         losses.append(agent.update(random_batch(WIDE, 16))["critic/loss"])
     assert torch.equal(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("algo", ["rambo", "combo"])
+def test_recipes_that_sample_actions_of_their_own_refuse_batch_statistics(algo, tmp_path):
+    """RAMBO's adversary and COMBO's push-down ask critics about actions that no pair of the data holds."""
+    data = random_steps(tmp_path / "d.npz")
+    model = ["dynamics.hidden=[8]", "dynamics.members=2", "dynamics.elites=2", "dynamics.max_epochs=1"]
+    with pytest.raises(UserError, match=r"agent\.critic=batch_norm: actions that are sampled|agent\.critic=batch_norm: actions sampled"):
+        mbkit.train(algo, f"data={data}", "steps=10", "agent.critic=batch_norm", *model, f"run_dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()

@@ -157,3 +157,11 @@ def test_run_that_learns_ordinarily_warns_of_nothing(tmp_path, algo):
     run = mbkit.train(algo, *options)
     assert run.loop.watch.largest_reward == 1.0
     assert not run.loop.watch.warnings
+
+
+def test_targets_beyond_the_support_of_distributions_are_said_once():
+    one, metrics = Watch(), {"critic/outside": 0.02, "critic/scale": 12.5}
+    (warning,) = one.check("sac", AGENT, metrics, 2000)
+    assert warning.startswith("2.0 % of the targets of sac at step 2000 lie beyond the support of its critics, five return scales of 12.5")
+    assert not one.check("sac", AGENT, metrics, 3000)
+    assert not Watch().check("sac", AGENT, {"critic/outside": 0.01, "critic/scale": 1.0}, 2000)
