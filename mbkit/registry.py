@@ -129,3 +129,4 @@ recipes = Registry("recipe", "mbkit.recipes")  # wirings: build(assembly, config
 dynamics = Registry("dynamics", "mbkit.dynamics")  # models of the environment: class(spec, config, task)
 planners = Registry("planner", "mbkit.planners", package="mbkit.planning")  # searches over action sequences: class(spec, config)
 critics = Registry("critic", "mbkit.critics", package="mbkit.networks.critics")  # architectures: class(members, sizes, form)
+gates = Registry("gate", "mbkit.gates", package="mbkit.imagination.gate")  # of model rollouts: make(options, units of the targets)

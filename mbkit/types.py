@@ -4,6 +4,7 @@ Letters: M environments, N candidates, H horizon, P particles, B batch, T time, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,11 @@ from mbkit.errors import UserError as UserError  # part of the vocabulary: users
 
 Metrics = dict[str, Tensor]  # 0-d, detached, still on the device: floats are made when they are written
 State = dict[str, Any]  # what `state_dict` returns: tensors, numbers, strings and nested dicts of them, never pickled objects
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The configuration of what has no options of its own."""
 
 
 class EnvSpec(NamedTuple):

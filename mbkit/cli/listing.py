@@ -14,11 +14,20 @@ from mbkit.cli.experiments import experiments
 from mbkit.config.describe import describe
 from mbkit.errors import UserError
 
-LISTED = {"agents": registry.agents, "recipes": registry.recipes, "dynamics": registry.dynamics, "planners": registry.planners}
+LISTED = {
+    "agents": registry.agents,
+    "recipes": registry.recipes,
+    "dynamics": registry.dynamics,
+    "planners": registry.planners,
+    "critics": registry.critics,
+    "gates": registry.gates,
+}
 
 
 @app.command("list")
-def list_names(what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners, envs or experiments")]) -> None:
+def list_names(
+    what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners, critics, gates, envs or experiments")],
+) -> None:
     """Which names there are."""
     if what == "envs":
         from mbkit import envs

@@ -3,11 +3,14 @@
 Letters: E members, B rows, D prediction, k rollout length, h step of a rollout from 0. Nothing here synchronises with the host.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from mbkit.imagination.branch import Verdict
-from mbkit.types import Prediction, State
+from mbkit.registry import gates
+from mbkit.types import NoOptions, Prediction, State
 
 
 def one_vs_rest(p: Prediction) -> Tensor:
@@ -74,6 +77,8 @@ class Stateless:
 class M2AC(Stateless):
     """Stores the least uncertain share of the rows of each step, a smaller one at later steps, and penalises reward with uncertainty."""
 
+    penalises = True  # its rewards have no lower bound
+
     def __init__(self, keep_ratio: float, penalty: float, hard_stop: bool) -> None:
         self.keep_ratio, self.penalty, self.hard_stop = keep_ratio, penalty, hard_stop
 
@@ -123,6 +128,8 @@ class Confidence(Stateless):
         scale: [D] the units of the targets, a tensor that the model changes in place when it is fitted.
     """
 
+    weighs = True  # its verdicts have weights, which the buffer stores
+
     def __init__(self, scale: Tensor) -> None:
         self.scale = scale
 
@@ -132,3 +139,21 @@ class Confidence(Stateless):
         sigma = (variance.sqrt() / self.scale).mean(-1)
         every = torch.ones_like(alive)
         return Verdict(every, every, torch.zeros_like(sigma), 1 / (1 + sigma))
+
+
+@gates.register("m2ac", NoOptions)
+def m2ac(cfg: Any, scale: Tensor) -> M2AC:
+    """The least uncertain share of every step's rows, penalised by their uncertainty."""
+    return M2AC(cfg.keep_ratio, cfg.penalty, cfg.hard_stop)
+
+
+@gates.register("macura", NoOptions)
+def macura(cfg: Any, scale: Tensor) -> MACURA:
+    """Rollouts as long as the members agree as well as at first steps."""
+    return MACURA(cfg.xi, cfg.zeta, scale.device)
+
+
+@gates.register("confidence", NoOptions)
+def confidence(cfg: Any, scale: Tensor) -> Confidence:
+    """All rows, weighted in the critics' loss by 1 / (1 + uncertainty)."""
+    return Confidence(scale)

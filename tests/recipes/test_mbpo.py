@@ -39,6 +39,7 @@ def test_mbpo_real_ratio_1_is_the_agent_alone(tmp_path):
     loop, agent = asdict(mbpo.config.loop), asdict(mbpo.config.agent.config)  # whatever the presets of the two say
     loop = {key: value for key, value in loop.items() if key not in ("fit", "fit_every")}
     agent = {key: value for key, value in agent.items() if key != "initial_temperature" or agent["temperature"] is None}
+    agent.pop("dropout")  # counts only beside layer normalisation
     sac = mbkit.train("sac", *TINY, "steps=200", loop=loop, agent=agent, run_dir=str(tmp_path / "sac"))
     assert set(mbpo.parts.stateful) == {"buffer", "agent"}  # no model was built
     assert mbpo.parts.dynamics is None
@@ -177,7 +178,7 @@ def test_mbpo_humanoid_with_all_its_observations_is_limited_by_the_memory_and_sa
         (["dynamics=local_linear", "imagination.gate=m2ac"], "imagination.gate=m2ac"),
         (["imagination.gate=macura", "dynamics.members=1", "dynamics.elites=1"], "imagination.gate=macura"),
         (["imagination.gate=macura", "dynamics.probabilistic=false"], "dynamics.probabilistic=true"),
-        (["imagination.gate=sometimes"], "imagination.gate='sometimes'"),
+        (["imagination.gate=sometimes"], "unknown gate 'sometimes'"),
         (["env=CartPole-v1"], "sac"),
         (["agent=mpc"], "agent"),
         (["agent=dpg"], "agent 'dpg' learns from its newest transitions, but mbpo offers replayed transitions"),

@@ -16,11 +16,12 @@ from mbkit.networks.form import CriticForm
 from mbkit.networks.kernels import ReluMLP
 from mbkit.networks.members import Members, Use, constant, orthogonal, unit_columns_
 from mbkit.registry import critics
+from mbkit.types import NoOptions
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # share of a batch in the running statistics, and what is added to a variance. CrossQ: the same
 
 
-@critics.register("batch_norm", CriticForm)
+@critics.register("batch_norm", NoOptions)
 class BatchNorm(Members):
     """Batch normalisation of the inputs and before every ReLU, weights of unit norm."""
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from mbkit.networks.form import CriticForm
 from mbkit.networks.mlp import EnsembleMLP
 from mbkit.registry import critics
+from mbkit.types import NoOptions
 
 
-@critics.register("mlp", CriticForm)
+@critics.register("mlp", NoOptions)
 def mlp(members: int, sizes: Sequence[int], form: CriticForm) -> EnsembleMLP:
     """ReLU layers."""
     return EnsembleMLP(members, sizes)
 
 
-@critics.register("layer_norm", CriticForm)
+@critics.register("layer_norm", NoOptions)
 def layer_norm(members: int, sizes: Sequence[int], form: CriticForm) -> EnsembleMLP:
     """ReLU layers, each after dropout and layer normalisation."""
     return EnsembleMLP(members, sizes, layer_norm=True, dropout=form.dropout)

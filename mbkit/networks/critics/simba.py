@@ -11,6 +11,7 @@ from mbkit.networks.form import CriticForm
 from mbkit.networks.kernels import affine
 from mbkit.networks.members import Members, Use, constant, he_normal, orthogonal
 from mbkit.registry import critics
+from mbkit.types import NoOptions
 
 WIDER = 4  # a block's hidden layer, in widths
 
@@ -23,7 +24,7 @@ def blocks_of(name: str, sizes: Sequence[int]) -> tuple[int, int]:
     return hidden[0], len(hidden)
 
 
-@critics.register("simba", CriticForm)
+@critics.register("simba", NoOptions)
 class Simba(Members):
     """Residual blocks, each with layer normalisation before it, of normalised observations."""
 

@@ -15,6 +15,7 @@ from mbkit.networks.form import CriticForm
 from mbkit.networks.kernels import affine
 from mbkit.networks.members import Members, Use, constant, orthogonal, unit_columns_
 from mbkit.registry import critics
+from mbkit.types import NoOptions
 
 SHIFT = 3.0  # a constant beside the inputs, so that their length survives the projection to the sphere (c_shift)
 
@@ -24,7 +25,7 @@ def scaled(members: int, size: int, first: float, pace: float) -> nn.ParameterLi
     return nn.ParameterList([constant(members, size, pace), nn.Parameter(torch.full((members, 1, 1), first / pace), requires_grad=False)])
 
 
-@critics.register("simba_v2", CriticForm)
+@critics.register("simba_v2", NoOptions)
 class SimbaV2(Members):
     """Residual blocks on the unit sphere, weights of unit norm, of normalised observations."""
 
