@@ -109,7 +109,7 @@ def headline(diagnostics: dict[str, Any]) -> dict[str, float]:
     if gap := diagnostics.get("return_gap"):
         metrics |= {"diagnose/return_gap": gap["mean"][-1], "diagnose/return_gap_abs": gap["abs"][-1]}
     if values := diagnostics.get("q_gap"):
-        metrics |= {"diagnose/q_gap": values["mean"], "diagnose/q_gap_abs": values["abs"]}
+        metrics |= {"diagnose/q_gap": values["mean"], "diagnose/q_gap_abs": values["abs"], "diagnose/optimism": values["optimism"]}
     if epistemic := diagnostics.get("epistemic"):
         disagreement = dict(zip(epistemic["steps"], epistemic["mean"], strict=True))
         metrics |= {f"diagnose/epistemic_{h}": disagreement[h] for h in EPISTEMIC_STEPS if h in disagreement}

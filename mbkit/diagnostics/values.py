@@ -12,6 +12,8 @@ from mbkit.replay.buffer import Experience, ReplayBuffer
 from mbkit.replay.windows import episodes
 from mbkit.returns import discounted_return
 
+TINY = 1e-8
+
 
 @runtime_checkable
 class Critic(Protocol):
@@ -29,8 +31,8 @@ def q_gap(agent: Critic, held_out: ReplayBuffer, gamma: float) -> dict[str, Any]
     Where a time limit cut an episode, the agent's value of the last state stands for the rest and the first half of the states counts.
 
     Returns:
-        `mean` and `abs`, the means over states of the gap and of its absolute value; `q` and `real`, the means of both sides; `rows`, N.
-        Empty where no episode is whole.
+        `mean` and `abs`, the means over states of the gap and of its absolute value; `optimism`, that mean over the mean absolute
+        return; `q` and `real`, the means of both sides; `rows`, N. Empty where no episode is whole.
     """
     pairs = [compared(agent, episode, gamma) for episode in episodes(held_out)]
     if not pairs:
@@ -38,7 +40,8 @@ def q_gap(agent: Critic, held_out: ReplayBuffer, gamma: float) -> dict[str, Any]
     q, real = (torch.cat(column) for column in zip(*pairs, strict=True))
     gap = q - real
     columns = {"mean": gap, "abs": gap.abs(), "q": q, "real": real}
-    return {**{name: float(x.mean()) for name, x in columns.items()}, "rows": len(gap)}
+    means = {name: float(x.mean()) for name, x in columns.items()}
+    return {**means, "optimism": means["mean"] / max(float(real.abs().mean()), TINY), "rows": len(gap)}
 
 
 def compared(agent: Critic, episode: Experience, gamma: float) -> tuple[Tensor, Tensor]:

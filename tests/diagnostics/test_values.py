@@ -70,7 +70,16 @@ def test_q_gap_without_a_whole_episode_is_empty():
 
 def test_headline_has_the_gap():
     out = q_gap(Exact(7, 2.0), held_out(7, terminates=True), GAMMA)
-    assert headline({"q_gap": out}) == {"diagnose/q_gap": out["mean"], "diagnose/q_gap_abs": out["abs"]}
+    assert headline({"q_gap": out}) == {
+        "diagnose/q_gap": out["mean"],
+        "diagnose/q_gap_abs": out["abs"],
+        "diagnose/optimism": out["optimism"],
+    }
+
+
+def test_optimism_is_the_gap_beside_the_mean_absolute_return():
+    out = q_gap(Exact(7, 2.0), held_out(7, terminates=True), GAMMA)
+    assert out["optimism"] == pytest.approx(2.0 / abs(out["real"]), rel=1e-3)  # these returns all have one sign
 
 
 def test_compared_soft_return_pays_the_entropy_of_later_states_only():
