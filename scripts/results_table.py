@@ -55,14 +55,19 @@ def cells(section: str, row: Row, out: Path, extra: list[str]) -> list[str] | No
     return [row.env, row.algo, f"**{statistics.median(scores):.1f}**", each, seeds, steps, episodes, seconds, f"`{command}`"]
 
 
+def markdown(lines: list[list[str]]) -> str:
+    """Lines of `cells` as a table."""
+    head = ["task", "algorithm", "median", "each seed (± over episodes)", "seeds", "steps", "episodes", "wall-clock, s", "command"]
+    return "\n".join("| " + " | ".join(x) + " |" for x in [head, ["---"] * len(head), *lines])
+
+
 def table(sections: Sections, out: Path, extra: list[str]) -> str:
     """The sections as tables of Markdown."""
-    head = ["task", "algorithm", "median", "each seed (± over episodes)", "seeds", "steps", "episodes", "wall-clock, s", "command"]
     parts = []
     for section, rows in sections.items():
         lines = [line for row in rows if (line := cells(section, row, out, extra))]
         if lines:
-            parts.append(f"### {section}\n\n" + "\n".join("| " + " | ".join(x) + " |" for x in [head, ["---"] * len(head), *lines]))
+            parts.append(f"### {section}\n\n{markdown(lines)}")
     return "\n\n".join(parts)
 
 
