@@ -125,3 +125,19 @@ def test_recipes_that_sample_actions_of_their_own_refuse_batch_statistics(algo, 
     with pytest.raises(UserError, match=r"agent\.critic=batch_norm: actions that are sampled|agent\.critic=batch_norm: actions sampled"):
         mbkit.train(algo, f"data={data}", "steps=10", "agent.critic=batch_norm", *model, f"run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["ddpg", "sac", "kl_sac", "sac_discrete"])
+def test_policy_every_3_moves_the_policy_with_every_third_update(name):
+    entry = registry.agents[name]
+    spec = DISCRETE if name == "sac_discrete" else WIDE
+    agent = entry.target(spec, entry.config(hidden=(8,), policy_every=3))
+    assert agent.cycle == 3
+    moved, critics = [], []
+    for _ in range(6):
+        policy, critic = (torch.cat([p.detach().flatten() for p in net.parameters()]) for net in (agent.policy, agent.critics))
+        agent.update(random_batch(spec, 8))
+        moved.append(not torch.equal(policy, torch.cat([p.detach().flatten() for p in agent.policy.parameters()])))
+        critics.append(not torch.equal(critic, torch.cat([p.detach().flatten() for p in agent.critics.parameters()])))
+    assert moved == [False, False, True] * 2
+    assert all(critics)

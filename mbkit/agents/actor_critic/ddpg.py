@@ -33,6 +33,7 @@ class DDPGConfig(CriticOptions):
     hidden: tuple[int, ...] = at_least((400, 300), 1)  # widths of the hidden layers of policy and critic, ReLU between
     lr: float = positive(1e-3)  # Adam learning rate of policy and critic. Paper: 1e-4 and 1e-3
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target networks. Paper: 0.001
+    policy_every: int = at_least(1, 1)  # critic updates for each update of the policy and its target network
     critics: int = at_least(1, 1)  # number of critics, K; targets take their minimum, the policy climbs the first. Paper: 1
     noise: Literal["gaussian", "ou"] = option("gaussian", when="noise_scale!=0")  # exploration noise; ou: Ornstein-Uhlenbeck. Paper: ou
     noise_scale: float = at_least(0.1, 0)  # exploration noise's standard deviation in each step, in units of the box [-1, 1]. Paper: 0.2
@@ -70,18 +71,22 @@ class DDPG(CriticAgent):
 
     stackable = takes_objective = True
 
+    actor_loss: Tensor  # 0-d, of the policy's last update, so that every update returns one
+
     def __init__(
         self, spec: EnvSpec, cfg: DDPGConfig, gamma: float = 0.99, target: TargetFn = one_step, objective: PolicyObjective | None = None
     ) -> None:
         needs_continuous("ddpg", spec)
         super().__init__()
         self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
+        self.cycle = cfg.policy_every
         self.policy = Deterministic(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_policy = deepcopy(self.policy).requires_grad_(False)
         self.target_critics = target_network(self.critics)
         self.white = GaussianNoise(cfg.noise_scale)
         self.noise: Noise = OrnsteinUhlenbeck(cfg.noise_scale, cfg.ou_theta) if cfg.noise == "ou" else self.white
+        self.register_buffer("actor_loss", torch.zeros(()))
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
@@ -119,13 +124,15 @@ class DDPG(CriticAgent):
         return q
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on critics and policy each, then on their target networks."""
+        """One step on the critics and their target networks; where it is due, one on policy and target policy."""
         y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
-        actor_loss = climb(self.optimizers["policy"], self.policy, self.critics, batch.obs, self.objective, self.gamma)
+        self.count = (self.count + 1) % self.cycle
+        if self.count == 0:
+            self.actor_loss.copy_(climb(self.optimizers["policy"], self.policy, self.critics, batch.obs, self.objective, self.gamma))
+            polyak_(self.target_policy, self.policy, self.cfg.tau)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        polyak_(self.target_policy, self.policy, self.cfg.tau)
-        return {**critic_metrics(q, y, self.critics), "actor/loss": actor_loss} if self.measures else {}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": self.actor_loss.clone()} if self.measures else {}
 
     def get_extra_state(self) -> State:
         """The optimizers, and the noise of the running episodes."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.sac_discrete import expected_value
-from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, temperature_loss
+from mbkit.agents.actor_critic.soft import TemperedAgent, log_temperature, temperature_loss
 from mbkit.agents.base import critic_metrics, descend, needs_one_action, regress
-from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
+from mbkit.agents.critics import CriticOptions, check_form
 from mbkit.agents.prior import INSIDE, ContinuousPrior, PriorConfig, PriorPolicy, make_prior
 from mbkit.fields import at_least, between, positive
 from mbkit.networks.distributions import Categorical
@@ -34,6 +34,7 @@ class KLSACConfig(PriorConfig, CriticOptions):
     lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
     critics: int = at_least(2, 1)  # number of critics, K
+    policy_every: int = at_least(1, 1)  # critic updates for each update of policy and temperature
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned, so that the divergence is near its target
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_kl: float | None = at_least(None, 0, when="temperature=null")  # target divergence from the prior, nats; null: that of SAC's
@@ -53,10 +54,12 @@ def log_ratio(policy: TanhGaussian, prior: ContinuousPrior, obs: Tensor) -> tupl
 
 
 @agents.register("kl_sac", KLSACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class KLSAC(CriticAgent):
+class KLSAC(TemperedAgent):
     """Soft actor-critic with a cost of divergence from a prior policy."""
 
     acts_by_sampling = True
+
+    last: Tensor  # [2] loss of the policy and divergence from the prior at its last update
 
     def __init__(
         self, spec: EnvSpec, cfg: KLSACConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
@@ -72,15 +75,12 @@ class KLSAC(CriticAgent):
         self.target_critics = target_network(self.critics)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
         self.target_kl = default_target_kl(spec) if cfg.target_kl is None else cfg.target_kl
+        self.cycle = cfg.policy_every
+        self.register_buffer("last", torch.zeros(2))
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
         self.prior = make_prior(cfg, spec, prior)
-
-    @property
-    def alpha(self) -> Tensor:
-        """The temperature in units of reward, 0-d."""
-        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
@@ -136,13 +136,15 @@ class KLSAC(CriticAgent):
         return -self.alpha * self.soft_value(self.target_critics, obs)[1]
 
     def update(self, batch: Transition) -> Metrics:
-        """One step on the critics, one on policy and temperature, then one on the target critics."""
+        """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
         y = self.targets(batch)
         q = regress(self.optimizers["critics"], self.critics, y)
-        value, divergence = self.soft_value(self.critics, batch.obs)
-        policy_loss = descend(self.optimizers["policy"], -value.mean())
-        if "alpha" in self.optimizers:
-            self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, -self.target_kl)])
+        self.count = (self.count + 1) % self.cycle
+        if self.count == 0:
+            value, divergence = self.soft_value(self.critics, batch.obs)
+            self.last.copy_(torch.stack((descend(self.optimizers["policy"], -value.mean()), divergence.detach().mean())))
+            if "alpha" in self.optimizers:
+                self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, -self.target_kl)])
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        actor = {"actor/loss": policy_loss, "actor/prior_kl": divergence.detach().mean(), "alpha": self.alpha}
-        return {**critic_metrics(q, y, self.critics), **actor}
+        loss, divergence = self.last.clone()
+        return {**critic_metrics(q, y, self.critics), "actor/loss": loss, "actor/prior_kl": divergence, "alpha": self.alpha}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mbkit.agents.actor_critic.ascent import ascend_softly
-from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, policy_slopes, soft_value, temperature_loss
+from mbkit.agents.actor_critic.soft import TemperedAgent, log_temperature, policy_slopes, soft_value, temperature_loss
 from mbkit.agents.base import critic_metrics, needs_continuous, regress
-from mbkit.agents.critics import CriticAgent, CriticOptions, check_form, check_subset
+from mbkit.agents.critics import CriticOptions, check_form, check_subset
 from mbkit.fields import at_least, between, option, positive
 from mbkit.networks.heads import Critics, target_network
 from mbkit.networks.optimizers import descend_together, learning_rate, polyak_
@@ -46,7 +46,7 @@ class SACConfig(CriticOptions):
 
 
 @agents.register("sac", SACConfig, defaults={"env": "InvertedPendulum-v5", "steps": 20_000, "loop": {"warmup_steps": 1000}})
-class SAC(CriticAgent):
+class SAC(TemperedAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
     stackable = acts_by_sampling = takes_objective = True
@@ -71,11 +71,6 @@ class SAC(CriticAgent):
         self.to(spec.device)
         self.add_optimizers(learning_rate(cfg.policy_lr or cfg.lr, self.device), policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
-
-    @property
-    def alpha(self) -> Tensor:
-        """The temperature in units of reward, 0-d, of S seeds [S]."""
-        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbkit.agents.actor_critic.soft import in_rewards, log_temperature, temperature_loss
+from mbkit.agents.actor_critic.soft import TemperedAgent, log_temperature, temperature_loss
 from mbkit.agents.base import critic_metrics, descend, needs_discrete, regress
-from mbkit.agents.critics import CriticAgent, CriticOptions, check_form
+from mbkit.agents.critics import CriticOptions, check_form
 from mbkit.agents.prior import PriorConfig, PriorPolicy, make_prior
 from mbkit.errors import UserError
 from mbkit.fields import at_least, between, option, positive
@@ -35,6 +35,7 @@ class SACDiscreteConfig(PriorConfig, CriticOptions):
     lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
     critics: int = at_least(2, 1)  # number of critics, K
+    policy_every: int = at_least(1, 1)  # critic updates for each update of policy and temperature
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha; null: learned
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: 0.98 log A. With a
@@ -52,10 +53,12 @@ def expected_value(q: Tensor, log_pi: Tensor, log_prior: Tensor | float, alpha: 
 @agents.register(
     "sac_discrete", SACDiscreteConfig, defaults={"env": "CartPole-v1", "steps": 200_000, "loop": {"warmup_steps": 1000, "batch_size": 64}}
 )
-class SACDiscrete(CriticAgent):
+class SACDiscrete(TemperedAgent):
     """Soft actor-critic for discrete actions, with exact sums."""
 
     acts_by_sampling = True
+
+    last: Tensor  # [2] loss of the policy and divergence from the prior, or minus the entropy, at its last update
 
     def __init__(
         self, spec: EnvSpec, cfg: SACDiscreteConfig, gamma: float = 0.99, target: TargetFn = one_step, prior: PriorPolicy | None = None
@@ -63,10 +66,12 @@ class SACDiscrete(CriticAgent):
         needs_discrete("sac_discrete", spec)
         super().__init__()
         self.cfg, self.gamma, self.target, self.device = cfg, gamma, target, spec.device
+        self.cycle = cfg.policy_every
         self.policy = Logits(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = ActionValues(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_critics = target_network(self.critics)
         self.log_alpha = log_temperature(cfg.temperature, cfg.initial_temperature)
+        self.register_buffer("last", torch.zeros(2))
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics, alpha=self.log_alpha)
@@ -77,11 +82,6 @@ class SACDiscrete(CriticAgent):
         self.target_entropy = usual * math.log(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         if self.target_entropy > limit:  # the temperature would rise without end
             raise UserError(f"agent.target_entropy={cfg.target_entropy:g}: expected at most {limit:.3g} nats, {why}; or null")
-
-    @property
-    def alpha(self) -> Tensor:
-        """The temperature in units of reward, 0-d."""
-        return in_rewards(self.log_alpha.detach().exp(), self.critics)
 
     def log_prior(self, obs: Tensor) -> Tensor | float:
         """log pi0 [B, A], or 0 without a prior, whose divergence is minus the entropy."""
@@ -126,18 +126,24 @@ class SACDiscrete(CriticAgent):
         log_pi: Tensor = self.policy(obs)
         return -self.alpha * (log_pi.exp() * (log_pi - self.log_prior(obs))).sum(-1)
 
-    def update(self, batch: Transition) -> Metrics:
-        """One step on the critics, one on policy and temperature, then one on the target critics."""
-        y = self.targets(batch)
-        q = regress(self.optimizers["critics"], self.critics, y)
+    def update_policy(self, obs: Tensor) -> Tensor:
+        """One step on policy and temperature each; `last`."""
         with torch.no_grad():
-            all_q = self.critics(batch.obs)
-        value, divergence = expected_value(all_q, self.policy(batch.obs), self.log_prior(batch.obs), self.alpha)
-        policy_loss = descend(self.optimizers["policy"], -value.mean())
+            q = self.critics(obs)
+        value, divergence = expected_value(q, self.policy(obs), self.log_prior(obs), self.alpha)
+        loss = descend(self.optimizers["policy"], -value.mean())
         if "alpha" in self.optimizers:
             self.optimizers["alpha"].descend([temperature_loss(self.log_alpha.detach().exp(), divergence, self.target_entropy)])
+        return torch.stack((loss, divergence.detach().mean()))
+
+    def update(self, batch: Transition) -> Metrics:
+        """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
+        y = self.targets(batch)
+        q = regress(self.optimizers["critics"], self.critics, y)
+        self.count = (self.count + 1) % self.cycle
+        if self.count == 0:
+            self.last.copy_(self.update_policy(batch.obs))
         polyak_(self.target_critics, self.critics, self.cfg.tau)
-        divergence = divergence.detach()
-        measure = {"actor/entropy": (-divergence).mean()} if self.prior is None else {"actor/prior_kl": divergence.mean()}
-        actor = {"actor/loss": policy_loss, **measure, "alpha": self.alpha}
-        return {**critic_metrics(q, y, self.critics), **actor}
+        loss, divergence = self.last.clone()
+        measure = {"actor/entropy": -divergence} if self.prior is None else {"actor/prior_kl": divergence}
+        return {**critic_metrics(q, y, self.critics), "actor/loss": loss, **measure, "alpha": self.alpha}

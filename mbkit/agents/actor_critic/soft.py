@@ -6,8 +6,20 @@ Letters: B batch, K critics. Of S seeds, stacked: q [K, S, B], log pi [S, B], al
 import torch
 from torch import Tensor, nn
 
-from mbkit.networks.heads import ActionValues, Critics
+from mbkit.agents.critics import CriticAgent
 from mbkit.networks.values import Distributional
+
+
+class TemperedAgent(CriticAgent):
+    """A soft actor-critic with the logarithm of its temperature, learned or fixed."""
+
+    log_alpha: nn.Parameter  # 0-d, of S seeds [S]; beside distributions in return scales, as if rewards were divided by the scale
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature in units of reward, 0-d, of S seeds [S]."""
+        alpha, outputs = self.log_alpha.detach().exp(), self.bootstrap.outputs
+        return alpha * outputs.scale if isinstance(outputs, Distributional) else alpha
 
 
 def soft_value(q: Tensor, log_prob: Tensor, alpha: Tensor, mean: bool = False) -> Tensor:
@@ -26,11 +38,6 @@ def policy_slopes(q: Tensor, alpha: Tensor, mean: bool = False) -> tuple[Tensor,
 def log_temperature(fixed: float | None, initial: float) -> nn.Parameter:
     """log alpha: a constant where alpha is fixed, else a parameter that begins at the initial alpha."""
     return nn.Parameter(torch.tensor(initial if fixed is None else fixed).log(), requires_grad=fixed is None)
-
-
-def in_rewards(alpha: Tensor, critics: Critics | ActionValues) -> Tensor:
-    """A temperature in units of reward; that beside distributions, whose rewards are divided by the return scale, is in return scales."""
-    return alpha * critics.outputs.scale if isinstance(critics.outputs, Distributional) else alpha
 
 
 @torch.no_grad()
