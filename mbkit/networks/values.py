@@ -125,7 +125,7 @@ class Distributional(nn.Module):
         """
         place = (shift / self.scale)[:, None] + factor[:, None] * self.support
         place = ((place.clamp(-BOUND, BOUND) + BOUND) / self.step).clamp(0, ATOMS - 1)
-        low = place.floor().clamp(max=ATOMS - 2)
+        low = place.floor().nan_to_num(0).clamp(max=ATOMS - 2)  # of what is no number, no place outside; its mass is no number
         part, low = probs * (place - low), low.long()
         return torch.zeros_like(probs).scatter_add_(1, low, probs - part).scatter_add_(1, low + 1, part)
 

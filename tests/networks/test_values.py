@@ -87,3 +87,12 @@ def test_a_projection_within_the_support_keeps_the_mean():
 def test_share_of_targets_beyond_the_support():
     outputs = categorical(2.0)
     assert outputs.outside(targets(torch.tensor([9.9, -10.1, 10.1, 0.0], dtype=torch.float64))).item() == 0.5
+
+
+def test_a_projection_of_what_is_no_number_is_no_number_and_leaves_the_other_rows():
+    outputs, nan = categorical(2.0), float("nan")
+    probs, factor = torch.full((3, ATOMS), 1 / ATOMS, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    came = outputs.projected(probs, torch.tensor([0.0, nan, float("inf")], dtype=torch.float64), factor)
+    torch.testing.assert_close(came[0], probs[0])
+    assert came[1].isnan().any()
+    assert came[2, -1] == pytest.approx(1)
