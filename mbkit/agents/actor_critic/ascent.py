@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbkit.agents.actor_critic.soft import temperature_loss
 from mbkit.agents.base import descend_each
@@ -64,6 +64,7 @@ class SoftAgent(Protocol):
     optimizers: dict[str, FusedAdam]
     gamma: float
     target_entropy: float
+    log_alpha: nn.Parameter
 
 
 def ascend_softly(agent: SoftAgent, objective: PolicyObjective, obs: Tensor, alpha: Tensor, mean: bool) -> Tensor:
@@ -72,5 +73,5 @@ def ascend_softly(agent: SoftAgent, objective: PolicyObjective, obs: Tensor, alp
     action, log_prob = path.policy.rsample(obs)
     loss = ascend(agent.optimizers["policy"], objective, path, obs, (action, -alpha * log_prob), agent.gamma)
     if "alpha" in agent.optimizers:
-        agent.optimizers["alpha"].descend([temperature_loss(alpha, log_prob, agent.target_entropy)])
+        agent.optimizers["alpha"].descend([temperature_loss(agent.log_alpha.detach().exp(), log_prob, agent.target_entropy)])
     return torch.stack((loss, -log_prob.detach().mean()))
