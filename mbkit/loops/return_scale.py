@@ -28,29 +28,33 @@ class ReturnScale:
     """A hook that keeps discounted sums of the rewards so far, G <- gamma G + r, and their statistics; writes the scale in place.
 
     Args:
-        outputs: of the critics; the scale that a run continues with is the least.
+        outputs: of the critics.
         gamma: discount factor.
+        factor: what the agent multiplies rewards by, 0-d; None: nothing.
+        continues: the agent has learned in another run; the scale that the outputs have at the first step is then the least.
     """
 
-    def __init__(self, outputs: Distributional, gamma: float, least: float = 0.0) -> None:
-        self.outputs, self.gamma = outputs, gamma
+    def __init__(self, outputs: Distributional, gamma: float, factor: Tensor | None = None, continues: bool = False) -> None:
+        self.outputs, self.gamma, self.factor, self.continues = outputs, gamma, factor, continues
         self.running = np.zeros(0)  # [M] G
-        self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, least * BOUND
+        self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, 0.0
 
     def __call__(self, clock: "Clock") -> None:
         """Take the rewards of this step."""
-        reward, ended = cast("Online", clock).step_reward, cast("Online", clock).step_ended
+        online = cast("Online", clock)
+        reward, ended, valid = online.step_reward, online.step_ended, online.env.valid.numpy()
         if not len(self.running):
             self.running = np.zeros(len(reward))
-        self.running = self.gamma * self.running + reward
-        for g in self.running.tolist():  # Welford's recursion
+            self.largest = BOUND * float(self.outputs.scale) if self.continues else 0.0
+        self.running = self.gamma * self.running + (reward if self.factor is None else float(self.factor) * reward)
+        for g in self.running[valid].tolist():  # Welford's recursion; a row that was only a reset is none
             self.count += 1
             gap = g - self.mean
             self.mean += gap / self.count
             self.squares += gap * (g - self.mean)
             self.largest = max(self.largest, abs(g))
         self.running[ended] = 0.0
-        self.outputs.scale.fill_(return_scale(math.sqrt(self.squares / self.count), self.largest))
+        self.outputs.scale.fill_(return_scale(math.sqrt(self.squares / max(self.count, 1)), self.largest))
 
     def state_dict(self) -> State:
         """The sums and their statistics."""
@@ -77,7 +81,7 @@ def discounted_returns(data: Recorded, gamma: float) -> Tensor:
     return total
 
 
-def scale_to_data(outputs: Distributional, data: Recorded, gamma: float) -> None:
-    """Set the scale by the returns of a whole data set."""
-    returns = discounted_returns(data, gamma)
+def scale_to_data(outputs: Distributional, data: Recorded, gamma: float, factor: Tensor | None = None) -> None:
+    """Set the scale by the returns of a whole data set, whose rewards the agent multiplies by `factor`, 0-d; None: as they are."""
+    returns = discounted_returns(data, gamma) * (1.0 if factor is None else factor)
     outputs.scale.fill_(return_scale(float(returns.std(correction=0)), float(returns.abs().max())))

@@ -144,8 +144,8 @@ class Assembly(Generic[L]):
         if self.experiment.continues is None and self.data is None and normalized_inputs(self.part("agent").config):
             self.every_step(ObsStatistics(agent, self.replay, self.experiment.loop.warmup_steps))
         if self.data is None and (outputs := distributions_of(agent)) is not None:
-            least = 0.0 if self.experiment.continues is None else float(outputs.scale)
-            returns = ReturnScale(outputs, self.experiment.gamma, least)
+            continues, factor = self.experiment.continues is not None, getattr(agent, "reward_factor", None)
+            returns = ReturnScale(outputs, self.experiment.gamma, factor, continues)
             self.keep(return_scale=returns)
             self.every_step(returns)
         return agent

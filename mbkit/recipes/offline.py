@@ -33,7 +33,7 @@ def taken(agent: Learner | TrajectoryLearner, x: Assembly[OfflineLoop]) -> bool:
         data = x.recorded.all()
         prepare(agent, data)
         if (outputs := distributions_of(agent)) is not None:
-            scale_to_data(outputs, data, x.experiment.gamma)
+            scale_to_data(outputs, data, x.experiment.gamma, getattr(agent, "reward_factor", None))
     return True
 
 

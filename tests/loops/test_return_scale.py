@@ -1,6 +1,7 @@
 """The return scale: running sums by hand, discounted returns by brute force, resume, and that it reaches the critics of a run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ class Steps:
     step_ended: np.ndarray
 
     def __init__(self, hook: ReturnScale) -> None:
-        self.hook = hook
+        self.hook, self.env = hook, SimpleNamespace()
 
-    def go(self, rewards: list[list[float]], ended: list[list[bool]]) -> None:
-        for r, e in zip(rewards, ended, strict=True):
+    def go(self, rewards: list[list[float]], ended: list[list[bool]], valid: list[list[bool]] | None = None) -> None:
+        for k, (r, e) in enumerate(zip(rewards, ended, strict=True)):
             self.step_reward, self.step_ended = np.array(r), np.array(e)
+            self.env.valid = torch.tensor([True] * len(r) if valid is None else valid[k])
             self.hook(self)
 
 
@@ -36,6 +38,23 @@ def test_scale_by_hand_of_two_environments():
     sums = [1.0, 2.0, 1.5, 2.0, 8.75, 1.0]  # the second environment began anew after its first step
     assert outputs.scale.item() == pytest.approx(max(np.std(sums), 8.75 / BOUND))
     assert hook.running.tolist() == [0.0, 1.0]
+
+
+def test_rows_that_were_only_resets_do_not_count():
+    outputs = Distributional()
+    Steps(ReturnScale(outputs, 0.5)).go([[1.0], [0.0], [3.0]], [[True], [False], [False]], [[True], [False], [True]])
+    assert outputs.scale.item() == pytest.approx(np.std([1.0, 3.0]))
+
+
+def test_rewards_are_scaled_as_the_agent_scales_them():
+    plain, scaled, data, factor = Distributional(), Distributional(), Distributional(), torch.tensor(30.0)
+    Steps(ReturnScale(plain, 0.9)).go([[1.0], [2.0]], [[False], [True]])
+    Steps(ReturnScale(scaled, 0.9, factor)).go([[1.0], [2.0]], [[False], [True]])
+    assert scaled.scale.item() == pytest.approx(30 * plain.scale.item())
+    rows = recorded([1.0, -2.0, 3.0], [1, 1, 0])
+    scale_to_data(plain, rows, 0.9)
+    scale_to_data(data, rows, 0.9, factor)
+    assert data.scale.item() == pytest.approx(30 * plain.scale.item())
 
 
 def test_state_goes_on_as_if_never_stopped():
@@ -52,8 +71,14 @@ def test_state_goes_on_as_if_never_stopped():
 def test_no_rewards_leave_the_scale_at_one_and_a_continued_run_s_scale_is_the_least():
     assert return_scale(0.0, 0.0) == 1.0
     outputs = Distributional()
-    Steps(ReturnScale(outputs, 0.9, least=40.0)).go([[1.0]], [[False]])
+    hook = ReturnScale(outputs, 0.9, continues=True)
+    outputs.scale.fill_(40.0)  # the weights of the run are read after the hook is made
+    Steps(hook).go([[1.0], [1.0]], [[False], [False]])
     assert outputs.scale.item() == pytest.approx(40.0)
+    after = ReturnScale(Distributional(), 0.9, continues=True)
+    after.load_state_dict(hook.state_dict())
+    Steps(after).go([[1.0]], [[False]])
+    assert after.outputs.scale.item() == pytest.approx(40.0)
 
 
 def recorded(reward: list[float], follows: list[int]) -> Recorded:

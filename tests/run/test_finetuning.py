@@ -58,6 +58,16 @@ def agent_of(folder: Path) -> dict[str, Any]:
     return state
 
 
+def test_values_stand_for_the_same_returns_where_a_run_goes_on(file: Path, tmp_path: Path) -> None:
+    """The return scale of the data, in units of the rewards as the agent scales them, is the least of the run that goes on."""
+    before = offline("iql", file, tmp_path / "before", "agent.loss=hl_gauss", "agent.reward_scale=return_range")
+    after = mbkit.finetune(before, f"run_dir={tmp_path / 'after'}", "env=Pendulum-v1", "steps=3", *SCORED)
+    states = agent_of(before), agent_of(Path(after.path))
+    scales = [float(state["critics.outputs.scale"]) for state in states]
+    assert scales[1] >= scales[0] > 5 * float(states[0]["reward_factor"])
+    assert float(states[0]["reward_factor"]) != 1
+
+
 @pytest.mark.parametrize("algo", [*GOING_ON, "sac"])
 def test_killed_and_resumed_is_uninterrupted(algo: str, file: Path, tmp_path: Path) -> None:
     before = offline(algo, file, tmp_path / "before")
