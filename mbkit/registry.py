@@ -55,6 +55,7 @@ class Entry:
     defaults: Mapping[str, Any] = field(default_factory=dict)  # environment, steps and parts unless chosen: {"planner": {"name": "icem"}}
     learns_from: tuple[str, ...] = ()  # an agent: kinds of EXPERIENCE; a recipe: the kind that it offers its agent
     loop: type | None = None  # a recipe: the class of its loop options
+    imagination: type | None = None  # a recipe whose options are its agent's: the class of those that it has in `imagination`
     no_model: str = ""  # a recipe: the condition, as `when` of a field, under which it uses no model
 
 
@@ -79,6 +80,7 @@ class Registry:
         *,
         learns_from: str | tuple[str, ...] = "replay",
         loop: type | None = None,
+        imagination: type | None = None,
         no_model: str = "",
         defaults: Mapping[str, Any] | None = None,
     ) -> Callable[[T], T]:
@@ -92,7 +94,9 @@ class Registry:
             if name in self._entries and self._entries[name].target.__module__ != getattr(target, "__module__", None):
                 raise UserError(f"{self.kind} {name!r} is registered twice: by {self._entries[name].target!r} and by {target!r}")
             doc = (getattr(target, "__doc__", None) or "").strip().splitlines()
-            self._entries[name] = Entry(name, target, config, doc[0] if doc else "", dict(defaults or {}), kinds, loop, no_model)
+            self._entries[name] = Entry(
+                name, target, config, doc[0] if doc else "", dict(defaults or {}), kinds, loop, imagination, no_model
+            )
             return target
 
         return register

@@ -29,6 +29,9 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="episodes, all on fresh seeds")] = 10,
     checkpoint: Annotated[str, typer.Option(metavar="last|best|STEP", help="stored checkpoint")] = "last",
     seed: Annotated[int | None, typer.Option(help="random seed of the evaluation, by default the run's; with --data 0")] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="plan|distilled", help="policy of a run that plans; distilled: that of imagination.distill")
+    ] = None,
     video: Annotated[bool, typer.Option("--video", help="also film one episode")] = False,
     data: Annotated[Path | None, typer.Option(help="data set by which the policies are judged", rich_help_panel=PANEL)] = None,
     method: Annotated[
@@ -55,6 +58,7 @@ def evaluate(
         "episodes": episodes,
         "checkpoint": checkpoint,
         "seed": seed,
+        "policy": policy,
         **run.evaluation_options(directories[0], options),
     }
     if data is None:

@@ -41,6 +41,8 @@ def conclude(finished: "Run") -> None:
     else:
         score = f"return {summary['eval_return_mean']:.1f} ± {summary['eval_return_std']:.1f}"
         say(f"{score} over {summary['eval_episodes']} fresh episodes {after}")
+    if "distilled_return_mean" in summary:
+        say(f"distilled policy: return {summary['distilled_return_mean']:.1f} ± {summary['distilled_return_std']:.1f}")
     for note in finished.notes:
         say(note)
     say(f"run:    {shown(finished.path)}")

@@ -156,6 +156,9 @@ def _part(entry: Entry, group: str, options: Any) -> Part | None:
     if group == own_group(entry):
         options.pop("name", None)
         return Part(entry.name, filled(entry.config, options, f"{group}."))
+    if group == "imagination" and entry.imagination is not None:
+        options.pop("name", None)
+        return Part(entry.name, filled(entry.imagination, options, f"{group}."))
     if group not in entry.defaults:
         if options:
             raise UserError(f"{entry.name} has no {group}: the option {group}={options!r} does not apply")

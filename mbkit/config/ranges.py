@@ -12,7 +12,9 @@ def check_steps(experiment: Experiment) -> None:
     """UserError for a run of no steps, unless it scores a planner with a model that need not learn: a loaded one, or the true one."""
     part = experiment.dynamics
     ready = part is not None and (part.name == "mujoco" or getattr(part.config, "load", None) is not None)
-    plans_only = experiment.planner is not None and experiment.imagination is None  # no agent besides, which would have to learn
+    plans_only = (
+        experiment.planner is not None and getattr(experiment.agent, "name", "") == experiment.algo
+    )  # no agent besides, which would have to learn
     if experiment.steps == 0 and not (ready and plans_only):
         model = "with pets a model that has learned, dynamics.load=FILE, or the true one"
         raise UserError(f"steps=0 is out of range: {experiment.algo} would score what learned nothing; expected >= 1, or {model}")

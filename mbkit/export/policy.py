@@ -22,8 +22,10 @@ from mbkit.networks.normalizer import Normalizer
 from mbkit.networks.plain import of_mode, plain
 from mbkit.replay.buffer import ReplayBuffer
 from mbkit.run import Run, load
+from mbkit.run.policies import distilled_policy, distils
 from mbkit.run.reading import read_config
 from mbkit.storage import plain as plain_json
+from mbkit.types import Actor
 
 FORMAT = "mbkit policy 1"
 ANYWHERE = 10.0  # largest |number| of the half of the observations that lies anywhere
@@ -51,7 +53,9 @@ def export_policy(run: Run | str | Path, out: str | Path, checkpoint: str | int 
 
 
 def check_policy(experiment: Experiment) -> None:
-    """UserError where a run acts by something else than an agent's networks."""
+    """UserError where a run acts by something else than an agent's networks, and distilled no policy from its plans."""
+    if distils(experiment):
+        return
     if experiment.dynamics is not None and experiment.dynamics.name == "mujoco":
         reason = f"{experiment.algo} plans each action in the simulator itself (dynamics=mujoco)"
     elif experiment.planner is not None:
@@ -60,7 +64,8 @@ def check_policy(experiment: Experiment) -> None:
         reason = "random draws each action, whatever the observation"
     else:
         return
-    raise UserError(f"a run of {experiment.algo} cannot be exported: {reason}; expected an agent, whose policy is a network")
+    distilled = ", or a run with imagination.distill=true, which trains one on its plans" * (experiment.planner is not None)
+    raise UserError(f"a run of {experiment.algo} cannot be exported: {reason}; expected an agent, whose policy is a network{distilled}")
 
 
 def greedy_module(agent: object) -> nn.Module:
@@ -110,10 +115,15 @@ def action_map(run: Run) -> ActionMap:
     return ActionMap(run.spaces[1], run.config.env)
 
 
+def exported_actor(run: Run) -> Actor:
+    """Whose policy is written: the agent, or where actions are planned the policy that was distilled from the plans."""
+    return distilled_policy(run) if distils(run.config) else run.parts.actor
+
+
 def policy_module(run: Run) -> nn.Module:
     """The run's policy without exploration in torch's own layers, on the CPU: obs [B, O] float32 -> actions in the units of the task."""
     check_policy(run.config)
-    return plain(NativePolicy(greedy_module(run.parts.actor), action_map(run)))
+    return plain(NativePolicy(greedy_module(exported_actor(run)), action_map(run)))
 
 
 def metadata(run: Run) -> str:
@@ -125,6 +135,7 @@ def metadata(run: Run) -> str:
     else:
         kind |= {"kind": "continuous", "low": action.low.tolist(), "high": action.high.tolist()}
     content = {"format": FORMAT, "env": c.env, "env_kwargs": c.env_kwargs, "algo": c.algo, "seed": c.seed, "step": run.loop.step}
+    content |= {"policy": "distilled"} if distils(c) else {}
     content |= {"agent": getattr(c.agent, "name", c.algo), "obs_names": component_names(space), "action": kind}
     return json.dumps(plain_json(content), default=str)
 
@@ -140,7 +151,8 @@ def check_rows(run: Run) -> Tensor:
     if isinstance(store, ReplayBuffer) and len(store):
         rows = store.rows_at(torch.randint(len(store), (n,), generator=draw).to(store.data.device)).obs.cpu()
         return torch.cat((rows, anywhere))
-    modules = run.parts.actor.modules() if isinstance(run.parts.actor, nn.Module) else ()
+    actor = exported_actor(run)
+    modules = actor.modules() if isinstance(actor, nn.Module) else ()
     for module in modules:
         if isinstance(module, Normalizer) and len(module.mean) == o and o > 1:
             return torch.cat((module.inverse(noise.to(module.mean.device)).cpu(), anywhere))
@@ -151,7 +163,8 @@ def check_rows(run: Run) -> Tensor:
 
 def compared(run: Run, policy: nn.Module, outputs: Outputs, rows: Tensor, out: Path) -> float:
     """The largest difference of the file's actions at `rows` [N, O] from those of `run.act`; UserError where it is too large."""
-    expected, action = torch.from_numpy(np.asarray(run.act(rows))), outputs(rows)
+    act = run.distilled if distils(run.config) else run.act
+    expected, action = torch.from_numpy(np.asarray(act(rows))), outputs(rows)
     size = rows.abs().amax(1).clamp(min=1)
     if action_map(run).discrete:
         others = (action != expected.long()).reshape(len(rows), -1).any(1).nonzero()[:, 0].tolist()

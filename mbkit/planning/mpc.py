@@ -37,6 +37,13 @@ class Receding(Planner, Protocol):
     def shift(self, plan: Plan, steps: int) -> Plan: ...  # noqa: D102  # start of the next search, `steps` of the plan executed
 
 
+class Executed(NamedTuple):
+    """The step of the plans that was executed last."""
+
+    obs: Tensor  # [M, O] planned for
+    mean: Tensor  # [M, A], or probabilities [M, n] or [M, P, n] of discrete actions
+
+
 class Guide(NamedTuple):
     """What an agent adds to plans (LOOP, Sikchi et al. 2020, arXiv:2008.10066)."""
 
@@ -64,6 +71,8 @@ class MPC:
         self.gamma, self.guide = gamma, guide or Guide()
         self.plan: Plan | None = None
         self._executed, self._due = 0, True
+        self.tells = False  # `act` leaves what it executed in `executed`, for a policy that learns from it
+        self.executed: Executed | None = None
         never = planner.budget_ms is not None or not getattr(dynamics, "capturable", False)  # a host's clock, or a model of the host's
         self._search = accelerated(self.search, "eager" if cfg.mode == "auto" and never else cfg.mode, spec.device)
 
@@ -88,6 +97,8 @@ class MPC:
             plan = self._search(obs, self.planner.shift(plan, self._executed))
             self._executed, self._due = 0, False
         self.plan, action = plan, plan.actions[:, self._executed]
+        if self.tells:  # a copy: the observation may lie in a buffer that the next one is written to
+            self.executed = Executed(obs.clone(), plan.mean[:, self._executed])
         self._executed += 1
         if explore and self.cfg.noise:
             action = (action + self.cfg.noise * torch.randn_like(action)).clamp(-1, 1)

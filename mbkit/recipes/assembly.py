@@ -10,6 +10,7 @@ from torch import Tensor
 from mbkit import registry
 from mbkit.agents.base import LearningAgent
 from mbkit.agents.critics import distributions_of, normalized_inputs
+from mbkit.agents.distilled import DistilledPolicy
 from mbkit.config import Experiment, OfflineLoop, OnlineLoop, Part
 from mbkit.loops import Hook, ModelFits, ObsStatistics, Online, ReturnScale, Until, Updates
 from mbkit.loops.resets import Resets
@@ -91,6 +92,7 @@ class Assembly(Generic[L]):
         self.starts: list[Callable[[], None]] = []  # called in this order when a new run starts, before its first step
         self.stateful: dict[str, Stateful] = {}
         self.dynamics: Any = None  # the learned model, for diagnostics and dynamics.pt
+        self.distilled: DistilledPolicy | None = None  # the policy that learns from executed plans
         self.notes: list[str] = []  # what the user should know, told when the run ends
         self._store: Store | None = None
 

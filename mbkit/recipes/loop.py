@@ -13,12 +13,13 @@ from mbkit.loops import PlanScores
 from mbkit.planning.mpc import MPC, Guide, MPCConfig
 from mbkit.planning.objective import policy_proposals
 from mbkit.recipes.assembly import Assembly
+from mbkit.recipes.distill import DistillConfig, distil
 from mbkit.registry import recipes
 
 
 @dataclass(frozen=True)
-class LOOPConfig:
-    """The plan: H model steps, then the agent's value."""
+class LOOPConfig(DistillConfig):
+    """The plan: H model steps, then the agent's value; and a policy that may learn from plans."""
 
     horizon: int = at_least(3, 1)  # planning horizon H, steps. Paper: 3
     particles: int = at_least(4, 1)  # model rollouts averaged per candidate. Paper: 4
@@ -53,3 +54,4 @@ def build(x: Assembly[ModelLoop], cfg: LOOPConfig) -> None:
     actor = x.acts(lambda env: MPC(spec, planner, model, mpc, gamma, guide))
     x.at_each_fit(model)
     x.every_step(x.updates(agent, x.real_data(agent)), PlanScores(actor, x.loop))
+    distil(x, cfg, actor)

@@ -8,6 +8,7 @@ from mbkit.imagination.pessimism import Penalized
 from mbkit.loops import PlanScores
 from mbkit.planning.mpc import MPC, MPCConfig
 from mbkit.recipes.assembly import Assembly
+from mbkit.recipes.distill import DistillConfig, distil
 from mbkit.recipes.measures import measure
 from mbkit.registry import recipes
 from mbkit.types import Dynamics, Learnable
@@ -17,6 +18,7 @@ from mbkit.types import Dynamics, Learnable
     "pets",
     MPCConfig,
     loop=PlanLoop,
+    imagination=DistillConfig,
     defaults={"env": "cartpole", "steps": 3000, "gamma": 1.0, "dynamics": {"name": "ensemble"}, "planner": {"name": "icem"}},
 )
 def build(x: Assembly[PlanLoop], cfg: MPCConfig) -> None:
@@ -30,6 +32,7 @@ def build(x: Assembly[PlanLoop], cfg: MPCConfig) -> None:
     if isinstance(model, Learnable):  # the true model is not fitted
         x.at_each_fit(model)
     x.every_step(PlanScores(actor, x.loop))
+    distil(x, x.part("imagination").config, actor)
 
 
 def penalized(x: Assembly[PlanLoop], cfg: MPCConfig) -> Callable[[Dynamics], Dynamics]:

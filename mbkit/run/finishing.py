@@ -10,6 +10,7 @@ from mbkit.config import Experiment, OfflineLoop
 from mbkit.errors import UserError
 from mbkit.loops import Online
 from mbkit.run.objects import resumption
+from mbkit.run.policies import distils
 from mbkit.storage import read_json
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def write_summary(run: "Run", seconds: float) -> None:
     )
     more: dict[str, Any] = {"episodes": run.loop.episodes} if isinstance(run.loop, Online) else {}
     more |= {"data": run.data.about} if run.data is not None else {}
+    if "eval/distilled_return" in scores:
+        more |= {"distilled_return_mean": scores["eval/distilled_return"], "distilled_return_std": scores["eval/distilled_return_std"]}
     recording.write_summary(run.path, summary, threads=run.threads, notes=run.notes, **more)
 
 
@@ -45,12 +48,24 @@ def read_summary(directory: Path) -> dict[str, Any]:
     return summary
 
 
+def too_short(experiment: Experiment, model: object) -> list[str]:
+    """Notes where the run is too short for its model, or for a policy that learns from plans."""
+    return [*never_fitted(experiment, model), *never_distilled(experiment)]
+
+
 def never_fitted(experiment: Experiment, model: object) -> list[str]:
     """A note where the run is too short for its model."""
     loop, steps = experiment.loop, experiment.steps
     if model is None or isinstance(loop, OfflineLoop) or not loop.fit or steps > loop.warmup_steps or steps == 0:
         return []
     return [f"The model was never fitted: all {steps} steps were warm-up (loop.warmup_steps)."]
+
+
+def never_distilled(experiment: Experiment) -> list[str]:
+    """A note where a run is too short for the policy that learns from its plans."""
+    if not distils(experiment) or experiment.steps > experiment.loop.warmup_steps:
+        return []
+    return ["No policy was distilled: no plan was executed, since all steps were warm-up (loop.warmup_steps)."]
 
 
 def how_to_go_on(run: "Run") -> str:

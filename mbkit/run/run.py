@@ -26,13 +26,14 @@ from mbkit.run.closing import close, closed_on_failure
 from mbkit.run.data import RunData, Space, recorded_spec
 from mbkit.run.evaluation import check_same_task, diagnose_run, diagnose_values, score
 from mbkit.run.film import film
-from mbkit.run.finishing import how_to_go_on, never_fitted, read_summary, write_summary
+from mbkit.run.finishing import how_to_go_on, read_summary, too_short, write_summary
 from mbkit.run.objects import object_note
+from mbkit.run.policies import actor_by, distilled_policy, distilled_scores
 from mbkit.run.restoring import check_data, check_recorder, checked_score, refusal, restore_loop, restore_parts
 from mbkit.run.sizes import check_buffer, checked_environments
 from mbkit.run.training import train
 from mbkit.storage import write_json, write_text
-from mbkit.types import State
+from mbkit.types import Actor, State
 
 
 class Run:
@@ -77,7 +78,7 @@ class Run:
         else:
             check_buffer(experiment)
             self.loop = self.parts.online()
-        self.notes = noted(self.notes, *object_note(experiment), *self.parts.notes, *never_fitted(experiment, self.parts.dynamics))
+        self.notes = noted(self.notes, *object_note(experiment), *self.parts.notes, *too_short(experiment, self.parts.dynamics))
 
     def close(self) -> None:
         """Close the environments and simulators, and let others train in the directory; the agent still acts, and can be evaluated."""
@@ -104,8 +105,16 @@ class Run:
             raise UserError(
                 "run.act plans from observations, which do not hold the simulator's state; expected another dynamics than mujoco"
             )
+        return self.task_policy(Greedy(self.parts.actor) if self.env is None else self.parts.actor_for(self.env))
+
+    @cached_property
+    def distilled(self) -> TaskPolicy:
+        """`run.distilled(obs)`: as `act`, by the policy that was trained on the run's plans; UserError where there is none."""
+        return self.task_policy(distilled_policy(self))
+
+    def task_policy(self, actor: Actor) -> TaskPolicy:
+        """An actor in the task's own terms."""
         (observation, action), name = self.spaces, self.config.env
-        actor = Greedy(self.parts.actor) if self.env is None else self.parts.actor_for(self.env)
         return TaskPolicy(actor, self.parts.spec, ObservationMap(observation, name), ActionMap(action, name))
 
     @cached_property
@@ -176,6 +185,7 @@ class Run:
         with self.loop.recorder.progress.stage("evaluation"):
             result = self.evaluate(self.config.eval.episodes, keep_rows=keep_rows)
         self.scores = {name: float(value) for name, value in result.metrics().items()}
+        self.scores |= distilled_scores(self)
         self.scored_at = self.loop.step
         self.best = max(self.scores["eval/return"], self.best if self.best is not None else -float("inf"))
         if note := result.note():
@@ -246,21 +256,26 @@ class Run:
     # --- scoring ------------------------------------------------------------------------------------------------------------------
 
     def evaluate(
-        self, episodes: int = 10, keep_rows: bool = False, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None
+        self,
+        episodes: int = 10,
+        keep_rows: bool = False,
+        seed: int | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        policy: str | None = None,
     ) -> Evaluation:
         """Deterministic returns of `episodes` whole episodes on seeds that training never uses; leaves the run as it was.
 
-        `seed` replaces the run's, `env_kwargs` change the arguments of its environment.
+        `seed` replaces the run's, `env_kwargs` change the arguments of its environment. `policy` "distilled": the one trained on plans.
         """
         if self.config.env == "none":
             raise UserError("this run has no environment (env=none), in which its policy could be scored")
         first = self.config.seed if seed is None else seed
-        return score(self.variant(env_kwargs), self.parts.actor_for, first, episodes, keep_rows, self.config.eval.max_steps)
+        return score(self.variant(env_kwargs), actor_by(self, policy), first, episodes, keep_rows, self.config.eval.max_steps)
 
-    def film(self, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None) -> Path | None:
+    def film(self, seed: int | None = None, env_kwargs: Mapping[str, Any] | None = None, policy: str | None = None) -> Path | None:
         """One episode as a video in `videos/`; None, and a note, where there is no renderer. Arguments as in `evaluate`."""
-        path = self.path / "videos" / f"step-{self.loop.step}.mp4"
-        video, reason = film(self.variant(env_kwargs), self.parts.actor_for, path, self.config.seed if seed is None else seed)
+        path = self.path / "videos" / f"step-{self.loop.step}{'-distilled' if policy == 'distilled' else ''}.mp4"
+        video, reason = film(self.variant(env_kwargs), actor_by(self, policy), path, self.config.seed if seed is None else seed)
         self.film_note = sentence(reason or "")
         self.notes = noted(self.notes, self.film_note)
         return video

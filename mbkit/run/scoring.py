@@ -11,6 +11,7 @@ from mbkit.loops import Evaluation
 from mbkit.loops.interrupt import interrupted
 from mbkit.run.api import load
 from mbkit.run.evaluation import whole_number
+from mbkit.run.policies import PolicyName, check_policy_name
 from mbkit.run.reading import read_config
 from mbkit.run.run import Run
 
@@ -31,6 +32,7 @@ def evaluate(
     checkpoint: str | int | None = None,
     seed: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    policy: PolicyName | None = None,
     device: str | None = None,
 ) -> dict[str, Any]: ...
 
@@ -66,7 +68,8 @@ def evaluate(run: Any, episodes: int = 10, video: bool = False, *, data: Any = N
         data: a data set, or what `mbkit.data.read` reads.
         **options: of both: `checkpoint` of a directory: "last" (the default), "best" or a stored step; `seed`, by default the run's, with
             `data` 0; `device` of a directory: "cpu" or "cuda", by default where it was trained. Without `data`: `env_kwargs`, arguments of
-            the environment that differ from those of training. With `data`: `method`, some of "fqe" (the default), "model" and
+            the environment that differ from those of training; `policy` of a run that plans: "plan" (the default) or "distilled", the one
+            that was trained on its plans (`imagination.distill`). With `data`: `method`, some of "fqe" (the default), "model" and
             "environment" as "fqe,model" or a list; `horizon`, model steps, by default the longest episode; `dynamics`, the file of a model,
             by default the run's; `gamma`, the discount, by default the runs'; `updates` of fqe.
 
@@ -93,20 +96,24 @@ def in_environment(
     checkpoint: str | int | None = None,
     seed: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    policy: str | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
     """`evaluate` without a data set."""
     if not isinstance(run, Run):
+        check_policy_name(read_config(run), policy)
         chosen = "last" if checkpoint is None else checkpoint
         with interrupted(lambda: f"{run} is as it was; the same command scores it again"), load(run, chosen, device) as loaded:
-            return in_environment(loaded, episodes, video, seed=seed, env_kwargs=env_kwargs)
+            return in_environment(loaded, episodes, video, seed=seed, env_kwargs=env_kwargs, policy=policy)
     for name, value in (("checkpoint", checkpoint), ("device", device)):
         if value is not None:
             raise UserError(f"{name}={value!r} applies to the directory of a run; expected none for a run that is loaded already")
-    result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs)
+    result = run.evaluate(episodes, seed=seed, env_kwargs=env_kwargs, policy=policy)
     answer = figures(result) | {"episodes": episodes, "step": run.loop.step}
+    if policy is not None:
+        answer["policy"] = policy
     if video:
-        path = run.film(seed, env_kwargs)
+        path = run.film(seed, env_kwargs, policy)
         answer["video"] = run.film_note if path is None else recording.shown(path)
     return answer
 
@@ -129,13 +136,14 @@ def estimates(
     device: str | None = None,
     video: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
+    policy: str | None = None,
     **options: Any,
 ) -> "list[PolicyValue]":
     """The estimates of one run or several, see `evaluate`."""
     from mbkit.data import Dataset, read
     from mbkit.run.judging import judge, judging
 
-    for name, value in (("video", video), ("env_kwargs", env_kwargs)):
+    for name, value in (("video", video), ("env_kwargs", env_kwargs), ("policy", policy)):
         if value:
             raise UserError(f"{name} counts only in an environment; expected none beside data={data}")
     chosen = judging(method, seed=seed, episodes=episodes, **options)

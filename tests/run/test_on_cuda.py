@@ -36,6 +36,7 @@ OF_MODELS = {
         "planner.elites=3",
         "dynamics.propagation=ts1",
     ),
+    "pets distilled": (*PLAN, *CEM, "imagination.distill=true", "imagination.distill_hidden=[8]", "imagination.distill_batch_size=8"),
     "loop": (*FITTED, *CEM, "imagination.horizon=2", "imagination.particles=2"),
     "mbpo": BRANCH,
     "mbpo m2ac": (*BRANCH, "imagination.gate=m2ac"),
@@ -83,7 +84,20 @@ ALONE = [e.name for e in agents if e.target.__module__.startswith("mbkit.") and 
 CASES = {name: options(name) for name in ALONE} | OF_MODELS
 DISCRETE = ("cql_discrete", "ddqn_bc")
 # The others are slow; their updates are captured in `test_sync`, too.
-ALWAYS = {"sac", "dqn", "dpg", "cql_discrete", "vtrace stored", "ppo annealed", "pets icem", "loop", "mbpo m2ac", "dyna", "mve steve"}
+ALWAYS = {
+    "sac",
+    "dqn",
+    "dpg",
+    "cql_discrete",
+    "vtrace stored",
+    "ppo annealed",
+    "pets icem",
+    "pets distilled",
+    "loop",
+    "mbpo m2ac",
+    "dyna",
+    "mve steve",
+}
 ALWAYS |= {"sac xqc", "svg dhmbpo", "dqn simba v2", "morel", "combo", "rambo", "mobile"}
 
 
