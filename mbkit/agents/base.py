@@ -108,6 +108,7 @@ class LearningAgent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.optimizers: dict[str, FusedAdam] = {}
+        self.lines: dict[str, tuple[float, float]] = {}  # learning rates at the two ends of a run, by optimizer, where they fall
 
     def add_optimizers(self, lr: float | Tensor, **owners: nn.Module | nn.Parameter) -> None:
         """One Adam under each name, for a module's parameters or one parameter; none where all are constants.
@@ -120,6 +121,24 @@ class LearningAgent(nn.Module):
                 self.optimizers[name] = FusedAdam(params, lr)
                 modules = owner.modules() if isinstance(owner, nn.Module) else ()
                 self.optimizers[name].after = [cast("Callable[[], None]", m.project_) for m in modules if hasattr(m, "project_")]
+
+    def let_rates_fall(self, lr: float, final_lr: float | None) -> None:
+        """All learning rates so far fall along lines with the run, in the proportion in which lr falls to final_lr; None: they stay.
+
+        Raises:
+            UserError: final_lr is above lr.
+        """
+        if final_lr is None:
+            return
+        if final_lr > lr:
+            raise UserError(f"agent.final_lr={final_lr:g}: expected at most agent.lr={lr:g}, from where it falls")
+        rates = {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self.optimizers.items()}
+        self.lines = {name: (rate, rate * final_lr / lr) for name, rate in rates.items()}
+
+    def anneal(self, remaining: float) -> None:
+        """Set every falling learning rate for the share of the run that remains, 1 to 0."""
+        for name, (first, last) in self.lines.items():
+            self.optimizers[name].set_lr(last + (first - last) * remaining)
 
     def normalize_inputs(self, obs_dim: int, wanted: bool) -> None:
         """Every network made so far, target networks included, sees observations through one normaliser; see `ObsStatistics` in `loops`.

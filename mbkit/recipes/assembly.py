@@ -168,8 +168,12 @@ class Assembly(Generic[L]):
         return self.replay if n == 1 else NStep(self.replay, n, self.experiment.gamma, getattr(agent, "path_bonus", None))
 
     def updates(self, agent: Learner, source: Source, rate: float | None = None, prefix: str = "") -> Updates:
-        """The hook that updates the agent on batches of `source`; see `Updates`. Schedules of learners from trajectories are their own."""
-        part, gamma, steps = self.part("agent"), self.experiment.gamma, self.experiment.steps if self._env is None else 0
+        """The hook that updates the agent on batches of `source`; see `Updates`. Schedules of offline agents end with their data set.
+
+        Those of learners from trajectories are their own.
+        """
+        part, gamma, lines = self.part("agent"), self.experiment.gamma, getattr(agent, "lines", {})
+        steps = 0 if self._env is not None and not lines else self.experiment.steps
         updates = Updates(part.name, agent, source, self.experiment.loop, self.spec.device, rate, prefix, steps)
         every, target = getattr(part.config, "reset_every", None), getattr(agent, "target", one_step)
         if every is not None and not prefix:

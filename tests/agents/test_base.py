@@ -135,3 +135,55 @@ def test_update_rows_of_weight_one_change_nothing_and_rows_of_weight_zero_do_not
     assert all(torch.equal(none[key], ones[key]) for key in none)
     assert all(torch.equal(weighted[key], without[key]) for key in none if "last" not in key)  # metrics of the policy's loss
     assert not all(torch.equal(none[key], weighted[key]) for key in none)
+
+
+FALLING = ["dqn", "double_dqn", "soft_q", "munchausen_dqn", "td3", "sac", "ddpg"]
+
+
+def falling(name, **options):
+    entry = registry.agents[name]
+    spec = WIDE._replace(discrete=True) if "q" in name else WIDE
+    return entry.target(spec, entry.config(hidden=(8,), **options)), random_batch(spec, 16)
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_anneal_lets_all_rates_fall_along_a_line_to_the_final_one(name):
+    agent, batch = falling(name, lr=2e-3, final_lr=5e-4)
+    for remaining, rate in ((1.0, 2e-3), (0.75, 1.625e-3), (0.5, 1.25e-3), (0.0, 5e-4)):
+        agent.anneal(remaining)
+        assert [o.param_groups[0]["lr"] for o in agent.optimizers.values()] == [pytest.approx(rate)] * len(agent.optimizers)
+    agent, _ = falling(name, lr=2e-3, final_lr=0.0)
+    agent.anneal(0.0)
+    before = [p.clone() for o in agent.optimizers.values() for p in o.param_groups[0]["params"]]
+    for _ in range(agent.cycle):
+        agent.update(batch)
+    assert all(map(torch.equal, before, [p for o in agent.optimizers.values() for p in o.param_groups[0]["params"]]))
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_anneal_without_a_final_rate_changes_nothing(name):
+    agent, _ = falling(name)
+    before = {n: o.param_groups[0]["lr"] for n, o in agent.optimizers.items()}
+    agent.anneal(0.25)
+    assert {n: o.param_groups[0]["lr"] for n, o in agent.optimizers.items()} == before
+
+
+def test_anneal_of_two_rates_keeps_their_proportion():
+    agent, _ = falling("sac", lr=1e-3, policy_lr=4e-4, final_lr=1e-4)
+    agent.anneal(0.5)
+    rates = {name: o.param_groups[0]["lr"] for name, o in agent.optimizers.items()}
+    assert rates == {"critics": pytest.approx(5.5e-4), "policy": pytest.approx(2.2e-4), "alpha": pytest.approx(2.2e-4)}
+
+
+def test_anneal_writes_into_rates_on_the_device():
+    agent, _ = falling("td3", lr=1e-3, final_lr=0.0)
+    rate = agent.optimizers["policy"].param_groups[0]["lr"] = torch.tensor(1e-3)  # as on a GPU
+    agent.anneal(0.5)
+    assert agent.optimizers["policy"].param_groups[0]["lr"] is rate
+    assert rate.item() == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_final_rate_above_the_first_is_refused(name):
+    with pytest.raises(UserError, match=r"agent\.final_lr=0\.01: expected at most agent\.lr=0\.001, from where it falls"):
+        falling(name, lr=1e-3, final_lr=1e-2)

@@ -24,6 +24,7 @@ CASES = {
     "sac": ("sac", []),
     "sac as redq": ("sac", ["agent.critics=4", "agent.target_subset=2", "agent.policy_every=3", "agent.policy_q=mean"]),
     "sac of fixed temperature": ("sac", ["agent.temperature=0.2", "agent.critic=layer_norm"]),
+    "td3 with falling rates": ("td3", ["agent.lr=1e-3", "agent.final_lr=0"]),
     "dqn": ("dqn", ["agent.target_every=7", "agent.max_grad_norm=0.3"]),
     "dqn with averages": ("dqn", ["agent.target_every=0", "agent.loss=mse"]),
     "double_dqn": ("double_dqn", ["agent.target_every=5"]),
@@ -53,6 +54,12 @@ def made(case: str, seed: int) -> tuple[LearningAgent, Rows, Stream]:
     return agent, Rows(discrete), Stream()
 
 
+def annealed(agent: LearningAgent, n: int) -> LearningAgent:
+    """The agent before its update n of 200."""
+    agent.anneal(1 - n / 200)
+    return agent
+
+
 def moments(agent: LearningAgent) -> dict[str, Tensor]:
     """All moments of all optimizers."""
     slots = {name: optimizer.state_dict()["state"] for name, optimizer in agent.optimizers.items()}
@@ -65,14 +72,14 @@ def test_stacked_seeds_learn_as_each_alone(case: str) -> None:
     for seed in SEEDS:
         agent, rows, stream = made(case, seed)
         with stream.active():
-            metrics.append([agent.update(rows.sample(BATCH)) for _ in range(200)])
+            metrics.append([annealed(agent, n).update(rows.sample(BATCH)) for n in range(200)])
         alone.append((agent, stream))
 
     together = [made(case, seed) for seed in SEEDS]
     agents, streams = [agent for agent, _, _ in together], [stream for _, _, stream in together]
     joint, source = stacked(agents), StackedSources([rows for _, rows, _ in together], streams)
     with drawn_from(streams):
-        joint_metrics = [joint.update(source.sample(BATCH)) for _ in range(200)]
+        joint_metrics = [annealed(joint, n).update(source.sample(BATCH)) for n in range(200)]
 
     for s, (agent, (single, stream)) in enumerate(zip(agents, alone, strict=True)):
         agent.count = joint.count

@@ -57,6 +57,8 @@ OF_MODELS = {
     "sac normalized": (*REPLAY, "agent.normalize_obs=true", "loop.n_step=3"),
     "sac xqc": (*REPLAY, "agent.critic=batch_norm", "agent.loss=c51", "agent.initial_temperature=0.01"),
     "td3 simba": (*REPLAY, "agent.critic=simba", "agent.loss=hl_gauss", "agent.delay=1"),
+    "dqn falling": (*REPLAY, "agent.lr=1e-3", "agent.final_lr=0"),
+    "sac falling": (*REPLAY, "agent.lr=1e-3", "agent.final_lr=1e-4"),
     "dqn simba v2": (*REPLAY, "agent.critic=simba_v2", "agent.loss=c51"),
     "vtrace stored": (*TRAJECTORY, "loop.stored_rollouts=2", "loop.off_policy_updates=1"),
     "ppo annealed": (*TRAJECTORY, "agent.anneal_lr=true", "agent.epochs=2", "agent.minibatch=4"),
@@ -84,21 +86,8 @@ ALONE = [e.name for e in agents if e.target.__module__.startswith("mbkit.") and 
 CASES = {name: options(name) for name in ALONE} | OF_MODELS
 DISCRETE = ("cql_discrete", "ddqn_bc")
 # The others are slow; their updates are captured in `test_sync`, too.
-ALWAYS = {
-    "sac",
-    "dqn",
-    "dpg",
-    "cql_discrete",
-    "vtrace stored",
-    "ppo annealed",
-    "pets icem",
-    "pets distilled",
-    "loop",
-    "mbpo m2ac",
-    "dyna",
-    "mve steve",
-}
-ALWAYS |= {"sac xqc", "svg dhmbpo", "dqn simba v2", "morel", "combo", "rambo", "mobile"}
+ALWAYS = {"sac", "dqn", "dpg", "cql_discrete", "vtrace stored", "ppo annealed", "pets icem", "loop", "mbpo m2ac", "dyna", "mve steve"}
+ALWAYS |= {"pets distilled", "sac xqc", "svg dhmbpo", "dqn simba v2", "sac falling", "morel", "combo", "rambo", "mobile"}
 
 
 @pytest.fixture(scope="module")

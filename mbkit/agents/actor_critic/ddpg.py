@@ -32,6 +32,7 @@ class DDPGConfig(CriticOptions):
 
     hidden: tuple[int, ...] = at_least((400, 300), 1)  # widths of the hidden layers of policy and critic, ReLU between
     lr: float = positive(1e-3)  # Adam learning rate of policy and critic. Paper: 1e-4 and 1e-3
+    final_lr: float | None = at_least(None, 0)  # learning rate at the end of the run, to which lr falls along a line; null: lr throughout
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target networks. Paper: 0.001
     policy_every: int = at_least(1, 1)  # critic updates for each update of the policy and its target network
     critics: int = at_least(1, 1)  # number of critics, K; targets take their minimum, the policy climbs the first. Paper: 1
@@ -90,6 +91,7 @@ class DDPG(CriticAgent):
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
+        self.let_rates_fall(cfg.lr, cfg.final_lr)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:

@@ -33,6 +33,7 @@ class SACConfig(CriticOptions):
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics, ReLU between
     lr: float = positive(3e-4)  # Adam learning rate of policy, critics and temperature
     policy_lr: float | None = positive(None)  # Adam learning rate of policy and temperature; null: lr. OfflineRL-Kit: 1e-4
+    final_lr: float | None = at_least(None, 0)  # lr at the end of the run, after a line; policy_lr in proportion; null: constant
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target critics
     critics: int = at_least(2, 1)  # number of critics, K. REDQ: 10
     target_subset: int | None = at_least(None, 1, when="critics!=1")  # critics drawn for each target's minimum; null: all. REDQ: 2
@@ -50,7 +51,6 @@ class SAC(TemperedAgent):
     """Soft actor-critic: a stochastic policy that maximises return plus entropy."""
 
     stackable = acts_by_sampling = takes_objective = True
-
     last: Tensor  # [2] loss and entropy of the policy at its last update
 
     def __init__(
@@ -59,8 +59,8 @@ class SAC(TemperedAgent):
         needs_continuous("sac", spec)
         check_subset(cfg.target_subset, cfg.critics, cfg.critic_form)
         super().__init__()
-        self.cfg, self.gamma, self.target, self.objective, self.device = cfg, gamma, target, objective, spec.device
-        self.cycle = cfg.policy_every
+        self.cfg, self.gamma, self.target, self.objective = cfg, gamma, target, objective
+        self.device, self.cycle = spec.device, cfg.policy_every
         self.policy = TanhGaussian(spec.obs_dim, spec.action_dim, cfg.hidden)
         self.critics = Critics(cfg.critics, spec.obs_dim, spec.action_dim, cfg.hidden, check_form(cfg.critic_form, target))
         self.target_critics = target_network(self.critics)
@@ -71,6 +71,7 @@ class SAC(TemperedAgent):
         self.to(spec.device)
         self.add_optimizers(learning_rate(cfg.policy_lr or cfg.lr, self.device), policy=self.policy, alpha=self.log_alpha)
         self.add_optimizers(cfg.lr, critics=self.critics)
+        self.let_rates_fall(cfg.lr, cfg.final_lr)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:
@@ -125,9 +126,8 @@ class SAC(TemperedAgent):
         """One step on the critics, where it is due one on policy and temperature, then one on the target critics."""
         cfg, alpha, sample = self.cfg, self.alpha, None
         self.count = (self.count + 1) % self.cycle
-        plain = self.target is one_step and cfg.backup_entropy and cfg.target_subset is None and self.backs_up_values
-        plain = plain and self.objective is None
-        if self.count == 0 and plain:  # `one_step`, by one pass of the policy that serves its own loss too
+        plain = self.objective is None and cfg.backup_entropy and cfg.target_subset is None and self.backs_up_values
+        if self.count == 0 and plain and self.target is one_step:  # `one_step`, by one pass of the policy that serves its own loss too
             sample = self.policy.sampled(batch.obs, before=batch.next_obs)
             action, log_prob = sample.first
             y = bootstrapped(batch, soft_value(self.backup_q(batch.next_obs, action), log_prob, alpha), self.gamma)

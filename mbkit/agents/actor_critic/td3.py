@@ -28,6 +28,7 @@ class TD3Config(CriticOptions):
 
     hidden: tuple[int, ...] = at_least((256, 256), 1)  # widths of the hidden layers of policy and critics. Paper: 400, 300
     lr: float = positive(3e-4)  # Adam learning rate of policy and critics. Paper: 1e-3; its authors' code: 3e-4
+    final_lr: float | None = at_least(None, 0)  # learning rate at the end of the run, to which lr falls along a line; null: lr throughout
     tau: float = between(0.005, 0, 1)  # weight of the new parameters in the target networks
     critics: int = at_least(2, 1)  # number of critics, K; targets take their minimum, the policy climbs the first
     delay: int = at_least(2, 1)  # critic updates for each update of the policy and the target networks
@@ -65,6 +66,7 @@ class TD3(CriticAgent):
         self.normalize_inputs(spec.obs_dim, cfg.normalized_inputs)
         self.to(spec.device)
         self.add_optimizers(cfg.lr, policy=self.policy, critics=self.critics)
+        self.let_rates_fall(cfg.lr, cfg.final_lr)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool = True) -> Tensor:

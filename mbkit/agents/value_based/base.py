@@ -43,6 +43,7 @@ class EpsilonGreedyConfig:
 class ValueConfig(EpsilonGreedyConfig):
     """Network, regression, exploration and target network."""
 
+    final_lr: float | None = at_least(None, 0)  # learning rate at the end of the run, to which lr falls along a line; null: lr throughout
     target_every: int = at_least(500, 0)  # updates between two copies of the network into the target network; 0: Polyak averaging
     tau: float = between(0.005, 0, 1, when="target_every=0")  # weight of the new parameters in the target network
 
@@ -148,6 +149,7 @@ class ValueAgent(EpsilonGreedy):
 
     def __init__(self, spec: EnvSpec, cfg: ValueConfig, gamma: float = 0.99, target: TargetFn = one_step) -> None:
         super().__init__(spec, cfg, gamma, target)
+        self.let_rates_fall(cfg.lr, cfg.final_lr)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=spec.device))
 
     def update(self, batch: Transition) -> Metrics:
