@@ -12,7 +12,7 @@ from mbkit.fields import at_least, between
 from mbkit.networks.form import PLAIN, CriticForm
 from mbkit.networks.heads import ActionValues, Critics
 from mbkit.networks.values import Distributional
-from mbkit.registry import critics
+from mbkit.registry import critics as architectures
 from mbkit.targets import one_step
 from mbkit.types import TargetFn, Targets, Transition
 
@@ -28,7 +28,7 @@ class Architecture:
     @property
     def normalized_inputs(self) -> bool:
         """Whether the networks see normalised observations: by the option, or since the critics' architecture needs it."""
-        return bool(getattr(self, "normalize_obs", False) or getattr(critics[self.critic].target, "normalizes_obs", False))
+        return bool(getattr(self, "normalize_obs", False) or getattr(architectures[self.critic].target, "normalizes_obs", False))
 
     @property
     def critic_form(self) -> CriticForm:
@@ -57,8 +57,7 @@ def check_form(form: CriticForm, target: TargetFn = one_step, computed: bool = F
         computed: whether the agent computes its targets itself, from other networks.
         joint: whether they see nothing in training but pairs (s, a) and (s', a').
     """
-    entry = critics[form.critic]
-    if not joint and hasattr(entry.target, "joint"):
+    if hasattr(critic_class(form), "joint") and not joint:
         raise UserError(f"agent.critic={form.critic}: actions sampled for other ends would enter its statistics; expected another critic")
     if form.loss == "c51" and computed:
         raise UserError("agent.loss=c51 backs up the distribution of a next state, which this agent does not; expected hl_gauss or mse")
@@ -68,11 +67,16 @@ def check_form(form: CriticForm, target: TargetFn = one_step, computed: bool = F
     return form
 
 
+def critic_class(form: CriticForm) -> object:
+    """What makes the networks of critics of this form."""
+    return architectures[form.critic].target
+
+
 def check_subset(subset: int | None, critics: int, form: CriticForm) -> None:
     """UserError where targets cannot take the minimum over so many critics, drawn at random; None: over all of them."""
     if subset is not None and subset > critics:
         raise UserError(f"agent.target_subset={subset}: expected at most agent.critics={critics}")
-    if subset is not None and (form.loss == "c51" or form.critic == "batch_norm"):
+    if subset is not None and (form.loss == "c51" or hasattr(critic_class(form), "joint")):
         raise UserError(f"agent.target_subset={subset}: expected null with agent.critic={form.critic}, agent.loss={form.loss}")
 
 

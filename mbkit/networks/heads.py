@@ -16,7 +16,7 @@ from mbkit.networks.form import PLAIN, CriticForm
 from mbkit.networks.mlp import EnsembleMLP, Nonlinearity, mlp
 from mbkit.networks.normalizer import RunningNormalizer
 from mbkit.networks.sampled_actions import action_level, levels_of
-from mbkit.networks.values import outputs_of
+from mbkit.networks.values import outputs_of, unit_of
 from mbkit.registry import critics as architectures
 
 C = TypeVar("C", bound="Stackable")
@@ -77,11 +77,15 @@ class Critics(Stackable):
         dtype: torch.dtype | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """See `action_level`: many actions [B, M, A] of each obs [B, O], all constants, reduced to one number for each critic, [K]."""
+        """See `action_level`: many actions [B, M, A] of each obs [B, O], all constants, reduced to one number for each critic, [K].
+
+        In units of reward; a log-sum-exp of distributions is one of values in return scales.
+        """
         if self.form == PLAIN:
             return action_level(self.net, self.inputs(obs), action, log_density, dtype, weight)
         q: Tensor = self(obs.repeat_interleave(action.shape[1], 0), action.flatten(0, 1))
-        return levels_of(q.view(len(q), len(obs), -1), log_density, weight)
+        unit = unit_of(self.outputs)
+        return unit * levels_of(q.view(len(q), len(obs), -1) / unit, log_density, weight)
 
 
 class ActionValues(Stackable):

@@ -138,6 +138,11 @@ class Distributional(nn.Module):
 Outputs = Squared | Distributional
 
 
+def unit_of(outputs: Outputs) -> Tensor | float:
+    """What their values are learned in units of, in units of reward: the return scale, 0-d, or 1."""
+    return outputs.scale if isinstance(outputs, Distributional) else 1.0
+
+
 def outputs_of(form: CriticForm) -> Outputs:
     """How critics of this form stand for values."""
     return Squared(form.loss == "huber") if form.loss in ("mse", "huber") else Distributional()

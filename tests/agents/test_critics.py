@@ -74,11 +74,28 @@ def test_distributional_backup_of_one_atom_each_is_one_step():
     torch.testing.assert_close(outputs.values(y.probs.clamp(min=1e-30).log()), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_temperature_beside_distributions_is_in_return_scales():
-    agent = SAC(WIDE, SACConfig(hidden=(8,), loss="hl_gauss", initial_temperature=0.5))
+@pytest.mark.parametrize("name", ["sac", "kl_sac", "cql"])
+def test_a_temperature_beside_distributions_is_in_return_scales(name):
+    entry = registry.agents[name]
+    agent = entry.target(WIDE, entry.config(hidden=(8,), loss="hl_gauss", initial_temperature=0.5, lr=1e-9))
     agent.critics.outputs.scale.fill_(20.0)
     assert agent.alpha.item() == pytest.approx(10.0)
     assert agent.target_critics.outputs is agent.critics.outputs
+    assert agent.update(random_batch(WIDE, 8))["alpha"].item() == pytest.approx(10.0, rel=1e-3)
+
+
+def test_a_subset_is_refused_for_any_architecture_of_batch_statistics(monkeypatch):
+    monkeypatch.setattr(registry.critics["simba"].target, "joint", None, raising=False)
+    with pytest.raises(UserError, match=r"agent\.target_subset=2: expected null with agent\.critic=simba"):
+        SAC(WIDE, SACConfig(hidden=(8,), critics=4, target_subset=2, critic="simba"))
+
+
+def test_precision_of_sampled_actions_counts_for_plain_critics_alone(tmp_path):
+    data = random_steps(tmp_path / "d.npz")
+    for other in ("agent.critic=simba", "agent.loss=hl_gauss"):
+        with pytest.raises(UserError, match=r"agent\.precision"):
+            mbkit.train("cql", f"data={data}", "steps=2", "agent.precision=bfloat16", other, f"run_dir={tmp_path / 'run'}")
+        assert not (tmp_path / "run").exists()
 
 
 def test_modern_targets_of_the_default_form_are_the_target_function_s():
@@ -141,3 +158,18 @@ def test_policy_every_3_moves_the_policy_with_every_third_update(name):
         critics.append(not torch.equal(critic, torch.cat([p.detach().flatten() for p in agent.critics.parameters()])))
     assert moved == [False, False, True] * 2
     assert all(critics)
+
+
+@pytest.mark.parametrize("push", ["logsumexp", "policy"])
+def test_cql_beside_distributions_learns_the_same_in_any_unit_of_reward(push):
+    entry, policies, gaps = registry.agents["cql"], [], []
+    for unit in (1.0, 64.0):
+        torch.manual_seed(0)
+        agent = entry.target(WIDE, entry.config(hidden=(8,), loss="hl_gauss", samples=2, lagrange=0.1, push=push))
+        agent.critics.outputs.scale.fill_(unit)
+        batch = random_batch(WIDE, 16)
+        batch = batch._replace(reward=unit * batch.reward)
+        gaps.append([agent.update(batch)["critic/gap"].item() / unit for _ in range(3)])
+        policies.append(torch.cat([p.detach().flatten() for p in agent.parameters()]))
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(*policies, rtol=1e-3, atol=1e-5)

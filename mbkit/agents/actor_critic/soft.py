@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.agents.critics import CriticAgent
-from mbkit.networks.values import Distributional
+from mbkit.networks.values import unit_of
 
 
 class TemperedAgent(CriticAgent):
@@ -18,8 +18,7 @@ class TemperedAgent(CriticAgent):
     @property
     def alpha(self) -> Tensor:
         """The temperature in units of reward, 0-d, of S seeds [S]."""
-        alpha, outputs = self.log_alpha.detach().exp(), self.bootstrap.outputs
-        return alpha * outputs.scale if isinstance(outputs, Distributional) else alpha
+        return self.log_alpha.detach().exp() * unit_of(self.bootstrap.outputs)
 
 
 def soft_value(q: Tensor, log_prob: Tensor, alpha: Tensor, mean: bool = False) -> Tensor:

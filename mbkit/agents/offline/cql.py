@@ -28,6 +28,7 @@ from mbkit.agents.offline.squashed import SquashedActorCritic
 from mbkit.errors import UserError
 from mbkit.fields import at_least, option, positive
 from mbkit.networks.optimizers import polyak_
+from mbkit.networks.values import unit_of
 from mbkit.registry import agents
 from mbkit.targets import one_step
 from mbkit.types import EnvSpec, Metrics, TargetFn, Transition
@@ -48,7 +49,8 @@ class CQLConfig(CriticOptions, CriticConfig):
     temperature: float | None = at_least(None, 0)  # fixed temperature alpha of the policy's entropy; null: learned
     initial_temperature: float = positive(1.0, when="temperature=null")  # initial value of a learned temperature
     target_entropy: float | None = option(None, when="temperature=null")  # target entropy of the policy, nats; null: -A
-    precision: Literal["float32", "bfloat16"] = "float32"  # products of the sampled actions' critics between hidden layers
+    precision: Literal["float32", "bfloat16"] = option("float32", when="critic=mlp, loss=mse")  # products of the sampled actions' critics
+    # between hidden layers
 
 
 def cloned_loss(log_prob: Tensor, recorded_log_prob: Tensor, alpha: Tensor) -> Tensor:
@@ -105,10 +107,10 @@ class CQL(SquashedActorCritic):
         """One step on the critics, and on the multiplier where there is one; all of the multiplier before its step."""
         cfg, metrics = self.cfg, {}
         y = self.targets(batch)
-        outputs = self.critics.outputs
+        outputs, unit = self.critics.outputs, unit_of(self.critics.outputs)
         out = self.critics.out(batch.obs, batch.action)
         q = outputs.values(out)
-        gap = conservative_gap(self.level(batch), q, batch.real)
+        gap = conservative_gap(self.level(batch), q, batch.real) / unit  # beside a cross-entropy, which knows no unit of reward
         weight: Tensor | float = cfg.conservative_weight
         if not isinstance(cfg.lagrange, str):
             weight = weight * multiplier(self.log_multiplier.detach())
@@ -120,7 +122,7 @@ class CQL(SquashedActorCritic):
         return {
             "critic/loss": loss,
             "critic/q": q.detach().mean(),
-            "critic/gap": gap.detach().mean(),
+            "critic/gap": unit * gap.detach().mean(),
             **support_metrics(self.critics, y),
             **metrics,
             **shift,
@@ -128,7 +130,7 @@ class CQL(SquashedActorCritic):
 
     def update(self, batch: Transition) -> Metrics:
         """One step on the critics, one on policy and temperature each, then one on the target critics."""
-        critic, alpha = self.update_critics(batch), self.log_alpha.detach().exp()
+        critic, alpha = self.update_critics(batch), self.alpha
         action, log_prob = self.policy.rsample(batch.obs)
         loss = -soft_value(self.critics(batch.obs, action, fixed=True), log_prob, alpha).mean()
         if self.cfg.bc_updates:
@@ -138,4 +140,4 @@ class CQL(SquashedActorCritic):
         self.update_temperature(log_prob)
         polyak_(self.target_critics, self.critics, self.cfg.tau)
         self.updates += 1
-        return {**critic, "actor/loss": actor_loss, "actor/entropy": -log_prob.mean(), "alpha": self.log_alpha.detach().exp()}
+        return {**critic, "actor/loss": actor_loss, "actor/entropy": -log_prob.mean(), "alpha": self.alpha}

@@ -12,6 +12,7 @@ from mbkit.agents.actor_critic.soft import log_temperature, temperature_loss
 from mbkit.agents.offline.base import OfflineActorCritic
 from mbkit.networks.heads import Critics
 from mbkit.networks.policy import TanhGaussian
+from mbkit.networks.values import unit_of
 from mbkit.types import EnvSpec
 
 
@@ -29,6 +30,11 @@ class SquashedActorCritic(OfflineActorCritic):
         """The temperature, `fixed` or learned from `initial` on, and the policy's target entropy, nats; None: -A."""
         self.log_alpha = log_temperature(fixed, initial)
         self.target_entropy = -float(spec.action_dim) if target_entropy is None else target_entropy
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature in units of reward, 0-d; beside distributions it is learned in return scales."""
+        return self.log_alpha.detach().exp() * unit_of(self.critics.outputs)
 
     def greedy(self, obs: Tensor) -> Tensor:
         """tanh of the mean, [B, A]."""
