@@ -20,7 +20,9 @@ class DistillConfig:
     distill: bool = False  # training of a policy on the executed plans; `mbkit evaluate RUN --policy distilled` scores it
     distill_hidden: tuple[int, ...] = at_least((256, 256), 1, when="distill=true")  # hidden widths of that policy
     distill_lr: float = positive(1e-3, when="distill=true")  # Adam learning rate of that policy
-    distill_updates_per_step: float = between(1.0, 1e-4, 10_000, when="distill=true")  # its gradient updates per environment step
+    distill_updates_per_step: float = between(
+        1.0, 1e-4, 10_000, when="distill=true"
+    )  # gradient updates of that policy per environment step
     distill_batch_size: int = at_least(256, 1, when="distill=true")  # executed plans per update of that policy
     distill_buffer: int = at_least(100_000, 1, when="distill=true")  # newest executed plans that it learns from
 

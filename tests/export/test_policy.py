@@ -290,9 +290,10 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
+    run = runs("sac")  # trained before the disk is full
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match=r"policy.pt2 cannot be written \(No space left on device\)"):
-        export(runs("sac"), tmp_path / "policy.pt2")
+        export(run, tmp_path / "policy.pt2")
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ from mbkit.errors import UserError
 from mbkit.recording import read_metrics
 from mbkit.report import write_report
 from mbkit.run import Run
-from mbkit.run.run import never_fitted
+from mbkit.run.finishing import never_fitted
 from mbkit.run.sizes import check_buffer
 from mbkit.storage import read_json
 
