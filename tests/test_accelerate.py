@@ -66,15 +66,15 @@ def passes(n):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-print(-passes(5) + passes(10))
+print(-passes(10) + passes(40))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_of_freed_tensors_is_used_again():
-    """In a fresh process; without `reuse_memory` the system hands out some 200 pages in each pass."""
+    """In a fresh process; without `reuse_memory` the system hands out some 200 pages in each of 40 passes, with it a block at most."""
     faults = subprocess.run([sys.executable, "-c", PAGE_FAULTS], check=True, capture_output=True, text=True).stdout
-    assert int(faults) < 200
+    assert int(faults) < 40 * 50
 
 
 def test_matmul_precision_is_restored_even_after_an_error():
