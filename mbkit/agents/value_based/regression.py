@@ -1,21 +1,19 @@
 """Regression of the values of taken actions, with a bounded gradient. Letters: K critics, N rows of targets, A actions, S seeds."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mbkit.agents.base import clipped, excess
 from mbkit.networks.heads import ActionValues
 from mbkit.networks.optimizers import FusedAdam
 from mbkit.networks.passes import q_pass, values_pass
+from mbkit.networks.values import Squared
 from mbkit.types import Targets
 
 
 def regression(q: Tensor, y: Targets, loss: str) -> Tensor:
     """Half the squared error, or Huber's with delta 1, of q [K, N] against targets [N]: weighted mean over rows, summed over critics."""
-    target = y.target.expand_as(q)
-    error = F.huber_loss(q, target, reduction="none") if loss == "huber" else 0.5 * (q - target).square()
-    return (error if y.weight is None else y.weight * error).mean(-1).sum(0)
+    return Squared(loss == "huber").loss(q[..., None], y)
 
 
 @torch.no_grad()
@@ -26,10 +24,7 @@ def taken_slope(values: Tensor, y: Targets, loss: str) -> tuple[Tensor, Tensor]:
     """
     index = y.action.expand(values.shape[:-1])[..., None]
     q = values.gather(-1, index)[..., 0]
-    slope = (q - y.target).clamp_(-1, 1) if loss == "huber" else q - y.target
-    share = 1 / y.target.shape[-1]
-    slope.mul_(share if y.weight is None else y.weight * share)
-    return torch.zeros_like(values).scatter_(-1, index, slope[..., None]), q
+    return torch.zeros_like(values).scatter_(-1, index, Squared(loss == "huber").loss_slopes(q[..., None], y)), q
 
 
 def regress_taken(optimizer: FusedAdam, values: ActionValues, y: Targets, loss: str, max_norm: float) -> Tensor:
