@@ -61,8 +61,8 @@ class Critics(Stackable):
     def beside(self, obs: Tensor, action: Tensor, next_obs: Tensor, next_action: Tensor) -> Tensor:
         """Outputs [K, B, Z] at the next observations [B, O] and actions [B, A], normalised together with those before them."""
         pairs = torch.cat((self.inputs(obs), action), -1), torch.cat((self.inputs(next_obs), next_action), -1)
-        joint: Tensor = self.net.joint(torch.cat(pairs), learn=False)
-        return joint[:, len(obs) :]
+        out: Tensor = self.net.joint(torch.cat(pairs), learn=False, wanted=slice(len(obs), None))
+        return out
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
         """The value of the first critic, [B], a constant, without computing the others: the objective of DDPG's and TD3's policy."""
@@ -111,8 +111,8 @@ class ActionValues(Stackable):
 
     def beside(self, obs: Tensor, action: Tensor, next_obs: Tensor, next_action: Tensor) -> Tensor:
         """Outputs [K, B, Z] of the next actions int64 [B] at next observations [B, O], normalised together with those before them."""
-        joint: Tensor = self.net.joint(torch.cat((self.inputs(obs), self.inputs(next_obs))), learn=False)
-        return taken_outputs(self.by_action(joint[:, len(obs) :]), next_action)
+        both = torch.cat((self.inputs(obs), self.inputs(next_obs)))
+        return taken_outputs(self.by_action(self.net.joint(both, learn=False, wanted=slice(len(obs), None))), next_action)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The best action by the smallest of the critics, int64 [B]: the action without exploration."""

@@ -44,7 +44,7 @@ class Pass:
                 self.graph: Tensor = net(self.x, fixed, members)
             else:
                 joint = cast("Callable[..., Tensor]", net.joint)
-                self.graph = joint(x if beside is None else torch.cat((x, beside)), learn=True)[:, : len(x)]
+                self.graph = joint(x if beside is None else torch.cat((x, beside)), learn=True, wanted=slice(0, len(x)))
             self.out = self.graph.detach()
             return
         assert isinstance(net, EnsembleMLP)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mbkit.networks.form import CriticForm
-from mbkit.networks.kernels import ReluMLP
+from mbkit.networks.kernels import EVERY, ReluMLP
 from mbkit.networks.members import Members, Use, constant, orthogonal, unit_columns_
 from mbkit.registry import critics
 from mbkit.types import NoOptions
@@ -51,16 +51,16 @@ class BatchNorm(Members):
         out: Tensor = ReluMLP.apply(x, *layers, weight[-1], use(self.bias))  # type: ignore[no-untyped-call]
         return out
 
-    def joint(self, x: Tensor, learn: bool) -> Tensor:
-        """x [B, I] -> [E, B, out] by the statistics of these rows; `learn`: the running ones move towards them."""
-        return torch.stack([self.member(x, e, learn) for e in range(self.members)])
+    def joint(self, x: Tensor, learn: bool, wanted: slice = EVERY) -> Tensor:
+        """x [B, I] -> [E, B, out] by the statistics of these rows, of the wanted ones; `learn`: the running ones move towards them."""
+        return torch.stack([self.member(x, e, learn, wanted) for e in range(self.members)])
 
-    def member(self, x: Tensor, e: int, learn: bool) -> Tensor:
+    def member(self, x: Tensor, e: int, learn: bool, wanted: slice = EVERY) -> Tensor:
         """One network: normalised, then linear, normalised, ReLU for every hidden layer, then linear; [B, I] -> [B, out]."""
         x = self.normalized(x, e, 0, None, None, learn)
         for n, (gain, shift) in enumerate(zip(self.gain, self.shift, strict=True), 1):
             x = self.normalized(torch.mm(x, self.weight[n - 1][e]), e, n, gain[e, 0], shift[e, 0], learn).relu()
-        return torch.addmm(self.bias[e], x, self.weight[-1][e])
+        return torch.addmm(self.bias[e], x[wanted], self.weight[-1][e])
 
     def normalized(self, x: Tensor, e: int, n: int, gain: Tensor | None, shift: Tensor | None, learn: bool) -> Tensor:
         """Rows [B, W] by their own statistics, times gain plus shift [W], before the n-th linear layer of network e."""
