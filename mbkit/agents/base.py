@@ -1,7 +1,6 @@
 """What every gradient-based agent shares: optimizers, and a state that `load_state_dict` restores in place."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import cast
 
 import torch
@@ -166,7 +165,7 @@ class LearningAgent(nn.Module):
         """Inverse of `get_extra_state`, in place: a captured graph may hold the tensors."""
         self.count = state["count"]
         for name, optimizer in self.optimizers.items():
-            restore_optimizer_(optimizer, deepcopy(state[name]))  # a copy: an optimizer without moments yet adopts these tensors
+            restore_optimizer_(optimizer, state[name])
 
 
 def needs_continuous(name: str, spec: EnvSpec) -> None:

@@ -57,6 +57,8 @@ def restore_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, object
     optimizer.load_state_dict(state)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate.fill_(group["lr"]) if isinstance(rate, Tensor) else float(group["lr"])
+    for p in optimizer.state.keys() - existing.keys():  # torch takes the saved tensors themselves, which may be another optimizer's
+        optimizer.state[p] = {key: value.clone() if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()}
     for p, tensors in existing.items():
         slots = optimizer.state[p]
         for key, tensor in tensors.items():

@@ -170,3 +170,16 @@ print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_restore_optimizer_shares_no_tensor_with_the_state_it_is_given():
+    """torch's `load_state_dict` takes the tensors themselves, which are those of the optimizer that was saved."""
+    first, second = (EnsembleMLP(1, (3, 4, 1)) for _ in range(2))
+    saved, fresh = (torch.optim.Adam(net.parameters(), fused=True) for net in (first, second))
+    first(torch.ones(1, 2, 3)).sum().backward()
+    saved.step()
+    restore_optimizer_(fresh, saved.state_dict())
+    before = [slots["exp_avg"].clone() for slots in fresh.state.values()]
+    saved.step()
+    assert all(torch.equal(a, slots["exp_avg"]) for a, slots in zip(before, fresh.state.values(), strict=True))
+    assert any(not torch.equal(a, slots["exp_avg"]) for a, slots in zip(before, saved.state.values(), strict=True))

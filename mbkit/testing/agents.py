@@ -1,65 +1,20 @@
-"""The contract of agents, for tests of mbkit and of plug-ins: every agent passes `check_agent`.
+"""The contract of agents, for tests of mbkit and of plug-ins: every agent passes `check_agent`."""
 
-Usage, in the test of a package that registers an agent::
-
-    def test_contract():
-        check_agent(lambda spec: MyAgent(spec, MyConfig(), gamma=0.99))
-"""
-
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from mbkit import registry
-from mbkit.errors import UserError
-from mbkit.types import EnvSpec, Learner, Metrics, Recorded, State, Trajectory, TrajectoryLearner, Transition
-
-SYNC = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}  # operators that synchronise with the device
-SPEC = EnvSpec(obs_dim=3, action_dim=2, device=torch.device("cpu"))
+from mbkit.testing.common import check_metrics, expect, saved, seeded, supported, synchronising, tensors
+from mbkit.testing.rows import SPEC, random_batch, random_recorded, random_trajectory
+from mbkit.types import EnvSpec, Learner, TrajectoryLearner
 
 Agent = Learner | TrajectoryLearner
 Build = Callable[[EnvSpec], Agent]
-
-
-def random_batch(spec: EnvSpec, n: int, seed: int = 0) -> Transition:
-    """n transitions [B] of random numbers, a tenth of which terminate."""
-    draw = torch.Generator().manual_seed(seed)
-    action = torch.rand(n, spec.action_dim, generator=draw) * 2 - 1
-    if spec.parts:
-        action = torch.stack([torch.randint(k, (n,), generator=draw) for k in spec.parts], -1)
-    elif spec.discrete:
-        action = torch.randint(spec.action_dim, (n,), generator=draw)
-    obs, next_obs = torch.randn(2, n, spec.obs_dim, generator=draw)
-    discount = (torch.rand(n, generator=draw) > 0.1).float()
-    return Transition(obs, action, torch.randn(n, generator=draw), next_obs, discount)
-
-
-def random_recorded(spec: EnvSpec, n: int, seed: int = 0) -> Recorded:
-    """A data set of n rows [B] of random numbers, in order: episodes end where a row terminates, and with the last row."""
-    batch = random_batch(spec, n, seed)
-    next_known = torch.cat((batch.discount[:-1], torch.zeros(1)))
-    return_to_go = batch.reward.clone()
-    for i in reversed(range(n - 1)):
-        return_to_go[i] += next_known[i] * return_to_go[i + 1]
-    return Recorded(*batch, batch.action.roll(-1, 0), next_known, return_to_go, torch.arange(n))
-
-
-def random_trajectory(spec: EnvSpec, steps: int, num_envs: int, seed: int = 0) -> Trajectory:
-    """Consecutive steps [T, M] of random numbers: a tenth of them terminate, another tenth is truncated; log_prob as of random actions."""
-    draw = torch.Generator().manual_seed(seed)
-    rows = random_batch(spec, steps * num_envs, seed)
-    action, reward = (x.reshape(steps, num_envs, *x.shape[1:]) for x in (rows.action, rows.reward))
-    path = torch.randn(steps + 1, num_envs, spec.obs_dim, generator=draw)
-    terminated, truncated = torch.rand(2, steps, num_envs, generator=draw) < 0.1
-    ended = terminated | truncated
-    next_obs = torch.where(ended[..., None], torch.randn(steps, num_envs, spec.obs_dim, generator=draw), path[1:])
-    log_prob = -torch.rand(steps, num_envs, generator=draw) - 0.5
-    return Trajectory(path[:-1], action, reward, next_obs, (~terminated).float(), ended, log_prob)
 
 
 def experience(agent: Agent, spec: EnvSpec, seed: int = 0) -> Any:
@@ -86,29 +41,13 @@ def check_agent(build: Build, spec: EnvSpec = SPEC) -> None:
     Raises:
         AssertionError: one sentence with the expectation and the result.
     """
-    spaces = []
-    several = spec._replace(discrete=True, action_dim=spec.action_dim + 3, parts=(spec.action_dim, 3))
-    for space in (spec._replace(discrete=False, parts=()), spec._replace(discrete=True, parts=()), several):
-        try:
-            build(space)
-        except UserError as error:
-            refusal = error
-        else:
-            spaces.append(space)
-    expect(bool(spaces), f"neither continuous nor discrete actions are supported: {refusal if not spaces else ''}")
-    for space in spaces:
+    for space in supported(build, spec):
         torch.manual_seed(0)
         check_acting(build(space), space)
         check_update(build(space), space)
         check_no_sync(build(space), space)
         check_round_trip(build, space)
         check_prepare(build, space)
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raise AssertionError with the message unless the condition holds."""
-    if not condition:
-        raise AssertionError(message)
 
 
 def cycle_of(agent: Agent) -> int:
@@ -129,18 +68,15 @@ def check_acting(agent: Agent, spec: EnvSpec) -> None:
         agent.reset(torch.arange(m) % 2 == 0)
         check_action(agent.sample(obs), m, spec, "sample")
         if getattr(agent, "acts_by_sampling", False):
-            expect(torch.equal(*(seeded(call, obs) for call in (agent.act, agent.sample))), "acts_by_sampling: expected act to be sample")
+            expect(
+                torch.equal(*(seeded(partial(call, obs)) for call in (agent.act, agent.sample))),
+                "acts_by_sampling: expected act to be sample",
+            )
         greedy = agent.act(obs, explore=False), agent.act(obs, explore=False)
         expect(torch.equal(*greedy), "act(explore=False) gave two different actions for the same observations")
         value = agent.value(obs)
         expect(value.shape == (m,), f"value: expected the shape {(m,)}, came {tuple(value.shape)}")
         expect(not value.requires_grad and bool(value.isfinite().all()), f"value: expected finite numbers without gradient, came {value}")
-
-
-def seeded(call: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
-    """The call's action from a fixed random state."""
-    torch.manual_seed(7)
-    return call(obs)
 
 
 def check_action(action: Tensor, m: int, spec: EnvSpec, source: str) -> None:
@@ -172,34 +108,13 @@ def check_update(agent: Agent, spec: EnvSpec) -> None:
     expect(not same, "update: expected learned parameters to change, but nothing did")
 
 
-def check_metrics(metrics: Metrics) -> None:
-    """Check for detached finite 0-d tensors."""
-    expect(bool(metrics), "update: expected at least one metric")
-    for name, value in metrics.items():
-        expect(isinstance(value, Tensor) and value.ndim == 0, f"metric {name}: expected a 0-d tensor, came {value!r}")
-        expect(not value.requires_grad, f"metric {name}: expected a detached tensor")
-        expect(bool(value.isfinite()), f"metric {name}: expected a finite number, came {value}")
-
-
 def check_no_sync(agent: Agent, spec: EnvSpec) -> None:
     """Check that `update` calls no operator that makes the host wait for the device, anywhere in its cycle."""
     batch = experience(agent, spec)
     for _ in range(cycle_of(agent)):  # optimizers make their state tensors in the first step
         agent.update(batch)
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
-        for _ in range(cycle_of(agent)):
-            agent.update(batch)
-    names = sorted({event.name for event in recorded.events() or () if event.name in SYNC and not in_optimizer(event)})
+    names = synchronising(lambda: [agent.update(batch) for _ in range(cycle_of(agent))])
     expect(not names, f"update: expected no operator that synchronises with the device, came {', '.join(names)}")
-
-
-def in_optimizer(event: Any) -> bool:
-    """Whether a profiled operator ran inside an optimizer's step: on the CPU fused Adam reads its step count, on a GPU it does not."""
-    while event is not None:
-        if event.name.startswith("Optimizer.step") or event.name == "aten::_fused_adam_":
-            return True
-        event = event.cpu_parent
-    return False
 
 
 def check_round_trip(build: Build, spec: EnvSpec) -> None:
@@ -209,11 +124,8 @@ def check_round_trip(build: Build, spec: EnvSpec) -> None:
         first.update(experience(first, spec, seed))
         second.update(experience(second, spec, seed + 100))
     second.update(experience(second, spec, 200))
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
     places = addresses(second)
-    second.load_state_dict(torch.load(file, weights_only=True))
+    second.load_state_dict(saved(first.state_dict()))
     expect(addresses(second) == places, "load_state_dict: expected every tensor to be written in place, but some were replaced")
     third = build(spec)
     third.load_state_dict(first.state_dict())  # in the same process, where two agents could share a tensor by mistake
@@ -251,18 +163,6 @@ def step(agent: Agent, spec: EnvSpec, seed: int) -> dict[str, float]:
     torch.manual_seed(seed)
     metrics = {name: float(value) for name, value in agent.update(experience(agent, spec, seed)).items()}
     return metrics | {"action": float(agent.act(random_batch(spec, 2, seed).obs).sum())}
-
-
-def tensors(state: State | Any) -> Iterator[Tensor]:
-    """Every tensor of a nested state, in order."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, dict):
-        for value in state.values():
-            yield from tensors(value)
-    elif isinstance(state, (list, tuple)):
-        for value in state:
-            yield from tensors(value)
 
 
 def addresses(agent: Agent) -> list[int]:
