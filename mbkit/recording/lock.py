@@ -13,15 +13,15 @@ FILE = "run.lock"
 
 
 @contextmanager
-def run_lock(directory: str | Path) -> Iterator[None]:
-    """Nobody else trains or resumes the run in this directory meanwhile.
+def run_lock(directory: str | Path, file: str = FILE) -> Iterator[None]:
+    """Nobody else trains or resumes the run in this directory meanwhile; `file` is the lock's, where a directory has several.
 
     The system drops the lock of a process that died. Where the file system has no locks there is none.
 
     Raises:
         UserError: somebody else does, or the directory cannot be written to.
     """
-    path = Path(directory) / FILE
+    path = Path(directory) / file
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
