@@ -53,6 +53,7 @@ def anchors(page: Path) -> set[str]:
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
     expected = {"train", "resume", "finetune", "evaluate", "report", "export", "list", "config", "theory", "data", "dynamics"}
+    expected |= {"watch"}
     assert {arguments[0] for _, arguments in COMMANDS} == expected
 
 

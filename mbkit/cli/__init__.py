@@ -1,6 +1,20 @@
 """The `mbkit` command: a file per group of commands, all registered with one app."""
 
-from mbkit.cli import collect, data, dynamics, export, judging, listing, reporting, runs, sweeping, theory
+from mbkit.cli import collect, data, dynamics, export, judging, listing, reporting, runs, sweeping, theory, watching
 from mbkit.cli.app import app, main
 
-__all__ = ["app", "collect", "data", "dynamics", "export", "judging", "listing", "main", "reporting", "runs", "sweeping", "theory"]
+__all__ = [
+    "app",
+    "collect",
+    "data",
+    "dynamics",
+    "export",
+    "judging",
+    "listing",
+    "main",
+    "reporting",
+    "runs",
+    "sweeping",
+    "theory",
+    "watching",
+]

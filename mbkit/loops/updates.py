@@ -133,7 +133,7 @@ def check_metrics(
     check_finite(name, metrics, clock.step)
     plain = {metric.removeprefix(prefix): value for metric, value in metrics.items()}
     for warning in clock.watch.check(name, agent, plain, clock.step, pessimistic):
-        clock.recorder.say(warning)
+        clock.recorder.warn(clock.step, warning)
 
 
 def check_finite(agent: str, metrics: Mapping[str, float], step: int) -> None:

@@ -1,15 +1,19 @@
-"""One writer for a run directory: a lock that ends with its process, however that ends."""
+"""One writer for a run directory: a lock that ends with its process, however that ends; from outside it tells whether the run goes on."""
 
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mbkit.errors import UserError
+from mbkit.errors import Interrupted, UserError
+from mbkit.paths import read_text
 
 FILE = "run.lock"
+FAILED = "failed: "  # at the beginning of the file of a run that an error ended
+TRIES, PAUSE = 5, 0.02  # a look from outside holds the lock for less than the seconds of a pause
 
 
 @contextmanager
@@ -28,22 +32,64 @@ def run_lock(directory: str | Path, file: str = FILE) -> Iterator[None]:
         raise UserError(f"run directory {directory} cannot be written to ({error.strerror})") from error
     try:
         _acquire(descriptor, directory)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
+        _write(descriptor, f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            with suppress(OSError):  # a full disk may be what ended the run
+                _write(descriptor, f"{FAILED}{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}")
+            raise
     finally:
         os.close(descriptor)
 
 
+def _write(descriptor: int, text: str) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{text}\n".encode(), 0)
+
+
 def _acquire(descriptor: int, directory: str | Path) -> None:
+    for _ in range(TRIES - 1):
+        if _locked(descriptor, exclusive=True) is not False:
+            return
+        time.sleep(PAUSE)
+    if _locked(descriptor, exclusive=True) is False:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+        raise UserError(f"{directory} is being trained by {holder}; stop that first, or wait for its end")
+
+
+def _locked(descriptor: int, exclusive: bool) -> bool | None:
+    """Whether the lock could be had; None where there are no locks."""
     try:
         import fcntl
     except ImportError:  # not a Unix
-        return
+        return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            return  # a file system without locks
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-        raise UserError(f"{directory} is being trained by {holder}; stop that first, or wait for its end") from error
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None  # None: a file system without locks
+    return True
+
+
+def is_training(directory: str | Path) -> bool | None:
+    """Whether a process trains in this directory now; None where the file system has no locks, so that nobody can tell."""
+    try:
+        descriptor = os.open(Path(directory) / FILE, os.O_RDONLY)
+    except OSError:
+        return False  # it was never locked, or belongs to a user whose files are not ours to read
+    try:
+        free = _locked(descriptor, exclusive=False)
+        return None if free is None else not free
+    finally:
+        os.close(descriptor)
+
+
+def failure(directory: str | Path) -> str:
+    """What ended the run in this directory, where that was an error; else empty."""
+    try:
+        text = read_text(Path(directory) / FILE, errors="replace")
+    except UserError:
+        return ""
+    return " ".join(text.removeprefix(FAILED).split()) if text.startswith(FAILED) else ""

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ from mbkit.recording.progress import Progress, say
 from mbkit.storage import plain
 from mbkit.types import State
 
-FILE = "metrics.jsonl"
+FILE, WARNINGS = "metrics.jsonl", "warnings.jsonl"
 
 
 class Means:
@@ -125,9 +125,11 @@ class Recorder:
         self.progress.advance(step)
         self.progress.event(floats)
 
-    def say(self, text: str) -> None:
-        """One line to the user, on stderr, above the progress bar."""
+    def warn(self, step: int, text: str) -> None:
+        """One line to the user, on stderr, above the progress bar, and in `warnings.jsonl`; a full disk stops no run for its sake."""
         say(text)
+        with suppress(OSError), open(self.path.with_name(WARNINGS), "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "text": text}) + "\n")
 
     def flush(self) -> None:
         """Write the means of the interval so far, if there are any."""

@@ -1,13 +1,15 @@
 """One writer for a run directory."""
 
+import fcntl
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from mbkit.errors import UserError
-from mbkit.recording.lock import FILE, run_lock
+from mbkit.errors import Interrupted, UserError
+from mbkit.recording.lock import FILE, failure, is_training, run_lock
 
 HOLDER = """
 import sys, time
@@ -41,3 +43,34 @@ def test_run_lock_is_free_after_an_error(tmp_path):
 def test_run_lock_of_a_directory_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be written to"), run_lock(tmp_path / "nowhere"):
         pass
+
+
+def test_is_training_while_the_lock_is_held_and_looking_takes_it_from_nobody(tmp_path):
+    assert is_training(tmp_path) is False
+    with run_lock(tmp_path):
+        assert is_training(tmp_path) is True
+    assert is_training(tmp_path) is False
+    with run_lock(tmp_path):
+        pass
+
+
+def test_run_lock_waits_for_a_look_from_outside(tmp_path):
+    (tmp_path / FILE).touch()
+    with open(tmp_path / FILE) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.03, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with run_lock(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(UserError("the disk is full"), "the disk is full"), (KeyError("obs"), "KeyError: 'obs'"), (Interrupted("stopped by SIGINT"), "")],
+)
+def test_failure_is_what_ended_the_run_until_it_goes_on(tmp_path, error, told):
+    with pytest.raises(type(error)), run_lock(tmp_path):
+        raise error
+    assert failure(tmp_path) == told
+    with run_lock(tmp_path):
+        assert failure(tmp_path) == ""
+    assert failure(tmp_path) == ""

@@ -20,8 +20,8 @@ class StoredMetrics:
         """As `Recorder.event`."""
         self.events.append((step, {name: float(value) for name, value in values.items()}))
 
-    def say(self, text: str) -> None:
-        """As `Recorder.say`."""
+    def warn(self, step: int, text: str) -> None:
+        """As `Recorder.warn`."""
         self.said.append(text)
 
     def log(self, step: int, metrics: Mapping[str, torch.Tensor | float]) -> None:
