@@ -8,7 +8,7 @@ from mbkit.config.dialect import tagged, value_text
 from mbkit.errors import UserError
 
 # Options that change how, where or for how long a run goes on, but not what it learns; a name stands for its whole group.
-INCIDENTAL = ("run_dir", "steps", "device", "threads", "preset", "precision", "tensorboard", "eval", "checkpoint")
+INCIDENTAL = ("run_dir", "steps", "device", "threads", "preset", "precision", "tensorboard", "tracker", "eval", "checkpoint")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

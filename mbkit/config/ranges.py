@@ -1,6 +1,7 @@
 """Ranges and types of options, checked and as a user reads them."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -43,4 +44,5 @@ def type_text(cls: type, key: str) -> str:
     """A field's type as a user reads it."""
     hint = get_type_hints(cls)[key]
     text = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-    return text.replace("typing.", "").replace("Literal", "one of ")
+    text = re.sub(r"Optional\[(.*)\]", r"\1 | None", text.replace("typing.", ""))
+    return text.replace("Literal", "one of ")

@@ -172,6 +172,7 @@ class Options:
     run_dir: str | None = None  # run directory, by default runs/ALGO/ENV/SEED-TIME
     preset: str | None = None  # preset name, for configs/ALGO/ENV.PRESET.yaml, or a YAML file of your own
     tensorboard: bool = False  # TensorBoard files beside metrics.jsonl
+    tracker: Literal["wandb", "trackio", "swanlab"] | None = None  # experiment tracker that receives the lines of metrics too
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the environment's constructor
 
 

@@ -16,6 +16,7 @@ from mbkit.errors import UserError
 from mbkit.paths import reason, short
 from mbkit.recording.lines import Lines
 from mbkit.recording.progress import Progress, say
+from mbkit.recording.trackers import Tracker, last_step
 from mbkit.storage import plain
 from mbkit.types import State
 
@@ -101,6 +102,7 @@ class Recorder:
             raise
         self._started = time.perf_counter()
         self.progress = Progress(total, silent=not progress, unit=unit)
+        self.tracker: Tracker | None = None  # of wandb, trackio or swanlab; the training of a run sets it
 
     @property
     def seconds(self) -> float:
@@ -147,6 +149,8 @@ class Recorder:
                     self._events.add_scalar(name, value, step)
             except OSError as error:
                 raise UserError(f"{self.path.parent / 'tensorboard'} cannot be written ({error.strerror})") from error
+        if self.tracker is not None:
+            self.tracker.log(step, values)
 
     def truncate(self, position: int) -> None:
         """Cut the file to at most `position` bytes: a resumed run writes the lines behind them again. Notes how many are missing."""
@@ -167,6 +171,8 @@ class Recorder:
 
     def load_state_dict(self, state: State) -> None:
         """Continue from a checkpoint: lines written after it are deleted, and the clock continues."""
+        if self.tracker is not None:
+            self.tracker.known_to = last_step(self.path, state["position"])
         self.truncate(state["position"])
         self._started = time.perf_counter() - state["seconds"]
         self.step, self.means.sums, self.means.count = state["step"], dict(state["sums"]), dict(state["count"])
@@ -182,6 +188,8 @@ class Recorder:
                 opened.callback(self._events.close)
             opened.callback(self.progress.close)
             opened.callback(self._lines.close)
+            if self.tracker is not None:
+                opened.callback(self.tracker.finish)
             self.flush()
 
     def __enter__(self) -> Self:

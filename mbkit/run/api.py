@@ -13,6 +13,7 @@ from mbkit.errors import UserError
 from mbkit.loops.interrupt import interrupted
 from mbkit.paths import is_file
 from mbkit.recording.notes import noted
+from mbkit.recording.trackers import check_installed
 from mbkit.run.closing import closed_on_failure
 from mbkit.run.data import RunData, completed, open_data
 from mbkit.run.objects import handed_again, named, resumption, taken_up, with_objects
@@ -47,6 +48,7 @@ def train(algo: str, *arguments: str, **options: Any) -> Any:
         came = named(options)
         experiment = with_objects(config.compose(algo, plain, completed(algo, plain, came.values)), came)
         imports.import_typed(experiment)
+        check_installed(experiment.tracker, seeds)
         if seeds is not None:
             return train_seeds([resolved(each) for each in of_seeds(experiment, seeds)])
         run = opened.enter_context(Run(resolved(experiment), data=open_data(experiment)))

@@ -228,7 +228,7 @@ class Run:
         """The final policy's score, the model and its diagnostics, the film, the summary."""
         recorder.progress.advance(self.loop.step)
         c, model = self.config, self.parts.dynamics
-        self.notes = noted(self.notes, *self.loop.watch.warnings.values())
+        self.notes = noted(self.notes, *self.loop.watch.warnings.values(), *recorder.notes)
         loop = self.loop.state_dict()  # of before the score, whose copies of a task share its class attributes and global variables
         scored = c.env != "none"
         if scored and self.scored_at != self.loop.step:

@@ -11,6 +11,7 @@ from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.loops.seeds import STACKABLE, SideBySide, naming
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
+from mbkit.recording.trackers import Tracker
 from mbkit.run.objects import object_note, resumption
 from mbkit.streams import Stream
 
@@ -32,6 +33,8 @@ def recorder_of(run: "Run", opened: ExitStack, told: bool = True) -> recording.R
     c = run.config
     announce(c, run.threads, run.path, run.loop.step, object_note(c))
     recorder = opened.enter_context(recording.Recorder(run.path, c.loop.log_every, c.steps, told, c.tensorboard, run.unit))
+    if c.tracker is not None:
+        recorder.tracker = Tracker(c.tracker, run.path, c.to_dict(), recorder.notes)
     run.loop.recorder = recorder
     return recorder
 
