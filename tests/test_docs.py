@@ -71,7 +71,7 @@ def test_commands_parse(page, arguments):
         for key in parse_overrides(options):
             assert hasattr(experiment, key)
     if name == "list":
-        assert parsed["what"] in [*cli.listing.LISTED, "envs", "experiments"]
+        assert parsed["what"] in [*cli.listing.LISTED, "envs", "presets", "experiments"]
     if name == "theory":
         assert theory.find(parsed["name"])
     if name == "resume":
