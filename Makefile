@@ -8,7 +8,7 @@ TORCH  := torch>=2.11,<2.14
 # mbrl-lib pins old versions of everything it needs, yet runs beside today's: hence --no-deps.
 MBRL   := mbrl==0.2.0 hydra-core==1.3.8 antlr4-python3-runtime==4.9.3 termcolor
 
-.PHONY: demo test test-slow test-gpu lint install format clean
+.PHONY: demo test test-slow test-gpu lint install format docs clean
 .DEFAULT_GOAL := test
 
 demo: install
@@ -32,6 +32,11 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# No network is needed, and notebooks are not executed: their outputs are stored, and the tests execute them.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 install: $(STAMP)
 

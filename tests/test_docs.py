@@ -16,7 +16,8 @@ from mbkit import cli, theory
 from mbkit.config import compose, parse_overrides, taken_seeds
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BUILT = ROOT / "docs/_build"  # of `make docs`
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if BUILT not in p.parents)]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 EXTENDING = ROOT / "docs/extending.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -168,8 +169,25 @@ def test_pages_name_no_path_of_one_machine(page):
     assert not re.search(r"(?<![\w.:/])/(home|root|Users|work|tmp|mnt|opt|usr|var)/", page.read_text())
 
 
-def test_index_lists_every_page():
-    listed = re.search(r"```\{toctree\}\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)
-    assert listed is not None
-    names = set(listed[1].split())
-    assert {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES[2:]} - {"index"} <= names
+def listed(page: Path) -> list[Path]:
+    """The pages in the tables of contents of a page, notebooks included."""
+    tables = re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    names = [line for table in tables for line in table.split("\n") if line and not line.startswith(":")]
+    return [next(file for kind in (".md", ".ipynb") if (file := page.parent / f"{name}{kind}").is_file()) for name in names]
+
+
+def test_tables_of_contents_list_every_page_once():
+    pages, stack = [], [ROOT / "docs/index.md"]
+    while stack:
+        pages.append(stack.pop())
+        stack += listed(pages[-1]) if pages[-1].suffix == ".md" else []
+    every = [*PAGES[2:], *(ROOT / "docs").rglob("*.ipynb")]
+    assert sorted(pages) == sorted(page for page in every if BUILT not in page.parents)
+
+
+def test_sidebar_has_groups():
+    tables = re.findall(r"^```\{toctree\}\n(.*?)^```", (ROOT / "docs/index.md").read_text(), re.MULTILINE | re.DOTALL)
+    captions = [re.search(r"^:caption: (.+)$", table, re.MULTILINE) for table in tables]
+    assert len(captions) > 5
+    assert all(captions)
+    assert max(len(table.splitlines()) for table in tables) < 15
