@@ -74,7 +74,6 @@ def test_formulas_of_pages_are_well_formed(page):
             xml.dom.minidom.parseString(latex.mathml(formula, display))
 
 
-@pytest.mark.slow
 def test_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for package in ("sphinx", "furo", "myst_nb", "sphinx_design"):
         pytest.importorskip(package, reason=f'{package} is missing: pip install "mbkit[docs]"')
