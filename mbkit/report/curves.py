@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mbkit.report.collect import Floats, Group, RunRecord, Series, number
-from mbkit.stats import Interval, bootstrap
+from mbkit.stats import Interval, bootstrap, bootstrap_curve
 
 Axis = Literal["steps", "seconds"]
 
@@ -35,7 +35,7 @@ def across_runs(series: Sequence[Series], axis: Axis) -> Curve:
     xs = [getattr(s, axis) for s in series]
     grid = common_grid(xs)
     scores = np.stack([np.interp(grid, x, s.values) for x, s in zip(xs, series, strict=True)])  # [R, N]
-    return Curve(grid, *np.array([bootstrap(column) for column in scores.T]).T)
+    return Curve(grid, *bootstrap_curve(scores))
 
 
 def eval_curve(group: Group, axis: Axis) -> Curve | None:
