@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,12 @@ class Group:
 
     label: str
     runs: list[RunRecord]
+    index: int = 0  # of its label among all labels of a page: the number of its colour, the same in every environment
+
+    @property
+    def env(self) -> str:
+        """Name of the environment."""
+        return self.runs[0].env
 
     @property
     def data_return(self) -> float:
@@ -244,32 +250,45 @@ def _rows(file: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Group the runs of each experiment; a label names the options in which two groups of one algorithm differ.
+    """Group the runs of each experiment, environment by environment; a label names the options in which groups of one algorithm differ.
 
-    Raises UserError where the runs are of more than one environment: their returns have no common scale.
+    Options that differ between environments alone, as presets do, are not named: a label stands for the same method in all of them.
     """
-    for run in runs:
-        if run.env != runs[0].env:
-            raise UserError(f"{run.path} ran on {run.env}, {runs[0].path} on {runs[0].env}: one page compares runs of one environment only")
-    by_identity: dict[tuple[str, str], list[RunRecord]] = {}
-    for run in runs:
-        by_identity.setdefault((run.algo, _text(group_identity(run.config))), []).append(run)
-    groups = []
-    for (algo, _), members in by_identity.items():
-        rivals = [others[0] for (name, _), others in by_identity.items() if name == algo]
-        label = " ".join([algo, *_distinguishing(members[0], rivals)])
-        groups.append(Group(label, sorted(members, key=lambda r: str(r.seed).zfill(12))))
+    by_identity: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for env in dict.fromkeys(run.env for run in runs):
+        for run in (run for run in runs if run.env == env):
+            by_identity.setdefault((env, run.algo, _text(group_identity(run.config))), []).append(run)
+    keys = {algo: _differing({key: members[0] for key, members in by_identity.items() if key[1] == algo}) for _, algo, _ in by_identity}
+    groups, indices = [], dict[str, int]()
+    for (_, algo, _), members in by_identity.items():
+        label = " ".join([algo, *_distinguishing(members[0], keys[algo])])
+        index = indices.setdefault(label, len(indices))
+        groups.append(Group(label, sorted(members, key=lambda r: str(r.seed).zfill(12)), index))
     return groups
+
+
+def by_environment(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each environment, in their order."""
+    return {env: [group for group in groups if group.env == env] for env in dict.fromkeys(group.env for group in groups)}
 
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _distinguishing(run: RunRecord, rivals: Sequence[RunRecord], most: int = 3) -> list[str]:
-    """`key=value` for up to `most` options whose values differ between the rivals, of which `run` is one."""
-    if len(rivals) < 2:
-        return []
-    identity, identities = group_identity(run.config), [group_identity(rival.config) for rival in rivals]
-    keys = [key for key in identity if len({_text(other.get(key)) for other in identities}) > 1]
-    return [f"{key}={identity[key]}" for key in keys[:most]] + ["…"] * (len(keys) > most)
+def _differing(rivals: Mapping[tuple[str, str, str], RunRecord]) -> list[str]:
+    """Options in which rivals of one environment differ, in any of them."""
+    differing: dict[str, None] = {}
+    for env in dict.fromkeys(env for env, _, _ in rivals):
+        identities = [group_identity(run.config) for key, run in rivals.items() if key[0] == env]
+        for key in dict.fromkeys(key for identity in identities for key in identity):
+            if len({_text(identity.get(key)) for identity in identities}) > 1:
+                differing[key] = None
+    return list(differing)
+
+
+def _distinguishing(run: RunRecord, keys: Sequence[str], most: int = 3) -> list[str]:
+    """`key=value` for up to `most` of these options."""
+    identity = group_identity(run.config)
+    named = [key for key in keys if key in identity]
+    return [f"{key}={identity[key]}" for key in named[:most]] + ["…"] * (len(named) > most)

@@ -11,16 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mbkit.report.curves import Curve
+from mbkit.report.pointer import as_script, note_limits, readings
 from mbkit.storage import replacing
 
-INK, MUTED, GRID = "#23272f", "#7d828c", "#e6e3dc"
-SERIES = ("#1f6f8b", "#c4553b", "#5a8f4e", "#8460a8", "#b5832a", "#55606e")
-THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", **{color: f"--s{i}" for i, color in enumerate(SERIES)}}
+INK, MUTED, GRID, CARD = "#23272f", "#7d828c", "#e6e3dc", "#fefefe"
+SERIES = ("#1f6f8b", "#c4553b", "#5a8f4e", "#8460a8", "#b5832a", "#55606e", "#2a8f84", "#b04a7d", "#7a6a1f", "#4a62b0")
+THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", **{color: f"--s{i}" for i, color in enumerate(SERIES)}}
 STYLE: Any = {"svg.fonttype": "none", "font.size": 9.0, "font.family": "sans-serif", "axes.unicode_minus": True}
 
 
 def color(index: int) -> str:
-    """Colour of line `index`; there are six, which repeat."""
+    """Colour of line `index`; there are ten, which repeat."""
     return SERIES[index % len(SERIES)]
 
 
@@ -30,11 +31,15 @@ def axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def panels(*labels: tuple[str, str], rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure with several axes side by side, or in several rows of equal length, one for each (xlabel, ylabel)."""
+def panels(*labels: tuple[str, str], rows: int = 1, small: bool = False) -> tuple[Figure, list[Axes]]:
+    """An empty figure with several axes side by side, or in several rows of equal length, one for each (xlabel, ylabel).
+
+    `small`: the axes of two columns in the width of one figure.
+    """
     columns = len(labels) // rows
+    size = (4.7, 1.55 * rows) if small else (4.7, 3.0 * rows) if columns == 1 else (4.2 * columns, 3.3 * rows)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4 if columns == 1 else 4.2 * columns, 3.3 * rows), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         every: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, (xlabel, ylabel) in zip(every, labels, strict=True):
         ax.set_xlabel(xlabel, color=MUTED)
@@ -54,19 +59,25 @@ def steps_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
-def band(ax: Axes, curve: Curve, index: int, label: str | None) -> None:
-    """Draw a line with its interval; a lone point gets an error bar."""
+def band(ax: Axes, curve: Curve, index: int, label: str | None, dashed: bool = False, dots: bool = True) -> None:
+    """Draw a line with its interval; a lone point gets an error bar.
+
+    `dashed`: a thinner, dashed line with a fainter interval; `dots`: mark the points where there are few.
+    """
     shade = color(index)
     if len(curve.x) == 1:
-        ax.errorbar(curve.x, curve.y, [curve.y - curve.low, curve.high - curve.y], color=shade, fmt="o", capsize=4, label=label)
+        bar = ax.errorbar(curve.x, curve.y, [curve.y - curve.low, curve.high - curve.y], color=shade, fmt="o", capsize=4, label=label)
+        note_limits(bar.lines[0], curve.low, curve.high)
         return
-    ax.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.16, linewidth=0)
-    dots = {"marker": "o", "markersize": 3.5} if len(curve.x) <= 30 else {}
-    ax.plot(curve.x, curve.y, color=shade, linewidth=1.9, label=label, solid_capstyle="round", **dots)  # type: ignore[arg-type]
+    ax.fill_between(curve.x, curve.low, curve.high, color=shade, alpha=0.07 if dashed else 0.16, linewidth=0)
+    marks: Any = {"marker": "o", "markersize": 3.5} if len(curve.x) <= 30 and dots and not dashed else {}
+    style: Any = {"linewidth": 1.4, "linestyle": (0, (5, 2))} if dashed else {"linewidth": 1.9, "solid_capstyle": "round"}
+    (line,) = ax.plot(curve.x, curve.y, color=shade, label=label, **style, **marks)
+    note_limits(line, curve.low, curve.high)
 
 
 def legend(ax: Axes, alone: bool = True, above: bool = False) -> None:
-    """Add a frameless legend where there are several lines.
+    """Add a legend where there are several lines.
 
     Args:
         ax: the axes.
@@ -78,7 +89,8 @@ def legend(ax: Axes, alone: bool = True, above: bool = False) -> None:
         style: Any = (
             {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "columnspacing": 1.2, "borderaxespad": 0.2} if above else {}
         )
-        ax.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6, **style)
+        backing: Any = {"facecolor": CARD, "edgecolor": "none", "framealpha": 0.75, "fancybox": False, "borderpad": 0.2}
+        ax.legend(handles, labels, labelcolor=INK, fontsize=8.5, handlelength=1.6, **backing, **style)
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -94,6 +106,13 @@ def svg(figure: Figure, name: str) -> str:
     for value, variable in THEME.items():
         text = text.replace(value, f"var({variable})")
     return text
+
+
+def chart(figure: Figure, name: str) -> str:
+    """The figure as inline SVG with what the pointer reads off it, as JSON."""
+    drawn = svg(figure, name)
+    panels = readings(figure, THEME)
+    return f'{drawn}<script type="application/json">{as_script(panels)}</script>' if panels else drawn
 
 
 def draw_png(figure: Figure) -> bytes:

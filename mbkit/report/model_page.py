@@ -19,9 +19,10 @@ from mbkit.recording import shown
 from mbkit.report.collect import Group, RunRecord
 from mbkit.report.figure import draw_png
 from mbkit.report.model_plots import calibration, dimensions, horizon
-from mbkit.report.page import num, templates
+from mbkit.report.page import templates
 from mbkit.report.penalty_plots import Quality, coverage, depths_of, detection, overview, qualities, ranks, shares, tenths
 from mbkit.report.plots import Plot
+from mbkit.report.text import num
 from mbkit.storage import json_text, replacing
 
 SUFFIXES = (".html", ".json", ".png")

@@ -18,7 +18,7 @@ LABELLED = 8  # dimensions up to which each bar has its name and value
 
 def calibration(groups: Sequence[Group]) -> Plot | None:
     """Observed coverage of the predicted intervals against their probability; the dimensions of a lone run as thin lines."""
-    measured = [(i, group, lists) for i, group in enumerate(groups) if (lists := diagnostic(group, "calibration", "nominal", "empirical"))]
+    measured = [(group.index, group, lists) for group in groups if (lists := diagnostic(group, "calibration", "nominal", "empirical"))]
     if not measured:
         return None
     figure, ax = axes("predicted coverage", "observed coverage")
@@ -70,7 +70,7 @@ def _coverage(prefix: str, nominal: Floats, empirical: Floats) -> str:
 
 def horizon(groups: Sequence[Group], rows: str = "the evaluation episodes") -> Plot | None:
     """Prediction error against the number of steps predicted ahead, and the error of predicting no change."""
-    measured = [(i, group, lists) for i, group in enumerate(groups) if (lists := diagnostic(group, "horizon", "steps", "median"))]
+    measured = [(group.index, group, lists) for group in groups if (lists := diagnostic(group, "horizon", "steps", "median"))]
     if not measured:
         return None
     figure, ax = axes("steps predicted ahead", "error (standard deviations)")
@@ -81,7 +81,7 @@ def horizon(groups: Sequence[Group], rows: str = "the evaluation episodes") -> P
         low, high = spread[1:] if spread and len(spread[0]) == len(steps) else (median, median)
         band(ax, Curve(steps, median, low, high), i, group.label if several else "model")
         if baseline := diagnostic(group, "horizon", "steps", "baseline"):
-            label = None if i else "no change predicted"
+            label = "no change predicted" if group is measured[0][1] else None
             ax.plot(*baseline, color=color(i) if several else MUTED, linewidth=1.1, linestyle=(0, (4, 4)), label=label)
         if means := diagnostic(group, "horizon", "steps", "rmse", "no_change"):
             sentences.append(_useful(group.label if several else "The model", *means))

@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 from mbkit.diagnostics.verdict import RANKS, judged_depth
 from mbkit.report.collect import Floats, Group, number
 from mbkit.report.curves import as_floats
-from mbkit.report.figure import INK, MUTED, SERIES, axes, color, panels
+from mbkit.report.figure import INK, MUTED, axes, color, panels
 from mbkit.report.plots import Plot, percent
 
 DASHED: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 4))}
 DEPTH, RHO, AUROC = "depth of the rollout (steps)", "rank correlation with the error", "AUROC of the worst tenth"
 TENTH, ERROR = "tenth of the windows, by the penalty", "median error"
 LISTED = 30  # action dimensions that are drawn at most
+PARTS = 6  # bars of a stacked figure, the last of them for all others
 
 
 class Quality(NamedTuple):
@@ -184,7 +185,7 @@ def dimension_labels(facts: Mapping[str, Any], count: int) -> list[str]:
 def draw_shares(ax: Axes, rows: Sequence[Quality], names: Sequence[str]) -> None:
     """A bar for each penalty, divided into its largest dimensions and the others."""
     mean = np.mean([q.share for q in rows], axis=0)
-    most = len(SERIES) if len(mean) <= len(SERIES) else len(SERIES) - 1
+    most = PARTS if len(mean) <= PARTS else PARTS - 1
     largest = sorted(np.argsort(-mean, kind="stable")[:most])
     parts = {names[d]: np.array([q.share[d] for q in rows]) for d in largest}
     if len(mean) > most:

@@ -11,8 +11,10 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from mbkit.report.collect import Group, Series, unit_of
 from mbkit.report.curves import Axis, Curve, across_runs, eval_curve, thin
 from mbkit.report.figure import MUTED, axes, band, color, legend, steps_axis
+from mbkit.report.published import PublishedCurve, task
 
 Lines = dict[str, tuple[str, ...]]  # label of a line -> names of its metric; several where algorithms log it under different ones
+BEYOND = 1.1  # published curves are drawn as far as ours, times this
 Kind = Literal["number", "log", "count", "whole", "share", "coverage", "gigabytes"]  # scale and ticks of a vertical axis, see `value_axis`
 
 
@@ -37,35 +39,73 @@ class Curves(NamedTuple):
     members: bool = False  # thin lines for the members of an ensemble, logged as KEY/0, KEY/1, ...
 
 
-def learning(groups: Sequence[Group], axis: Axis) -> Plot | None:
-    """Evaluation return with its interval over faint training episodes, against steps or wall-clock time."""
+def learning(groups: Sequence[Group], axis: Axis, beside: Sequence[PublishedCurve] = ()) -> Plot | None:
+    """Evaluation return with its interval over faint training episodes, against steps or wall-clock time; published curves dashed."""
     unit, scale = ("steps", 1.0) if axis == "steps" else _time_unit(groups)
     figure, ax = axes(unit_of(groups) if axis == "steps" else f"wall-clock time ({unit})", "return")
-    rare = rarely_evaluated(groups)
-    drawn = False
-    for i, group in enumerate(groups):
-        curve = eval_curve(group, axis)
-        for episodes in map(thin, group.all_series("episode/return")):
-            x = getattr(episodes, axis) / scale
-            style: Any = {"alpha": 0.7, "linewidth": 1.2, "markersize": 3} if rare else {"alpha": 0.3, "linewidth": 0, "markersize": 4}
-            ax.plot(x, episodes.values, color=color(i), marker="o", markeredgewidth=0, **style)
-            drawn = True
-        if curve:
-            band(ax, curve._replace(x=curve.x / scale), i, group.label)
-            drawn = True
-        elif drawn:
-            ax.plot([], [], color=color(i), label=group.label)
-    if not drawn:
+    if not draw_learning(ax, groups, axis, scale):
         return None
+    caption = _learning_caption(groups)
+    if beside and axis == "steps":
+        caption += draw_published(ax, groups, beside)
     if axis == "steps":
         steps_axis(ax)
-    caption = _learning_caption(groups)
     if math.isfinite(recorded := recorded_return(groups)):
         ax.axhline(recorded, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
         caption += " Dashed line: mean return of the episodes in the data set."
     legend(ax)
     title = f"Return against {unit_of(groups)}" if axis == "steps" else "Return against wall-clock time"
-    return Plot(f"return_{axis}", title, caption, figure)
+    return Plot(f"return_{axis}", title, caption.strip(), figure)
+
+
+def draw_learning(ax: Axes, groups: Sequence[Group], axis: Axis = "steps", scale: float = 1.0) -> bool:
+    """Learning curves on an axis, abscissae divided by `scale`; returns whether anything was logged."""
+    rare = rarely_evaluated(groups)
+    drawn = False
+    for group in groups:
+        curve = eval_curve(group, axis)
+        for episodes in map(thin, group.all_series("episode/return")) if rare or len(groups) == 1 else ():
+            x = getattr(episodes, axis) / scale
+            style: Any = {"alpha": 0.7, "linewidth": 1.2, "markersize": 3} if rare else {"alpha": 0.3, "linewidth": 0, "markersize": 4}
+            ax.plot(x, episodes.values, color=color(group.index), marker="o", markeredgewidth=0, **style)
+            drawn = True
+        if curve:
+            band(ax, curve._replace(x=curve.x / scale), group.index, group.label)
+            drawn = True
+        elif group.all_series("episode/return"):
+            ax.plot([], [], color=color(group.index), label=group.label)
+    return drawn
+
+
+def draw_published(ax: Axes, groups: Sequence[Group], beside: Sequence[PublishedCurve]) -> str:
+    """Published curves on the axis of ours, as far as ours go and a little beyond; what the caption says of them."""
+    longest = BEYOND * max(run.steps for group in groups for run in group.runs)
+    first = 1 + max(group.index for group in groups)
+    sentences, versions = [], []
+    for i, curve in enumerate(beside):
+        whole = curve_of(curve)
+        shown = Curve(*(column[whole.x <= longest] for column in whole))
+        if not len(shown.x):
+            sentences.append(f"{curve.name} begins at step {whole.x[0]:,.0f}, beyond these runs.".replace(",", "\u202f"))
+            continue
+        band(ax, shown, first + i, f"{curve.name}, published", dashed=True)
+        seeds = f"interquartile mean over {len(curve.runs)} seeds" if len(curve.runs) > 1 else "one seed"
+        sentences.append(f"Dashed: {curve.name}, published, {seeds} ({curve.file}).")
+        if task(curve.env)[1] != task(groups[0].env)[1]:
+            versions.append(curve.env)
+    if versions:
+        sentences.append(
+            f"The published curves are of {', '.join(dict.fromkeys(versions))}, ours of {groups[0].env}: body or reward may differ."
+        )
+    return " " + " ".join(sentences)
+
+
+def curve_of(published: PublishedCurve) -> Curve:
+    """Interquartile mean over the seeds of a published curve with its interval; of one seed the curve itself."""
+    if len(published.runs) > 1:
+        return across_runs(published.runs, "steps")
+    only = thin(published.runs[0])
+    return Curve(only.steps, only.values, only.values, only.values)
 
 
 def recorded_return(groups: Sequence[Group]) -> float:
@@ -86,7 +126,7 @@ def _learning_caption(groups: Sequence[Group]) -> str:
     episodes = "one standard deviation over episodes" + " where there is one seed" * (len(seeds) == 2)
     spreads = ["interquartile mean over seeds, 95\u00a0% bootstrap interval"] * (2 in seeds) + [episodes] * (1 in seeds)
     evaluation = f"{'Point and bar' if rare else 'Line and band'}: evaluation, {'; '.join(spreads)}. " if seeds else ""
-    logged = any(group.all_series("episode/return") for group in groups)
+    logged = any(group.all_series("episode/return") for group in groups) and (rare or len(groups) == 1)
     return evaluation + ("Thin line: training episodes." if rare else "Faint dots: training episodes.") * logged
 
 
@@ -105,16 +145,16 @@ def over_steps(groups: Sequence[Group], curves: Curves) -> Plot | None:
     if curves.level is not None:
         ax.axhline(curves.level, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
     if len(groups) == 1:
-        drawn = [(label, groups[0].all_series(*keys)) for label, keys in logged]
+        drawn = [(i, label, groups[0].all_series(*keys)) for i, (label, keys) in enumerate(logged)]
         if curves.members and _members(ax, groups[0], logged[0][1][0]):
             caption += " Thin lines: members of the ensemble."
     else:
         label, keys = next((line for line in logged if all(group.all_series(*line[1]) for group in groups)), logged[0])
-        drawn = [(group.label, group.all_series(*keys)) for group in groups]
+        drawn = [(group.index, group.label, group.all_series(*keys)) for group in groups]
         title += f", {label}" if len(curves.lines) > 1 else ""
-    for i, (label, series) in enumerate(drawn):
+    for i, label, series in drawn:
         _line(ax, series, i, label)
-    value_axis(ax, curves.kind, [one for _, series in drawn for one in series])
+    value_axis(ax, curves.kind, [one for *_, series in drawn for one in series])
     steps_axis(ax)
     legend(ax, alone=len(groups) == 1, above=len(groups) == 1)
     return Plot(next(iter(curves.lines.values()))[0].replace("/", "_"), title, caption, figure)

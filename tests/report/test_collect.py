@@ -7,7 +7,7 @@ import pytest
 from run_directories import log, make_run
 
 from mbkit.errors import UserError
-from mbkit.report.collect import group_runs, natural, read_run
+from mbkit.report.collect import by_environment, group_runs, natural, read_run
 
 
 def test_read_run_orders_lines_by_step(tmp_path: Path) -> None:
@@ -95,10 +95,18 @@ def test_group_runs_many_differences_are_abbreviated(tmp_path: Path) -> None:
     assert groups[1].label == "pets planner.name=cem planner.horizon=9 planner.elites=4 …"
 
 
-def test_group_runs_several_environments_are_refused(tmp_path: Path) -> None:
-    runs = [read_run(make_run(tmp_path / "a")), read_run(make_run(tmp_path / "other", env="Hopper-v5"))]
-    with pytest.raises(UserError, match=r"other ran on Hopper-v5.*one environment only"):
-        group_runs(runs)
+def test_group_runs_of_several_environments_match_by_label_and_colour(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"a{gamma}", gamma=gamma) for gamma in (0.99, 0.9)]
+    runs += [make_run(tmp_path / "sac", algo="sac", learned=False, env="Hopper-v5")]
+    runs += [make_run(tmp_path / "b", gamma=0.9, env="Hopper-v5", planner={"name": "icem", "horizon": 9})]
+    groups = group_runs([read_run(path) for path in runs])
+    assert [(group.label, group.env, group.index) for group in groups] == [
+        ("pets gamma=0.99", "cartpole", 0),
+        ("pets gamma=0.9", "cartpole", 1),
+        ("sac", "Hopper-v5", 2),
+        ("pets gamma=0.9", "Hopper-v5", 1),  # the horizon differs between environments, not within one
+    ]
+    assert {env: len(members) for env, members in by_environment(groups).items()} == {"cartpole": 2, "Hopper-v5": 2}
 
 
 def test_finished_extended_run_is_not(tmp_path: Path) -> None:

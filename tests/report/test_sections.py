@@ -11,9 +11,9 @@ from run_directories import add_diagnostics, add_learner, make_run
 
 import mbkit
 from mbkit.config import check_actions, compose
+from mbkit.report.chapters import Figures, draw_sections, model_numbers
 from mbkit.report.collect import Group, RunRecord, Series, group_runs, read_run
 from mbkit.report.command import full_command
-from mbkit.report.page import Figures, draw_sections, model_numbers
 from mbkit.report.plots import Curves
 from mbkit.report.sections import SECTIONS, metrics_read
 

@@ -1,0 +1,48 @@
+"""The run directories that paths stand for: a run, or every run below a directory, such as that of a sweep."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mbkit.errors import UserError
+from mbkit.paths import is_dir, is_file, resolved, short
+
+FILES = ("config.yaml", "metrics.jsonl")
+
+
+def run_directories(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The run directories, each once, and a sentence for each directory below which runs have logged nothing yet.
+
+    Raises:
+        UserError: a path is no run directory and has no runs below it, or none that has logged something.
+    """
+    runs: dict[Path, None] = {}
+    notes = []
+    for path in map(resolved, paths):
+        if is_run(path) or not is_dir(path) or any(is_file(path / name) for name in FILES):
+            runs[path] = None  # what is missing of it is told when it is read
+            continue
+        below = list(runs_below(path))
+        logged = [run for run in below if (run / FILES[1]).stat().st_size]
+        if not below:
+            raise UserError(f"{short(path)} is not a run directory: expected a file {FILES[0]} in it, or runs below it, found none")
+        if not logged:
+            raise UserError(f"none of the {len(below)} runs below {short(path)} holds metrics: expected at least one line with a step")
+        if len(logged) < len(below):
+            notes.append(f"{len(below) - len(logged)} of {len(below)} runs below {path.name} have logged nothing yet and are left out.")
+        runs |= dict.fromkeys(logged)
+    return list(runs), notes
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory has the files of a run."""
+    return all(is_file(path / name) for name in FILES)
+
+
+def runs_below(path: Path) -> Iterator[Path]:
+    """All run directories below a directory, by name; none inside another run."""
+    for folder, names, _ in os.walk(path):
+        names.sort()
+        if is_run(Path(folder)):
+            names.clear()
+            yield Path(folder)
