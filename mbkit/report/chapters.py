@@ -13,7 +13,7 @@ from mbkit.report.collect import Group, RunRecord, by_environment, number
 from mbkit.report.figure import axes
 from mbkit.report.plots import Plot, learning
 from mbkit.report.published import PublishedCurve
-from mbkit.report.scores import Comparison
+from mbkit.report.scores import MethodScores
 from mbkit.report.sections import SECTIONS, Slot
 from mbkit.report.text import num
 
@@ -115,7 +115,7 @@ def data_numbers(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
 def compare(groups: Sequence[Group]) -> Figures:
     """The figures that compare methods; none where there is one method alone, or nothing was scored."""
-    comparison = Comparison(groups)
+    comparison = MethodScores(groups)
     if len(comparison.methods) < 2:
         return Figures([], [], [])
     plots = [_profile(comparison), *_improvement(comparison), *_aggregates(comparison)]
@@ -123,14 +123,14 @@ def compare(groups: Sequence[Group]) -> Figures:
     return Figures(plots, [], [])
 
 
-def _profile(comparison: Comparison) -> Plot:
+def _profile(comparison: MethodScores) -> Plot:
     figure, ax = axes("score" if len(comparison.environments) > 1 else "return of the final policy", "share of runs above")
     drawing.performance_profile(ax, comparison)
     caption = f"Share of runs above each score, with its 95\u00a0% bootstrap interval: the higher, the better. {comparison.meaning}"
     return Plot("performance_profile", "Performance profile", caption, figure)
 
 
-def _improvement(comparison: Comparison) -> list[Plot]:
+def _improvement(comparison: MethodScores) -> list[Plot]:
     if not comparison.improvement or len(comparison.methods) > LARGEST_MATRIX:
         return []
     figure, ax = axes("", "")
@@ -140,7 +140,7 @@ def _improvement(comparison: Comparison) -> list[Plot]:
     return [Plot("probability_of_improvement", "Probability of improvement", caption, figure)]
 
 
-def _aggregates(comparison: Comparison) -> list[Plot]:
+def _aggregates(comparison: MethodScores) -> list[Plot]:
     if len(comparison.environments) < 2:
         return []
     figure, ax = axes("interquartile mean of the scores", "")

@@ -11,14 +11,14 @@ from mbkit.report.collect import Floats, Group, number
 from mbkit.report.curves import Curve, final_score
 from mbkit.report.figure import INK, MUTED, band, color, legend
 from mbkit.report.pointer import name_points
-from mbkit.report.scores import Comparison
+from mbkit.report.scores import MethodScores
 from mbkit.stats import profile_band
 
 THRESHOLDS = 81  # points of a performance profile
 WRAPPED = 22  # letters of a method's name on an axis in one line
 
 
-def performance_profile(ax: Axes, comparison: Comparison) -> None:
+def performance_profile(ax: Axes, comparison: MethodScores) -> None:
     """The share of runs with a score above each threshold, averaged over environments, with its bootstrap interval."""
     pooled = np.concatenate([task for label in comparison.methods for task in comparison.tasks(label)])
     margin = 0.04 * (np.ptp(pooled) or 1.0)
@@ -32,7 +32,7 @@ def performance_profile(ax: Axes, comparison: Comparison) -> None:
     legend(ax)
 
 
-def probability_of_improvement(ax: Axes, comparison: Comparison) -> None:
+def probability_of_improvement(ax: Axes, comparison: MethodScores) -> None:
     """A cell for each pair: the probability that a run of the row scores higher than one of the column; darker where it is surer."""
     methods = list(comparison.methods)
     n = len(methods)
@@ -51,7 +51,7 @@ def probability_of_improvement(ax: Axes, comparison: Comparison) -> None:
     ax.set_yticks(np.arange(n) + 0.5, [wrapped(label) for label in methods])
 
 
-def aggregates(ax: Axes, comparison: Comparison) -> None:
+def aggregates(ax: Axes, comparison: MethodScores) -> None:
     """The interquartile mean of each method over all runs and environments with its interval, best first."""
     names = list(comparison.aggregates)
     for row, (label, interval) in enumerate(comparison.aggregates.items()):

@@ -25,14 +25,14 @@ LARGEST_SPEED = 10.0  # beyond which Hopper-v5 and Walker2d-v5 cut the velocitie
 SLOWEST = 0.5  # of real time
 
 
-class Layout(NamedTuple):
+class StateLayout(NamedTuple):
     """Where an observation holds the simulator's state: O = `offset` + Q - `hidden` + V + anything."""
 
     offset: int  # numbers before the positions
     hidden: int  # first positions that the observation leaves out, such as the x of the root
 
 
-def layout_of(obs: Floats, qpos: Floats, qvel: Floats) -> Layout | None:
+def layout_of(obs: Floats, qpos: Floats, qvel: Floats) -> StateLayout | None:
     """The layout by which recorded observations [T + 1, O] hold the recorded states [T + 1, Q] and [T + 1, V]; None where none fits."""
     if not len(qpos):
         return None
@@ -44,11 +44,11 @@ def layout_of(obs: Floats, qpos: Floats, qvel: Floats) -> Layout | None:
                 continue
             speeds, observed = (np.clip(x, -LARGEST_SPEED, LARGEST_SPEED) for x in (qvel, obs[:, middle:end]))
             if np.allclose(obs[:, offset:middle], qpos[:, hidden:], atol=1e-4) and np.allclose(observed, speeds, atol=1e-3):
-                return Layout(offset, hidden)
+                return StateLayout(offset, hidden)
     return None
 
 
-def states_of(table: Predictions, layout: Layout, dt: float) -> tuple[Floats, Floats]:
+def states_of(table: Predictions, layout: StateLayout, dt: float) -> tuple[Floats, Floats]:
     """The simulator's states, [T + 1, Q] and [T + 1, V], of the rollout; hidden positions go on with the predicted velocity."""
     steps, n, v = len(table.qpos), table.qpos.shape[1], table.qvel.shape[1]
     middle = layout.offset + n - layout.hidden
@@ -63,7 +63,7 @@ def states_of(table: Predictions, layout: Layout, dt: float) -> tuple[Floats, Fl
     return qpos, qvel
 
 
-class SideBySide:
+class PairedFilm:
     """What `record_video` takes for an environment: the real states on the left, the model's on the right, step by step."""
 
     num_envs = 1
@@ -133,7 +133,7 @@ def film_beside(run: "Run", table: Predictions, path: Path) -> str:
         try:
             env = run.variant(None)(1, seed, "rgb_array")
             dt = env.dt or 1 / 30
-            film = SideBySide(env, (table.qpos, table.qvel), states_of(table, layout, dt), dt)
+            film = PairedFilm(env, (table.qpos, table.qvel), states_of(table, layout, dt), dt)
             video = record_video(lambda: film, _Still(), path, seed, fps=SLOWEST / dt)  # type: ignore[arg-type, return-value]
         except (UserError, NoRenderer) as error:
             return f"No film of real beside predicted states: {error}."

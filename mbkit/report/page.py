@@ -21,7 +21,7 @@ from mbkit.report.pictured import pictured
 from mbkit.report.plots import Plot
 from mbkit.report.published import PublishedCurve, read_published, write_published
 from mbkit.report.remarks import remarks
-from mbkit.report.scores import Comparison
+from mbkit.report.scores import MethodScores
 from mbkit.report.tables import board, diagnostics, last_metrics, overall
 from mbkit.report.text import duration, highlight, num
 from mbkit.storage import write_text
@@ -113,7 +113,7 @@ def render(parts: Sequence[Chapter], folder: Path, comparison: Figures | None = 
             board=board,
             overall=overall(groups) if len(parts) > 1 else [],
             diagnostics=diagnostics,
-            meaning=Comparison(groups).meaning,
+            meaning=MethodScores(groups).meaning,
             metrics=last_metrics(groups),
             unit=unit_of(groups),
             without_environment=all(run.env == "none" for run in runs),

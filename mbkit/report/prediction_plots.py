@@ -76,10 +76,11 @@ def pictures(table: Predictions) -> list[Plot]:
     many = len(table.names) > SHOWN
     first = f" The first {SHOWN} of {len(table.names)} dimensions." if many else ""
     kind = "the plan" if table.planned else "the policy in the model"
-    planned = f"Lines and bands: {kind} from several steps on, median and 5\u00a0to 95\u00a0% of its model rollouts. Black: what happened."
+    real = "The strong line: what happened."
+    planned = f"Lines and bands: {kind} from several steps on, median and 5\u00a0to 95\u00a0% of its model rollouts. {real}"
     fan = (
         "Model rollouts under the actions that were taken, from one real state: half and 90\u00a0% of them, their median, and single "
-        "rollouts, each by one member. Black: what happened."
+        "rollouts, each by one member. The strong line: what happened."
     )
     over_time = (
         "One step ahead along the episode, in standard deviations of the change of each dimension. The error of a calibrated model is "

@@ -31,7 +31,7 @@ RAW = Scale(0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodScores:
     """Final returns of methods: those of one environment as they are, those of several as scores."""
 
     groups: Sequence[Group]

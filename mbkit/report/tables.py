@@ -12,7 +12,7 @@ from mbkit.report.curves import final_score
 from mbkit.report.drawing import last_values
 from mbkit.report.plots import curve_of
 from mbkit.report.published import PublishedCurve
-from mbkit.report.scores import Comparison
+from mbkit.report.scores import MethodScores
 from mbkit.stats import Interval
 
 DIAGNOSTICS = {  # metric -> heading of its column
@@ -78,7 +78,7 @@ def board(groups: Sequence[Group], beside: Sequence[PublishedCurve] = ()) -> lis
 
 def overall(groups: Sequence[Group]) -> list[Scored]:
     """Each method over all environments, best first, with its score on each."""
-    comparison = Comparison(groups)
+    comparison = MethodScores(groups)
     by_key = {(group.label, group.env): final_score(group.runs) for group in groups}
     environments = list(dict.fromkeys(group.env for group in groups))
     return [
