@@ -1,6 +1,6 @@
 """The `mbkit` command: a file per group of commands, all registered with one app."""
 
-from mbkit.cli import collect, data, dynamics, export, judging, listing, reporting, runs, sweeping, theory, watching
+from mbkit.cli import collect, data, dynamics, export, judging, listing, publishing, reporting, runs, sweeping, theory, watching
 from mbkit.cli.app import app, main
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "judging",
     "listing",
     "main",
+    "publishing",
     "reporting",
     "runs",
     "sweeping",
