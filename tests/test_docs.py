@@ -54,7 +54,7 @@ def anchors(page: Path) -> set[str]:
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
     expected = {"train", "resume", "finetune", "evaluate", "report", "export", "list", "config", "theory", "data", "dynamics"}
-    expected |= {"watch"}
+    expected |= {"watch", "card", "push", "pull"}
     assert {arguments[0] for _, arguments in COMMANDS} == expected
 
 

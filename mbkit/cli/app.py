@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 import mbkit
+from mbkit.cli import completing
 from mbkit.cli.stopping import ending_on_sigterm
 from mbkit.cli.traces import user_traceback
 from mbkit.config.threads import wait_passively
@@ -19,12 +20,14 @@ from mbkit.errors import Interrupted, UserCodeError, UserError
 
 INTERRUPTED = 130  # exit status; typer's too, where Ctrl-C reaches it
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Model-based reinforcement learning on PyTorch and MuJoCo.",
 )
-Options = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="options; `mbkit config ALGO` lists them all")]
+Options = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="options; `mbkit config ALGO` lists them all", autocompletion=completing.options),
+]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
 
 
@@ -45,7 +48,7 @@ def main() -> None:
     wait_passively()
     try:
         with ending_on_sigterm():
-            status = app(standalone_mode=False)
+            status = app(standalone_mode=False, prog_name="mbkit")
         if status == INTERRUPTED:
             typer.echo("mbkit: stopped before it was done; the same command starts again", err=True)
         sys.exit(status if isinstance(status, int) else 0)

@@ -13,6 +13,7 @@ from rich.text import Text
 from mbkit import config as configuration
 from mbkit import registry
 from mbkit.cli.app import Options, app, say
+from mbkit.cli.completing import algorithms, lists
 from mbkit.cli.experiments import experiments
 from mbkit.config.describe import Described, describe, kind_text, origins, value_of_option
 from mbkit.config.reading import preset_text
@@ -36,8 +37,10 @@ WIDE = 110  # columns from which on a preset's description stands beside it
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="agents, recipes, dynamics, planners, critics, gates, envs, presets or experiments")],
-    algo: Annotated[str | None, typer.Argument(help="of presets: those of one algorithm")] = None,
+    what: Annotated[
+        str, typer.Argument(help="agents, recipes, dynamics, planners, critics, gates, envs, presets or experiments", autocompletion=lists)
+    ],
+    algo: Annotated[str | None, typer.Argument(help="of presets: those of one algorithm", autocompletion=algorithms)] = None,
 ) -> None:
     """Which names there are."""
     if algo is not None and what != "presets":
@@ -74,7 +77,7 @@ def print_presets(algo: str | None) -> None:
 
 @app.command()
 def config(
-    algo: Annotated[str, typer.Argument(help="an algorithm")],
+    algo: Annotated[str, typer.Argument(help="an algorithm", autocompletion=algorithms)],
     options: Options = None,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="print the composed YAML instead")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from mbkit import config
 from mbkit.cli.app import Options, RunDir, app, say
+from mbkit.cli.completing import algorithms
 from mbkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def conclude(finished: "Run") -> None:
 
 @app.command()
 def train(
-    algo: Annotated[str, typer.Argument(help="`mbkit list recipes` and `mbkit list agents` show them")],
+    algo: Annotated[str, typer.Argument(help="`mbkit list recipes` and `mbkit list agents` show them", autocompletion=algorithms)],
     options: Options = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
