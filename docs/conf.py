@@ -13,7 +13,7 @@ try:
     release = metadata.version("mbkit")
 except metadata.PackageNotFoundError:  # a checkout that is not installed
     release = ""
-extensions = ["myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+extensions = ["myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "sentences", "docstrings"]
 exclude_patterns = ["_build", "_ext"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 

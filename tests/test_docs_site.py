@@ -1,5 +1,6 @@
 """The documentation site: formulas become MathML, and the whole is built without a warning."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -84,3 +85,24 @@ def test_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     assert not result.stderr
     fetched = re.compile(r'<(?:script|img|link|iframe)[^>]*?(?:src|href)="(?:https?:)?//[^"]*"')
     assert not [page.name for page in tmp_path.rglob("*.html") if fetched.search(page.read_text())]
+
+
+def constants() -> list[str]:
+    """Every piece of text in the source of mbkit; what is filled in divides pieces."""
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "mbkit").rglob("*.py"))]
+    return [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_faq_quotes_sentences_of_the_source():
+    quotes = re.findall(r"^> `(.+)`$", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
+    fragments = [part for quote in quotes for part in quote.split("…") if len(part.strip()) > 2]
+    source = "\n".join(constants())
+    assert len(quotes) > 40
+    assert not [part for part in fragments if part not in source]
+
+
+def test_faq_lists_the_sentences_of_every_package():
+    listed = " ".join(re.findall(r"^```\{sentences\} (.+)$", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)).split()
+    files = [path for path in (ROOT / "mbkit").rglob("*.py") if "raise UserError(" in path.read_text()]
+    packages = {path.relative_to(ROOT / "mbkit").with_suffix("").parts[0] for path in files}
+    assert not packages - set(listed)
