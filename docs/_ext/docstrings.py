@@ -1,4 +1,4 @@
-"""Docstrings as they are written here, for autodoc: single backticks are code, other marks are plain text, and the comment beside a field is shown."""
+"""Docstrings for autodoc as they are written here: single backticks are code, other marks plain text; comments beside fields are shown."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ METHOD = re.compile(r"^    def (\w+)\((?:self(?:, )?)?(.*)\) -> (.+?): \.\.\.(?:
 def escaped(line: str) -> str:
     """One line as reStructuredText that shows the same characters."""
     parts = re.split(r"`+([^`]+)`+", line)
-    return "".join(f"``{part}``" if i % 2 else re.sub(r"([*|\\]|_(?!\w))", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(f"``{part}``" if i % 2 else re.sub(r"([*|\\`]|_(?!\w))", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def fields(cls: type) -> list[str]:
