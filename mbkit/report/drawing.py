@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from mbkit.report.collect import Floats, Group, number
 from mbkit.report.curves import Curve, final_score
-from mbkit.report.figure import INK, MUTED, band, color, legend
+from mbkit.report.figure import GRID, INK, band, color, legend
 from mbkit.report.pointer import name_points
 from mbkit.report.scores import MethodScores
 from mbkit.stats import profile_band
@@ -64,7 +64,7 @@ def aggregates(ax: Axes, comparison: MethodScores) -> None:
     ax.set_yticks(range(len(names)), [wrapped(label) for label in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
-    ax.grid(axis="x")
+    ax.grid(axis="x", color=GRID, linewidth=0.8)
 
 
 def latencies(group: Group) -> Floats:
@@ -116,8 +116,3 @@ def wrapped(label: str, width: int = WRAPPED) -> str:
 def last_values(group: Group, key: str) -> Floats:
     """The last value of a metric in each run that logged it [R]."""
     return np.array([number(series.values[-1]) for series in group.all_series(key)])
-
-
-def note_level(ax: Axes, level: float) -> None:
-    """A dashed horizontal line."""
-    ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))

@@ -77,7 +77,7 @@ class MethodScores:
         if len(self.environments) == 1:
             return "Scores are returns of the final policies."
         if self.referenced:
-            return "Scores are returns of the final policies by which a random policy has 0 and an expert 1 (constants of `mbkit.data`)."
+            return "Scores are returns of the final policies, normalised: a random policy has 0, an expert 1."
         return "Scores are returns of the final policies, in each environment 0 for the worst and 1 for the best run of this page."
 
     def tasks(self, label: str, environments: Sequence[str] | None = None) -> list[Floats]:

@@ -15,6 +15,7 @@ from mbkit.report.chapters import Chapter, Figures, draw, draw_sections, model_n
 from mbkit.report.collect import Group, group_runs, read_run
 from mbkit.report.page import render
 from mbkit.report.sections import MODEL
+from mbkit.report.tables import last_metrics
 from mbkit.report.text import highlight, num
 
 
@@ -243,3 +244,47 @@ def test_write_report_unwritable_out_is_refused(run: Path, monkeypatch: pytest.M
 )
 def test_num_is_readable(value: float | None, text: str) -> None:
     assert num(value) == text
+
+
+def test_write_report_environments_are_chapters_that_begin_with_scores(tmp_path: Path) -> None:
+    for env in ("cartpole", "reacher"):
+        for algo in ("pets", "sac"):
+            for seed in range(2):
+                make_run(tmp_path / env / algo / str(seed), algo=algo, env=env, seed=seed, steps=600, learned=algo == "pets")
+    html = write_report([tmp_path], tmp_path / "page.html").read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", html)[:3] == ["cartpole", "reacher", "Comparison"]
+    for text in ("Score over all", "Performance profile", "Probability of improvement", "Aggregate scores", "The model on reacher"):
+        assert text in html, text
+    assert html.index("Score over all") < html.index("<svg") < html.index("<h2>Comparison")
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)), "figures of several environments must not share ids"
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
+
+
+def test_write_report_notes_come_after_the_curves(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name, algo=name, learned=False) for name in ("sac", "td3")]
+    for path in paths:
+        summary = json.loads((path / "summary.json").read_text())
+        (path / "summary.json").write_text(json.dumps({**summary, "notes": [f"A note of {path.name}."]}))
+    html = write_report(paths).read_text()
+    assert html.index('class="board"') < html.index("<svg") < html.index("A note of sac.")
+
+
+def test_write_report_models_are_side_by_side(tmp_path: Path) -> None:
+    paths = [add_diagnostics(make_run(tmp_path / name, gamma=gamma)) for name, gamma in (("a", 0.99), ("b", 0.9))]
+    html = write_report(paths).read_text()
+    table = html[html.index("Models side by side") :]
+    last = [json.loads(line) for line in (paths[0] / "metrics.jsonl").read_text().splitlines() if "diagnose/error_15" in line][-1]
+    assert f'data-value="{last["diagnose/error_15"]!r}"' in table
+    assert "Coverage of 90" in table
+
+
+def test_last_metrics_of_many_runs_are_means_of_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [make_run(tmp_path / str(seed), seed=seed, steps=400, learned=False) for seed in range(2)]
+    for path, value in zip(paths, (1.0, 3.0), strict=True):
+        log(path, 400, {"alpha": value})
+    alone = last_metrics(groups_of(*paths))
+    assert (alone.columns, dict(alone.rows)["alpha"]) == (["pets, seed 0", "pets, seed 1"], [1, 3])
+    monkeypatch.setattr("mbkit.report.tables.RUNS_LISTED", 1)
+    averaged = last_metrics(groups_of(*paths))
+    assert (averaged.columns, dict(averaged.rows)["alpha"]) == (["pets"], [2])
