@@ -14,6 +14,8 @@ import typer.main
 
 from mbkit import cli, theory
 from mbkit.config import compose, parse_overrides, taken_seeds
+from mbkit.sweep.lists import parse_seeds
+from mbkit.sweep.planning import planned
 
 ROOT = Path(__file__).parent.parent
 BUILT = ROOT / "docs/_build"  # of `make docs`
@@ -54,7 +56,7 @@ def anchors(page: Path) -> set[str]:
 def test_commands_are_all_shown():
     assert len(COMMANDS) > 40
     expected = {"train", "resume", "finetune", "evaluate", "report", "export", "list", "config", "theory", "data", "dynamics"}
-    expected |= {"watch", "card", "push", "pull"}
+    expected |= {"sweep", "watch", "card", "push", "pull"}
     assert {arguments[0] for _, arguments in COMMANDS} == expected
 
 
@@ -71,6 +73,8 @@ def test_commands_parse(page, arguments):
         experiment = compose(parsed["algo"], options)
         for key in parse_overrides(options):
             assert hasattr(experiment, key)
+    if name == "sweep":
+        assert planned(parsed["algorithms"], parsed["options"] or [], parse_seeds(parsed["seeds"])).runs
     if name == "list":
         assert parsed["what"] in [*cli.listing.LISTED, "envs", "presets", "experiments"]
     if name == "theory":

@@ -10,6 +10,7 @@ from mbkit.paths import make_folder
 from mbkit.recording.lock import run_lock
 from mbkit.sweep.backends import Backend
 from mbkit.sweep.driver import Driver, GridSource, RunSource, View
+from mbkit.sweep.extras import imported
 from mbkit.sweep.lists import checked_seeds
 from mbkit.sweep.local import LocalBackend, cores
 from mbkit.sweep.planning import FILE, SweepPlan, default_directory, opened, planned
@@ -100,6 +101,9 @@ def checked_execution(plan: SweepPlan, trials: int | None, execution: Execution)
         raise UserError(f"--trials {trials} counts where an option is drawn, such as agent.lr=log(1e-5..1e-3); all options here are listed")
     if trials is not None and trials < 1:
         raise UserError(f"--trials {trials}: expected at least 1")
+    packages = {"optuna": plan.searched, "ray": execution.backend == "ray", "submitit": execution.backend == "slurm"}
+    for package in (name for name, needed in packages.items() if needed):
+        imported(package)
     return (trials or TRIALS) if plan.searched else None
 
 

@@ -164,7 +164,7 @@ class Driver:
         typed = next((text for text in arguments if text.startswith("threads=")), "threads=1")
         cores = typed.removeprefix("threads=")
         directory = str((self.directory / run.name).absolute())
-        task = Job(run.name, run.group.algo, arguments, directory, int(cores) if cores.isdigit() else 1, "device=cuda" in arguments)
+        task = Job(run.name, run.group.algo, arguments, directory, int(cores) if cores.isdigit() else 1)
         self.running[run.name] = Running(run, RunCurve())
         self.backend.start(task)
 

@@ -20,19 +20,11 @@ from uuid import uuid4
 
 from mbkit.config.threads import wait_passively
 from mbkit.errors import UserError
+from mbkit.sweep.extras import imported
 from mbkit.sweep.following import RunCurve
 from mbkit.sweep.worker import Job, Outcome, run_one
 
 BEAT = 1.0  # seconds between two reports of a run, and between two questions of the driver
-
-
-def imported() -> Any:
-    """The package; UserError where it is missing."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError('Ray is not installed; `pip install "mbkit[ray]"` brings it') from error
-    return ray
 
 
 class Board:
@@ -84,7 +76,7 @@ def work(job: Job, board: Any, mark: str, files: bytes | None) -> tuple[Outcome,
 
 def report(job: Job, board: Any, ended: Event) -> None:
     """Tell the board how far the run is, until it ended, or is to stop: SIGTERM, after which it stops at a checkpoint."""
-    ray, curve = imported(), RunCurve()
+    ray, curve = imported("ray"), RunCurve()
     while not ended.is_set():
         curve.follow(job.directory)
         if ray.get(board.beat.remote(job.name, curve)):
@@ -131,7 +123,7 @@ class RayBackend:
     def __init__(
         self, directory: Path, workers: int | None = None, address: str | None = None, gpus_per_run: float = 0.0, shared: bool = True
     ) -> None:
-        self.ray, self.directory, self.workers, self.gpus_per_run = imported(), directory.absolute(), workers, gpus_per_run
+        self.ray, self.directory, self.workers, self.gpus_per_run = imported("ray"), directory.absolute(), workers, gpus_per_run
         self.connected = not self.ray.is_initialized()
         if self.connected:
             try:

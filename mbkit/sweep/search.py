@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from mbkit.errors import UserError
+from mbkit.sweep.extras import imported
 from mbkit.sweep.following import RunCurve
 from mbkit.sweep.planning import Combination, Planned, SweepPlan
 from mbkit.sweep.results import Returns, row_of
@@ -49,16 +49,6 @@ class Active:
     pruned: bool = False
 
 
-def imported() -> Any:
-    """The package, which tells what went wrong by exceptions; UserError where it is missing."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise UserError('Optuna is not installed; `pip install "mbkit[optuna]"` brings it') from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
 class Search:
     """The runs of all trials.
 
@@ -69,7 +59,8 @@ class Search:
     """
 
     def __init__(self, plan: SweepPlan, directory: Path, trials: int) -> None:
-        self.optuna, self.plan, self.directory, self.trials = imported(), plan, directory, trials
+        self.optuna, self.plan, self.directory, self.trials = imported("optuna"), plan, directory, trials
+        self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         storage = f"sqlite:///{(directory / FILE).absolute()}"
         pruner = self.optuna.pruners.MedianPruner()
         made = self.optuna.create_study

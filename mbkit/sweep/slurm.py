@@ -6,6 +6,7 @@ from typing import Any
 
 from mbkit.config import parse_overrides
 from mbkit.errors import UserError
+from mbkit.sweep.extras import imported
 from mbkit.sweep.following import RunCurve
 from mbkit.sweep.worker import Job, Outcome, run_one
 
@@ -16,12 +17,8 @@ class SlurmBackend:
     """Jobs with the parameters of `submitit.AutoExecutor`, such as slurm_partition=gpu and timeout_min=600."""
 
     def __init__(self, directory: Path, workers: int | None, gpus_per_run: float, parameters: Sequence[str] = ()) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise UserError('submitit is not installed; `pip install "mbkit[slurm]"` brings it') from error
-        options = parse_overrides(parameters)
-        self.workers, self.jobs, self.parts = workers or AT_ONCE, dict[str, tuple[Any, Job, RunCurve]](), options
+        submitit, options = imported("submitit"), parse_overrides(parameters)
+        self.workers, self.jobs = workers or AT_ONCE, dict[str, tuple[Any, Job, RunCurve]]()
         try:
             self.executor = submitit.AutoExecutor(folder=directory / "slurm", cluster=options.pop("cluster", None))
             gpus = {"gpus_per_node": int(-(-gpus_per_run // 1))} if gpus_per_run else {}
@@ -44,18 +41,16 @@ class SlurmBackend:
             if job.done():
                 del self.jobs[name]
                 error = job.exception()
-                yield name, Outcome(*job.result()) if error is None else Outcome("failed", str(error).strip().splitlines()[-1])
+                yield name, Outcome("failed", str(error).strip().splitlines()[-1]) if error else Outcome(*job.result())
 
     def curve(self, name: str) -> RunCurve:
         """What the run has written so far."""
-        _, job, curve = self.jobs[name]
-        curve.follow(job.directory)
-        return curve
+        self.jobs[name][2].follow(self.jobs[name][1].directory)
+        return self.jobs[name][2]
 
     def stop(self, name: str) -> None:
         """Cancel a job: Slurm sends SIGTERM, after which a run stops at a checkpoint."""
-        if name in self.jobs:
-            self.jobs[name][0].cancel(check=False)
+        self.jobs[name][0].cancel(check=False)
 
     def close(self) -> None:
         """Cancel what is left."""

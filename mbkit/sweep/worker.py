@@ -31,7 +31,6 @@ class Job(NamedTuple):
     arguments: list[str]  # of `train`
     directory: str  # of the run
     threads: int = 1  # for which a cluster reserves cores
-    cuda: bool = False
 
     @property
     def log(self) -> Path:
