@@ -1,0 +1,1 @@
+"""A template: an agent of your own for mbkit, in a package of your own."""
