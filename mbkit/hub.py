@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -131,7 +132,7 @@ def push(directory: str | Path, repo: str, private: bool = False) -> str:
     content["config.yaml"] = without_run_dir(read_text(path / "config.yaml")).encode()
     content[CARD] = card(path, repo).encode()
     operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=source) for name, source in content.items()]
-    with told(hub, repo, "written to"):
+    with told(repo, "written to"):
         api = hub.HfApi(library_name="mbkit")
         api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(repo, operations, commit_message="A run of mbkit")
@@ -168,7 +169,7 @@ def pull(repo: str, out: str | Path | None = None, revision: str | None = None) 
         check_folder(path)
     make_folder(path.parent)
     with TemporaryDirectory(dir=path.parent, prefix=".pull-") as temporary:
-        with told(hub, repo, "read"):
+        with told(repo, "read"):
             api = hub.HfApi(library_name="mbkit")
             names = [name for name in api.list_repo_files(repo, revision=revision) if PULLED.fullmatch(name)]
             if "config.yaml" not in names or not any(name.startswith("checkpoint/") for name in names):
@@ -205,18 +206,18 @@ def library() -> Any:
 
 
 @contextmanager
-def told(hub: Any, repo: str, what: str) -> Iterator[None]:
+def told(repo: str, what: str) -> Iterator[None]:
     """Failures of the Hub as one sentence."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # of the library, of HTTP, of the network
-        raise UserError(_sentence(hub, repo, what, error)) from error
+        raise UserError(_sentence(repo, what, error)) from error
 
 
-def _sentence(hub: Any, repo: str, what: str, error: Exception) -> str:
-    kinds, status = hub.errors, getattr(getattr(error, "response", None), "status_code", None)
+def _sentence(repo: str, what: str, error: Exception) -> str:
+    kinds, status = import_module("huggingface_hub.errors"), getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, kinds.HFValidationError):
         return f"{short(repo)!r} is no name of a repository: expected USER/NAME"
     if isinstance(error, kinds.RevisionNotFoundError):

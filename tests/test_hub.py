@@ -28,11 +28,11 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def there(monkeypatch, tmp_path):
     """The Hub, with the user "me" logged in; the working directory is an empty one."""
-    library = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
     fake = FakeHub()
-    template = library.constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(library.constants.ENDPOINT, fake.endpoint)
-    monkeypatch.setattr(library.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(library.constants, "ENDPOINT", fake.endpoint)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, fake.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
     monkeypatch.setenv("HF_TOKEN", fake.token)
     monkeypatch.chdir(tmp_path)
     yield fake
@@ -180,6 +180,7 @@ def test_pull_names_code_that_loading_would_import(trained, there, tmp_path):
 
 def test_hub_that_cannot_be_reached_is_one_sentence(trained, there, monkeypatch):
     there.close()
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's tries
     with pytest.raises(UserError, match="me/x cannot be read: the Hub could not be reached or refused"):
         hub.pull("me/x", "here")
 
