@@ -42,6 +42,8 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
         literal = (literal and (not line.strip() or line.startswith("    "))) or (i > 0 and lines[i - 1].rstrip().endswith("::"))
         if not literal:
             lines[i] = escaped(line)
+    if what in ("property", "attribute"):
+        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
     if what == "class" and isinstance(obj, type) and (items := fields(obj)):
         lines += ["", *items, ""]
 
