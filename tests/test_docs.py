@@ -201,3 +201,14 @@ def test_sidebar_has_groups():
     assert len(captions) > 5
     assert all(captions)
     assert max(len(table.splitlines()) for table in tables) < 15
+
+
+GROUPS = ("index", "continuous", "discrete", "policy_gradients", "with_a_model", "offline", "offline_with_a_model")
+ALGORITHMS = [page for page in sorted((ROOT / "docs/algorithms").glob("*.md")) if page.stem not in GROUPS]
+
+
+@pytest.mark.parametrize("page", ALGORITHMS, ids=[page.stem for page in ALGORITHMS])
+def test_algorithms_pages_have_one_form(page):
+    titles = re.findall(r"^## (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    assert {"Idea", "Equations", "Implementation details", "How to run", "Options", "Results"} <= set(titles)
+    assert re.search(r"\b(19|20)\d\d\b", page.read_text().split("## ")[0])  # the source
