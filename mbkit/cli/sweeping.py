@@ -35,7 +35,7 @@ def sweep(
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster, or auto", rich_help_panel=CLUSTER)] = None,
     gpus_per_run: Annotated[float, typer.Option(help="GPUs, or a share of one, for each run", rich_help_panel=CLUSTER)] = 0.0,
     slurm: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="parameter of submitit, such as partition=gpu", rich_help_panel=CLUSTER)
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="parameter of submitit, slurm_partition=gpu", rich_help_panel=CLUSTER)
     ] = None,
 ) -> None:
     """Train algorithms x options x seeds, or search for options; the same command goes on where it was stopped.
@@ -59,9 +59,11 @@ def sweep(
 
     from mbkit.sweep.assembling import check_assembly
 
+    if not quiet:
+        typer.echo("checking that they can be built", err=True)
     check_assembly(plan)
     if dry_run:
-        say("all of them can be built; without --dry-run they start")
+        say("nothing was started; without --dry-run these runs start")
         return
     with LiveView(quiet) as view:
         result = execute(plan, directory, checked, execution, view)
@@ -73,6 +75,7 @@ def show_plan(plan: "SweepPlan", trials: int | None, execution: "Execution", dir
     from mbkit.recording import shown
     from mbkit.sweep.api import share
     from mbkit.sweep.tables import console, plan_table, plural
+    from mbkit.sweep.worker import is_finished
 
     console().print(plan_table(plan, trials))
     runs = len(plan.groups) * len(plan.seeds) * (trials or 1)
@@ -83,7 +86,10 @@ def show_plan(plan: "SweepPlan", trials: int | None, execution: "Execution", dir
         how = f"{workers} at once" + ("" if typed else f", {plural(threads, 'thread')} each")
     else:
         how = f"by {execution.backend.capitalize()}"
-    say(f"{what}, {how}, in {shown(directory)}")
+    finished = sum(is_finished(directory / run.name) for run in plan.runs) if trials is None else 0
+    say(f"{what}, {how}, in {shown(directory)}" + (f", {finished} of them finished" if finished else ""))
+    if trials is not None and not any(group.eval_every for group in plan.groups):
+        say("no trial is pruned, since none is evaluated before its end; eval.every=N prunes")
 
 
 def conclude_sweep(plan: "SweepPlan", result: "Result") -> None:

@@ -34,7 +34,7 @@ class Execution(NamedTuple):
     retries: int = 1
     address: str | None = None  # of a running Ray cluster
     gpus_per_run: float = 0.0
-    slurm: tuple[str, ...] = ()  # parameters of submitit, partition=gpu
+    slurm: tuple[str, ...] = ()  # parameters of submitit, slurm_partition=gpu
 
 
 class Result(NamedTuple):

@@ -42,6 +42,8 @@ def answered(*arguments: str) -> tuple[set[str], str, int]:
         ("evaluate . --episodes 0", 2),
         ("resume . stepz=3", 2),
         ("train pets --quiet --verbose", 2),
+        ("sweep --help", 0),
+        ("sweep sac --seeds 5..1", 2),
         ("data --help", 0),
         ("data convert --help", 0),
         ("data inspekt", 2),

@@ -44,6 +44,7 @@ def test_the_result_has_a_line_for_each_combination_and_says_how_to_report(tmp_p
     assert last == "report: mbkit report s/*/seed-*/"
     again = CliRunner().invoke(cli.app, [*arguments, "-q"])
     assert again.stdout.splitlines() == [head, row, last]
+    assert ", in s, 1 of them finished" in CliRunner().invoke(cli.app, [*arguments, "--dry-run"]).stdout
     assert CliRunner().invoke(cli.app, ["report", str(tmp_path / "s/random/seed-3")]).exit_code == 0
 
 

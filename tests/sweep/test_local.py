@@ -11,6 +11,8 @@ from jobs import job
 from resumption import check_same_end
 from sweeps import OPTIONS, alone, between_checkpoints, command, gone, kill, plan_of, process_of, summaries, summary
 
+from mbkit.errors import UserError
+from mbkit.recording import run_lock
 from mbkit.sweep import sweep
 from mbkit.sweep.worker import Job, Outcome, run_one
 
@@ -89,8 +91,6 @@ def test_a_run_that_another_process_is_at_is_busy_and_one_without_a_checkpoint_b
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text("algo: random\n")  # of a run that was killed before its first checkpoint
     task = Job("group/seed-1", "random", ["env=CartPole-v1", "steps=20", "eval.episodes=1", "eval.video=false", "seed=1"], str(directory))
-    from mbkit.recording import run_lock
-
     with run_lock(directory.parent, ".seed-1.lock"):
         assert run_one(task).status == "busy"
     assert run_one(task) == Outcome("finished")
@@ -109,3 +109,5 @@ def test_from_python(tmp_path, monkeypatch):
     content = json.loads((result.directory / "sweep.json").read_text())
     assert content["seeds"] == [4]
     assert sweep("random", *options, seeds=[4], quiet=True).rows == result.rows
+    with run_lock(result.directory, ".sweep.lock"), pytest.raises(UserError, match=f"process {os.getpid()}"):
+        sweep("random", *options, seeds=[4], quiet=True)
