@@ -69,7 +69,7 @@ def kl_reward(reward: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
 
 
 def exclude_current_kl(estimate: Tensor, kl: Tensor, alpha: float | Tensor) -> Tensor:
-    """Add alpha KL_t to an estimate made of the rewards of `kl_reward`, [T, B]: Q(s_t, a_t) and A = Q - V do not contain the KL of their own step.
+    """Add alpha KL_t to an estimate, [T, B], of rewards by `kl_reward`: Q(s_t, a_t) and A = Q - V do not contain the KL of their own step.
 
     No other function adds it. A policy gradient with such advantages is E[A grad log pi] - alpha grad D_KL; without this
     addition the second term would be counted twice.
