@@ -32,22 +32,26 @@ def run_lock(directory: str | Path, file: str = FILE) -> Iterator[None]:
         raise UserError(f"run directory {directory} cannot be written to ({error.strerror})") from error
     try:
         _acquire(descriptor, directory)
-        _write(descriptor, f"process {os.getpid()} on {socket.gethostname()}")
-        try:
-            yield
-        except Interrupted:
-            raise
-        except Exception as error:
-            with suppress(OSError):  # a full disk may be what ended the run
-                _write(descriptor, f"{FAILED}{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}")
-            raise
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
     finally:
         os.close(descriptor)
 
 
-def _write(descriptor: int, text: str) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{text}\n".encode(), 0)
+@contextmanager
+def failure_noted(*directories: str | Path) -> Iterator[None]:
+    """An error that ends what runs inside is noted in the lock files of these runs, whose locks the caller holds."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        text = f"{FAILED}{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}"
+        for directory in directories:
+            with suppress(OSError):  # a full disk may be what ended the run
+                Path(directory, FILE).write_text(f"{text}\n", encoding="utf-8")  # in place: a new file would have no lock
+        raise
 
 
 def _acquire(descriptor: int, directory: str | Path) -> None:

@@ -88,7 +88,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.opened.__exit__(kind, error, trace)
+        self.close()
 
     @cached_property
     def agent(self) -> CheckedActor:

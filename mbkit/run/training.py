@@ -9,6 +9,7 @@ from mbkit.errors import UserError
 from mbkit.loops import Every, Hook
 from mbkit.loops.interrupt import Interrupted, interruptible
 from mbkit.loops.seeds import STACKABLE, SideBySide, naming
+from mbkit.recording.lock import failure_noted
 from mbkit.recording.notes import noted
 from mbkit.recording.progress import announce
 from mbkit.recording.trackers import Tracker
@@ -51,6 +52,7 @@ def begin(run: "Run", checkpoint: Checkpoint) -> None:
 def train(run: "Run", checkpoint: Checkpoint = None) -> None:
     """From where the run's loop stands to its last step; then its score, its film, its diagnostics and its summary."""
     with ExitStack() as opened:
+        opened.enter_context(failure_noted(run.path))
         recorder = recorder_of(run, opened)
         opened.enter_context(accelerate.matmul_precision(run.config.precision))
         with interruptible() as caught:
@@ -74,6 +76,7 @@ def side_by_side(runs: Sequence["Run"], streams: Sequence[Stream]) -> SideBySide
 def train_together(runs: Sequence["Run"], streams: Sequence[Stream], loop: SideBySide, checkpoints: Sequence[Checkpoint]) -> None:
     """`train` of several runs at once, each under its own random numbers; `loop` is theirs."""
     with ExitStack() as opened:
+        opened.enter_context(failure_noted(*(run.path for run in runs)))
         recorders = [recorder_of(run, opened, told=run is runs[0]) for run in runs]
         opened.enter_context(accelerate.matmul_precision(runs[0].config.precision))
         with interruptible() as caught:

@@ -8,7 +8,7 @@ from run_directories import make_run
 
 from mbkit.errors import UserError
 from mbkit.recording.following import FollowedRun, Growing, run_directories
-from mbkit.recording.lock import run_lock
+from mbkit.recording.lock import failure_noted, run_lock
 from mbkit.recording.recorder import Recorder
 
 
@@ -83,7 +83,7 @@ def test_followed_run_states(tmp_path):
     with run_lock(run):
         followed.refresh()
         assert followed.state == "running"
-    with pytest.raises(UserError), run_lock(run):
+    with pytest.raises(UserError), run_lock(run), failure_noted(run):
         raise UserError("sac diverged")
     followed.refresh()
     assert (followed.state, followed.warned) == ("failed", ["sac diverged"])

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from mbkit.errors import Interrupted, UserError
-from mbkit.recording.lock import FILE, failure, is_training, run_lock
+from mbkit.recording.lock import FILE, failure, failure_noted, is_training, run_lock
 
 HOLDER = """
 import sys, time
@@ -68,9 +68,16 @@ def test_run_lock_waits_for_a_look_from_outside(tmp_path):
     [(UserError("the disk is full"), "the disk is full"), (KeyError("obs"), "KeyError: 'obs'"), (Interrupted("stopped by SIGINT"), "")],
 )
 def test_failure_is_what_ended_the_run_until_it_goes_on(tmp_path, error, told):
-    with pytest.raises(type(error)), run_lock(tmp_path):
+    with pytest.raises(type(error)), run_lock(tmp_path), failure_noted(tmp_path):
         raise error
     assert failure(tmp_path) == told
     with run_lock(tmp_path):
         assert failure(tmp_path) == ""
     assert failure(tmp_path) == ""
+
+
+def test_failure_noted_leaves_the_lock_as_it_is(tmp_path):
+    with run_lock(tmp_path):
+        with pytest.raises(UserError), failure_noted(tmp_path):
+            raise UserError("it ended")
+        assert is_training(tmp_path)
