@@ -126,11 +126,16 @@ class RayBackend:
         self.ray, self.directory, self.workers, self.gpus_per_run = imported("ray"), directory.absolute(), workers, gpus_per_run
         self.connected = not self.ray.is_initialized()
         if self.connected:
+            on_sigterm = signal.getsignal(signal.SIGTERM)  # which ray.init replaces
             try:
                 self.ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UserError(f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+            with suppress(ValueError):  # outside the main thread it replaces nothing
+                signal.signal(signal.SIGTERM, on_sigterm)
         self.mark = self.directory / f".ray-{uuid4().hex[:12]}"
+        for old in self.directory.glob(".ray-*"):  # of a driver that was killed
+            old.unlink(missing_ok=True)
         if shared:
             self.mark.touch()
         self.work = self.ray.remote(max_calls=1, max_retries=0)(work)  # a fresh process for each run

@@ -105,7 +105,7 @@ def left(running: Running) -> float | None:
     steps = running.curve.step - (running.first_step or 0)
     if running.first_step is None or steps <= 0:
         return None
-    return (running.run.group.steps - running.curve.step) * (time.monotonic() - running.began) / steps
+    return max(0, running.run.group.steps - running.curve.step) * (time.monotonic() - running.began) / steps
 
 
 class LiveView:
@@ -153,7 +153,7 @@ def running_table(driver: Driver) -> Table:
     for each in list(driver.running.values())[:MOST]:
         value, remaining = each.curve.last_return, left(each)
         shown = "" if value is None else numbers(value)[0]
-        step = "stopping" if each.stopping else str(each.curve.step) if each.curve.step else "starting"
+        step = "stopping" if each.stopping else str(min(each.curve.step, each.run.group.steps)) if each.curve.step else "starting"
         wide.add_row(each.run.name, step, str(each.run.group.steps), shown, "" if remaining is None else duration(remaining))
     if len(driver.running) > MOST:
         wide.add_row(f"and {len(driver.running) - MOST} others", "", "", "", "")
