@@ -1,8 +1,9 @@
 """What the driver makes of how attempts end, with a backend that only pretends."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -150,3 +151,40 @@ def test_a_curve_is_followed_line_by_line_and_read_again_after_a_resumption(tmp_
     file.write_text(lines[0])
     curve.follow(tmp_path)
     assert curve.step == 10
+
+
+def test_a_hopeless_run_is_stopped_once_and_told_to_its_source(tmp_path):
+    class Pruning(GridSource):
+        outcomes: ClassVar[dict[str, Outcome]] = {}
+
+        def hopeless(self, running: Mapping[str, RunCurve]) -> list[str]:
+            return [name for name in running if name == RUNS[1].name]
+
+        def ended(self, run: Planned, outcome: Outcome, curve: RunCurve) -> None:
+            self.outcomes[run.name] = outcome
+
+    class Patient(Scripted):
+        """Ends run 2 only once it is asked to stop."""
+
+        stopped: ClassVar[list[str]] = []
+
+        def ended(self) -> Iterator[tuple[str, Outcome]]:
+            waiting = [name for name in self.under_way if name == RUNS[1].name and not self.stopped]
+            self.under_way = [name for name in self.under_way if name not in waiting]
+            yield from super().ended()
+            self.under_way += waiting
+
+        def stop(self, name: str) -> None:
+            self.stopped.append(name)
+            super().stop(name)
+
+    backend, source, view = Patient(tmp_path, {}), Pruning(RUNS), Silent()
+    driver = Driver(tmp_path, source, backend, view, threads=None, retries=1)
+    driver.run()
+    assert backend.stopped == [RUNS[1].name] == driver.pruned
+    assert {name: outcome.status for name, outcome in source.outcomes.items()} == {
+        RUNS[0].name: "finished",
+        RUNS[1].name: "stopped",
+        RUNS[2].name: "finished",
+    }
+    assert (len(driver.finished), driver.failed, len(backend.started)) == (2, {}, 3)
