@@ -23,7 +23,7 @@ from mbkit.report.published import PublishedCurve, read_published, write_publish
 from mbkit.report.remarks import remarks
 from mbkit.report.scores import MethodScores
 from mbkit.report.tables import board, diagnostics, last_metrics, overall
-from mbkit.report.text import duration, highlight, num
+from mbkit.report.text import duration, highlight, num, ranges
 from mbkit.storage import write_text
 
 
@@ -138,7 +138,7 @@ def templates() -> Environment:
         number = names[plot.name] = names.get(plot.name, 0) + 1
         return Markup(chart(plot.figure, plot.name if number == 1 else f"{plot.name}-{number}"))
 
-    jinja.filters.update(num=num, seconds=duration, svg=inline, yaml=highlight, raw=raw)
+    jinja.filters.update(num=num, seconds=duration, ranges=ranges, svg=inline, yaml=highlight, raw=raw)
     return jinja
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
@@ -30,6 +31,17 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers in order, three or more in a row as a range: 1, 3, 11 to 15."""
+    rows: list[list[int]] = []
+    for n in sorted(numbers):
+        if rows and n == rows[-1][-1] + 1:
+            rows[-1].append(n)
+        else:
+            rows.append([n])
+    return ", ".join(f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
 
 
 def highlight(text: str) -> Markup:
