@@ -110,19 +110,9 @@ def conclude_sweep(plan: "SweepPlan", result: "Result") -> None:
         options = " ".join(f"{key}={text}" for key, text in best.options.items())
         say(f"best of {group}: trial {best.number}, return {best.value:.1f}: {options}")
     if any(row.runs for row in result.rows):
-        for env in dict.fromkeys(group.env for group in plan.groups):
-            several = len({group.env for group in plan.groups}) > 1
-            names = [row.group.name for row in result.rows if row.group.env == env and row.runs]
-            say(f"report: mbkit report {pattern(where, names, several)}")
+        say(f"report: mbkit report {where}")
     for name, reason in result.failed.items():
         say(f"failed: {name}: {reason} (log: {where}/{name}.log)")
     if result.failed:
         say(f"{plural(len(result.failed), 'run')} failed; the same command tries {'it' if len(result.failed) == 1 else 'them'} again")
         raise typer.Exit(1)
-
-
-def pattern(where: str, names: list[str], several: bool) -> str:
-    """What a shell expands to the directories of these groups' runs."""
-    if not several:
-        return f"{where}/*/seed-*/"
-    return " ".join(f"{where}/{name}/seed-*/" for name in names)

@@ -4,7 +4,6 @@ import pytest
 from typer.testing import CliRunner
 
 from mbkit import cli
-from mbkit.cli.sweeping import pattern
 from mbkit.errors import UserError
 
 QUICK = ["env=CartPole-v1", "steps=20", "eval.episodes=1", "eval.video=false"]
@@ -73,8 +72,3 @@ def test_a_missing_extra_is_named_with_its_command(tmp_path, monkeypatch, backen
     extra = {"submitit": "slurm"}.get(package, package)
     sentence = refusal("dqn", *options, "env=CartPole-v1", "--backend", backend, "--out", str(tmp_path / "s"), "-q")
     assert f'is not installed; `pip install "mbkit[{extra}]"` brings it' in sentence
-
-
-def test_the_report_of_several_environments_is_one_command_each():
-    assert pattern("s", ["a", "b"], several=False) == "s/*/seed-*/"
-    assert pattern("s", ["sac_A", "td3_A"], several=True) == "s/sac_A/seed-*/ s/td3_A/seed-*/"
