@@ -13,7 +13,8 @@ METHOD = re.compile(r"^    def (\w+)\((?:self(?:, )?)?(.*)\) -> (.+?): \.\.\.(?:
 def escaped(line: str) -> str:
     """One line as reStructuredText that shows the same characters."""
     parts = re.split(r"`+([^`]+)`+", line)
-    return "".join(f"``{part}``" if i % 2 else re.sub(r"([*|\\`]|_(?!\w))", r"\\\1", part) for i, part in enumerate(parts))
+    marked = [f"``{part}``" if i % 2 else re.sub(r"([*|\\`]|_(?!\w))", r"\\\1", part) for i, part in enumerate(parts)]
+    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(marked))  # `name`s: what follows code at once is divided from it
 
 
 def fields(cls: type) -> list[str]:
