@@ -7,6 +7,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 FIELD = re.compile(r"^    (\w+): (.+?)(?:  # (.+))?$")
+ARRAY_LIKE = re.compile(r"[~\w.]*_Buffer \| .*?_NestedSequence\[[^\]]*bytes \| str\]")  # what NumPy's ArrayLike stands for
 METHOD = re.compile(r"^    def (\w+)\((?:self(?:, )?)?(.*)\) -> (.+?): \.\.\.(?:  # (.+))?$")
 
 
@@ -54,8 +55,14 @@ def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: An
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def sign(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None) -> tuple[str | None, ...]:
+    """The signature with the name of NumPy's alias."""
+    return ARRAY_LIKE.sub("ArrayLike", signature) if signature else signature, returned
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect both."""
+    """Connect all."""
     app.connect("autodoc-process-docstring", process, priority=400)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", sign)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
