@@ -32,6 +32,7 @@ ELSEWHERE = {
     "mbkit/recording/rundir.py": 3,
     "mbkit/recording/checkpoint.py": 1,
     "mbkit/theory/experiment.py": 1,
+    "mbkit/hub.py": 1,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from mbkit.paths import matching
+from mbkit.paths import is_dir, matching, read_text
 
 REGISTERED = re.compile(r"^@(?:agents|recipes)\.register\(\s*\"(\w+)\"", re.MULTILINE)
 LISTS = ("agents", "recipes", "dynamics", "planners", "critics", "gates", "envs", "presets", "experiments")
@@ -23,9 +23,9 @@ def algorithms(incomplete: str) -> list[str]:
 def _registered(package: str) -> Iterator[str]:
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for place in (Path(str(folder)), *(path for path in matching(folder, "*") if path.is_dir())):
+        for place in (Path(str(folder)), *(path for path in matching(folder, "*") if is_dir(path))):
             for file in matching(place, "*.py"):
-                yield from REGISTERED.findall(file.read_text(encoding="utf-8"))
+                yield from REGISTERED.findall(read_text(file))
 
 
 def lists(incomplete: str) -> list[str]:

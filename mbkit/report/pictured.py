@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mbkit.errors import UserError
-from mbkit.paths import is_file, make_folder
+from mbkit.paths import is_file, make_folder, read_text
 from mbkit.report.chapters import Chapter, Figures
 from mbkit.report.clips import Clip, clip
 from mbkit.report.collect import Group, RunRecord
@@ -59,7 +59,7 @@ def stored(record: RunRecord, place: Path) -> tuple[Predictions, str] | None:
     table = load_predictions(place / TABLE, fingerprint(record.path, record.steps))
     if table is None:
         return None
-    return table, (place / REASON).read_text() if is_file(place / REASON) else ""
+    return table, read_text(place / REASON) if is_file(place / REASON) else ""
 
 
 def computed(record: RunRecord, place: Path) -> tuple[Predictions, str]:

@@ -16,6 +16,7 @@ from mbkit.accelerate import same_random_numbers, seed_everything
 from mbkit.diagnostics.measures import model_path, spread
 from mbkit.dynamics.uncertainty import aleatoric, epistemic
 from mbkit.errors import UserError
+from mbkit.paths import is_file
 from mbkit.planning.mpc import MPC
 from mbkit.report.collect import Floats
 from mbkit.run.closing import acting
@@ -169,7 +170,7 @@ def _floats(x: Tensor) -> Floats:
 def fingerprint(directory: Path, step: int) -> str:
     """What predictions were made of: the step, and the model's file."""
     model = directory / "dynamics.pt"
-    return f"{step} {hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else ''}"
+    return f"{step} {hashlib.sha256(model.read_bytes()).hexdigest() if is_file(model) else ''}"
 
 
 def save_predictions(file: Path, made_of: str, table: Predictions) -> None:

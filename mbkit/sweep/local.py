@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
+from mbkit.paths import make_folder
 from mbkit.sweep.following import RunCurve
 from mbkit.sweep.worker import Job, Outcome
 
@@ -38,7 +39,7 @@ class LocalBackend:
 
     def start(self, task: Job) -> None:
         """A process in a session of its own, so that Ctrl-C reaches the driver alone, which then stops all of them in order."""
-        task.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(task.log.parent)
         command = [sys.executable, "-P", "-m", "mbkit.sweep.worker"]
         with open(task.log, "ab") as log:
             process = subprocess.Popen(

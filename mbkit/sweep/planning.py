@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mbkit.errors import UserError
-from mbkit.paths import is_file, short
+from mbkit.paths import is_file, make_folder, matching, short
 from mbkit.recording.rundir import directory_name
 from mbkit.storage import read_json, write_json
 from mbkit.sweep.grid import Grid, arguments_of, parse_grid
@@ -161,9 +161,9 @@ def opened(directory: Path, plan: SweepPlan, threads: int | None, trials: int | 
         content["trials"] = max(trials or 0, stored.get("trials") or 0) or None
         if content["trials"] == stored.get("trials"):
             return stored
-    elif directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir()):
+    elif any(not path.name.startswith(".") for path in matching(directory, "*")):
         raise UserError(f"{short(directory)} is no directory of a sweep, and not empty; --out takes a new one, or that of the same sweep")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     write_json(path, content)
     return content
 

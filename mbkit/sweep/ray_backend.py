@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from mbkit.config.threads import wait_passively
 from mbkit.errors import UserError
+from mbkit.paths import exists, is_file, make_folder, matching
 from mbkit.sweep.extras import imported
 from mbkit.sweep.following import RunCurve
 from mbkit.sweep.worker import Job, Outcome, run_one
@@ -57,7 +58,7 @@ class Board:
 def work(job: Job, board: Any, mark: str, files: bytes | None) -> tuple[Outcome, bytes | None]:
     """One run on a node of the cluster; returns its packed files where the node does not see the sweep's directory, which holds `mark`."""
     wait_passively()
-    shared = Path(mark).is_file()
+    shared = is_file(mark)
     if not shared:
         place = Path(tempfile.gettempdir(), "mbkit-sweeps", Path(mark).name.strip("."), job.name)
         job = job._replace(directory=str(place))
@@ -90,7 +91,7 @@ def pack(directory: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in (directory, Path(f"{directory}.log")):
-            if path.exists():
+            if exists(path):
                 archive.add(path, arcname=path.name)
     return buffer.getvalue()
 
@@ -98,13 +99,13 @@ def pack(directory: Path) -> bytes:
 def unpack(files: bytes, directory: Path) -> None:
     """Put a packed run in its place, whole: another one there is replaced."""
     folder = directory.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".arriving-") as arriving, tarfile.open(fileobj=io.BytesIO(files)) as archive:
         archive.extractall(arriving, filter="data")
         log = Path(arriving, f"{directory.name}.log")
-        if log.exists():
+        if exists(log):
             log.replace(folder / log.name)
-        if Path(arriving, directory.name).exists():
+        if exists(Path(arriving, directory.name)):
             shutil.rmtree(directory, ignore_errors=True)
             Path(arriving, directory.name).replace(directory)
 
@@ -134,7 +135,7 @@ class RayBackend:
             with suppress(ValueError):  # outside the main thread it replaces nothing
                 signal.signal(signal.SIGTERM, on_sigterm)
         self.mark = self.directory / f".ray-{uuid4().hex[:12]}"
-        for old in self.directory.glob(".ray-*"):  # of a driver that was killed
+        for old in matching(self.directory, ".ray-*"):  # of a driver that was killed
             old.unlink(missing_ok=True)
         if shared:
             self.mark.touch()
@@ -155,7 +156,7 @@ class RayBackend:
     def start(self, job: Job) -> None:
         """Queue a task, with the files of the run that are here already."""
         place = Path(job.directory)
-        files = pack(place) if place.exists() and not self.mark.exists() else None
+        files = pack(place) if exists(place) and not exists(self.mark) else None
         options = self.work.options(num_cpus=job.threads, num_gpus=self.gpus_per_run, name=job.name)
         self.tasks[job.name] = (options.remote(job, self.board, str(self.mark), files), job)
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from jobs import hear_ctrl_c
 from run_directories import make_run
 from typer.testing import CliRunner
 
@@ -72,7 +73,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         command = [sys.executable, "-m", "mbkit", "watch", "--every", "0.1", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "80", "LINES": "40", "TERM": "xterm"}
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, preexec_fn=hear_ctrl_c)
         os.close(slave)
         os.set_blocking(self.master, False)
         self.text = ""

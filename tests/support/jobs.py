@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the child, where the tests run in the background, which ignores it
+
 
 @contextmanager
 def job(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
@@ -14,8 +16,7 @@ def job(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]
 
     SIGINT stops it as in a terminal, also where the tests run in the background, which ignores it.
     """
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     try:
         yield process
     finally:
