@@ -47,19 +47,27 @@ def read_published(place: str | Path, environments: Sequence[str]) -> dict[str, 
     Raises:
         UserError: no such file, a column or metric that is missing, a number that is none, or no curve of any of the environments.
     """
-    file, _, metric = (str(place), "", "") if is_file(place) else str(place).partition("@")
+    file, _, metric = (str(place), "", "") if is_file(place) else str(place).rpartition("@")
+    if not is_file(file):
+        file, _, metric = str(place).partition("@")  # a metric with an @ in its name
     if not is_file(file):
         raise UserError(f"--beside={short(place)}: there is no such file; expected a CSV with the columns {', '.join(COLUMNS)}")
     ours = {task(env)[0]: env for env in environments}
     points: dict[tuple[str, str, str, str], list[tuple[float, float]]] = defaultdict(list)  # metric, environment, experiment, seed
     others: dict[str, None] = {}
+    known = False
     for line, row in rows_of(Path(file)):
         if task(row["env_name"])[0] not in ours:
             others[row["env_name"]] = None
             continue
         step, value = (number_of(row, column, file, line) for column in ("env_step", "value"))
+        if not (math.isfinite(step) and step >= 0):
+            raise UserError(f"{short(file)}, line {line}: env_step must be a finite number from 0 on, came {short(row['env_step'])}")
+        known = True
         if math.isfinite(value):
             points[row["metric"], row["env_name"], row["exp_name"], row["seed"]].append((step, value))
+    if known and not points:
+        raise UserError(f"{short(file)} has no finite value of {', '.join(environments)}")
     if not points:
         listed = ", ".join(sorted(others)[:8]) + ", …" * (len(others) > 8) or "no rows"
         raise UserError(f"{short(file)} has no curve of {', '.join(environments)}: it has {listed}")
@@ -75,7 +83,7 @@ def read_published(place: str | Path, environments: Sequence[str]) -> dict[str, 
 def rows_of(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows with their line numbers; UserError where a column is missing, or the file is no text."""
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
                 came = ", ".join(map(str, reader.fieldnames or ())) or "an empty file"

@@ -42,6 +42,19 @@ def test_read_published_metric_is_named_or_the_likeliest(tmp_path: Path) -> None
     assert value == {"": 8, "@loss": 7, "@other": 9}
 
 
+def test_read_published_reads_what_a_spreadsheet_saves_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(f"{HEADER}\nA,H,1,return,1,8\n", encoding="utf-8-sig")
+    assert read_published(tmp_path / "x.csv", ["H"])["H"][0].runs[0].values.tolist() == [8]
+
+
+def test_read_published_metric_behind_a_path_with_an_at_sign(tmp_path: Path) -> None:
+    (tmp_path / "me@home").mkdir()
+    file = published(tmp_path / "me@home" / "x.csv", "A,H,1,hits@10,1,7", "A,H,1,loss,1,8")
+    assert read_published(f"{file}@loss", ["H"])["H"][0].runs[0].values.tolist() == [8]
+    plain = published(tmp_path / "x.csv", "A,H,1,hits@10,1,7", "A,H,1,loss,1,8")
+    assert read_published(f"{plain}@hits@10", ["H"])["H"][0].runs[0].values.tolist() == [7]
+
+
 @pytest.mark.parametrize(
     ("lines", "header", "sentence"),
     [
@@ -49,6 +62,9 @@ def test_read_published_metric_is_named_or_the_likeliest(tmp_path: Path) -> None
         (["A,H,1,return,1,x"], HEADER, "line 2: value must be a number, came 'x'"),
         (["A,H,1,return,1"], HEADER, "line 2: expected 6 values in a row"),
         (["A,Ant-v4,1,return,1,1"], HEADER, "has no curve of H: it has Ant-v4"),
+        (["A,H,1,return,nan,1"], HEADER, "line 2: env_step must be a finite number from 0 on, came nan"),
+        (["A,H,1,return,1,1", "A,H,1,return,-1,1"], HEADER, "line 3: env_step must be a finite number from 0 on, came -1"),
+        (["A,H,1,return,1,nan"], HEADER, "x.csv has no finite value of H$"),
         (["A,H,1,loss,1,1", "A,H,1,time,1,1"], HEADER, "has the metrics loss, time: name one, as in --beside .*@loss"),
     ],
 )
