@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 
 from mbkit.errors import UserError
 from mbkit.report import drawing
-from mbkit.report.collect import Group, group_runs, read_run
+from mbkit.report.collect import Group, group_runs
 from mbkit.report.curves import Axis
 from mbkit.report.figure import legend, steps_axis
-from mbkit.report.gather import run_directories
+from mbkit.report.gather import read_runs
 from mbkit.report.plots import draw_learning, draw_published
 from mbkit.report.prediction_plots import ensemble_fan, planned_trajectory, uncertainty
 from mbkit.report.predictions import STEPS, Predictions
@@ -148,7 +148,7 @@ def _groups(runs: Runs) -> list[Group]:
     if isinstance(runs, Mapping) or not several:
         raise UserError("expected a run or several, or their directories; came none")
     directories = [Path(run) if isinstance(run, str | Path) else run.path for run in several]
-    return group_runs([read_run(path) for path in run_directories(directories)[0]])
+    return group_runs(read_runs(directories)[0])
 
 
 def _on_one_environment(runs: Runs) -> list[Group]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mbkit.errors import UserError
 from mbkit.paths import is_dir, is_file, resolved, short
+from mbkit.report.collect import RunRecord, read_run
 
 FILES = ("config.yaml", "metrics.jsonl")
 
@@ -32,6 +33,27 @@ def run_directories(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
             notes.append(f"{len(below) - len(logged)} of {len(below)} runs below {path.name} have logged nothing yet and are left out.")
         runs |= dict.fromkeys(logged)
     return list(runs), notes
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The runs that paths stand for, and a sentence for those below a directory that are left out, since they cannot be read.
+
+    Raises:
+        UserError: a path that is named cannot be read, or none of the runs below it.
+    """
+    directories, notes = run_directories(paths)
+    named = {resolved(path) for path in paths}
+    runs, refused = [], []
+    for path in directories:
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            if path in named:
+                raise
+            refused.append(error)
+    if not runs:
+        raise refused[0]
+    return runs, [*notes, *(f"Left out: {error}." for error in refused)]
 
 
 def is_run(path: Path) -> bool:

@@ -12,11 +12,11 @@ from mbkit.errors import UserError
 from mbkit.paths import check_file, make_folder, resolved
 from mbkit.report.chapters import Chapter, Figures, chapters, compare
 from mbkit.report.clips import clips
-from mbkit.report.collect import RunRecord, group_runs, read_run, unit_of
+from mbkit.report.collect import RunRecord, group_runs, unit_of
 from mbkit.report.command import command, full_command
 from mbkit.report.curves import final_score
 from mbkit.report.figure import SERIES, chart, save_png
-from mbkit.report.gather import run_directories
+from mbkit.report.gather import read_runs
 from mbkit.report.pictured import pictured
 from mbkit.report.plots import Plot
 from mbkit.report.published import PublishedCurve, read_published, write_published
@@ -54,8 +54,8 @@ def write_report(
     """
     if not run_dirs:
         raise UserError("a report needs at least one run directory, none was given")
-    paths, notes = run_directories(list(run_dirs))
-    runs = [read_run(path) for path in paths]
+    runs, notes = read_runs(list(run_dirs))
+    paths = [run.path for run in runs]
     groups = group_runs(runs)
     published = beside_all(beside, list(dict.fromkeys(group.env for group in groups)))
     shared = resolved(run_dirs[0]) if len(run_dirs) == 1 else Path(os.path.commonpath(paths))

@@ -7,7 +7,7 @@ from run_directories import make_run
 
 from mbkit.errors import UserError
 from mbkit.report import write_report
-from mbkit.report.gather import run_directories
+from mbkit.report.gather import read_runs, run_directories
 
 
 def test_run_directories_of_a_sweep_are_all_runs_below_it(tmp_path: Path) -> None:
@@ -36,3 +36,21 @@ def test_write_report_of_a_directory_lies_in_it(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / "sweep" / "pets" / str(seed), seed=seed, steps=400, learned=False)
     assert write_report([tmp_path / "sweep"]) == tmp_path.resolve() / "sweep" / "report.html"
+
+
+def test_a_run_below_a_directory_that_cannot_be_read_is_left_out_and_told(tmp_path: Path) -> None:
+    for name in ("whole", "cut", "broken"):
+        make_run(tmp_path / "sweep" / name, steps=400, learned=False)
+    (tmp_path / "sweep" / "cut" / "metrics.jsonl").write_text('{"step": 1')
+    (tmp_path / "sweep" / "broken" / "config.yaml").write_text("algo: [")
+    runs, notes = read_runs([tmp_path / "sweep"])
+    assert [run.path.name for run in runs] == ["whole"]
+    assert len(notes) == 2
+    assert "broken/config.yaml is not valid YAML" in notes[0]
+    assert "cut/metrics.jsonl holds no metrics" in notes[1]
+    assert "cut/metrics.jsonl holds no metrics" in write_report([tmp_path / "sweep"]).read_text()
+    with pytest.raises(UserError, match="holds no metrics"):
+        read_runs([tmp_path / "sweep", tmp_path / "sweep" / "cut"])
+    (tmp_path / "sweep" / "whole" / "metrics.jsonl").write_text("{")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        read_runs([tmp_path / "sweep"])
