@@ -55,6 +55,8 @@ class Grid(NamedTuple):
 def parse_grid(algorithms: str, arguments: Sequence[str]) -> list[Grid]:
     """The grid of each algorithm; UserError where an algorithm is unknown or twice there, or an option cannot be read."""
     names = [name.strip() for name in algorithms.split(",")]
+    if "" in names:
+        raise UserError(f"{algorithms or repr('')}: expected names of algorithms with commas between them, such as mbpo,sac")
     for name in names:
         algorithm(name)
     if len(set(names)) < len(names):

@@ -33,12 +33,14 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         span = SPAN.fullmatch(part.strip())
+        if span is not None and int(span[1]) > int(span[2]):
+            raise UserError(f"--seeds {text}: expected the smaller number first, {span[2]}..{span[1]}; came {part.strip()}")
         if span is not None and int(span[2]) - int(span[1]) < LONGEST_SPAN:
             seeds += range(int(span[1]), int(span[2]) + 1)
         elif re.fullmatch(r"\d{1,10}", part.strip()):
             seeds.append(int(part))
         else:
-            raise UserError(f"--seeds {text}: expected whole numbers and ranges of them, such as 1..5 or 1,2,7; came {part!r}")
+            raise UserError(f"--seeds {text or repr('')}: expected whole numbers and ranges of them, such as 1..5 or 1,2,7; came {part!r}")
     return checked_seeds(seeds, text)
 
 

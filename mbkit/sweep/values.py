@@ -111,6 +111,15 @@ def conditions(experiment: Experiment) -> Iterator[str]:
             yield field.metadata.get("when", "")
 
 
+def has_option(grid: Grid, key: str) -> bool:
+    """Whether the algorithm of a grid takes its first values with this option among them."""
+    try:
+        composed(grid.algo, arguments_of({axis.key: texts_of(axis)[0] for axis in grid.axes if axis.key in (key, "env", "data")}))
+    except UserError:
+        return False
+    return True
+
+
 def explained(error: UserError, grids: list[Grid], grid: Grid) -> UserError:
     """A mistake in the grid of one algorithm among several, with its name and how to give an option to the others alone."""
     text = str(error)
@@ -118,7 +127,8 @@ def explained(error: UserError, grids: list[Grid], grid: Grid) -> UserError:
         return error
     shared = [axis.key for axis in grid.axes if all(axis in other.axes for other in grids)]
     lacking = any(sign in text for sign in ("does not apply", "unknown option", "no meaning"))
-    culprit = next((key for key in shared if key in text or f" {key.rpartition('.')[0]}=" in text), None) if lacking else None
-    other = next(each.algo for each in grids if each is not grid)
-    advice = "" if culprit is None else f"; {other}:{culprit}=... gives an option to one algorithm"
+    about = text.partition("; known")[0]  # without the list of all options
+    culprit = next((key for key in shared if key in about or f" {key.rpartition('.')[0]}=" in about), None) if lacking else None
+    other = next((each.algo for each in grids if each is not grid and has_option(each, culprit)), None) if culprit else None
+    advice = "" if other is None else f"; {other}:{culprit}=... gives an option to one algorithm"
     return UserError(f"{'' if text.startswith(f'{grid.algo} ') else f'{grid.algo}: '}{text}{advice}")

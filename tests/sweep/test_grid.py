@@ -33,10 +33,15 @@ def test_seeds_as_they_are_shown_are_read_back(seeds):
         assert parse_seeds(span(ordered)) == ordered
 
 
-@pytest.mark.parametrize("text", ["", "1..", "a", "5..1", "1,1", "1..3,2", "-1", "4294967296", "1.5"])
+@pytest.mark.parametrize("text", ["", "1..", "a", "1,1", "1..3,2", "-1", "4294967296", "1.5"])
 def test_seeds_that_are_none_are_refused(text):
     with pytest.raises(UserError, match=r"--seeds .*such as 1\.\.5"):
         parse_seeds(text)
+
+
+def test_a_range_of_seeds_that_runs_backwards_is_named():
+    with pytest.raises(UserError, match=r"--seeds 2,5\.\.1: expected the smaller number first, 1\.\.5; came 5\.\.1"):
+        parse_seeds("2,5..1")
 
 
 @given(st.floats(1e-9, 1e3), st.floats(1.001, 100), st.sampled_from(["log", "uniform"]))
@@ -91,6 +96,8 @@ def test_an_environment_with_a_module_is_no_option_of_an_algorithm():
     ("algorithms", "argument", "sentence"),
     [
         ("sca", "agent.lr=1", "unknown algorithm 'sca'; did you mean 'sac'?"),
+        ("sac,", "agent.lr=1", "sac,: expected names of algorithms with commas between them"),
+        ("", "agent.lr=1", "'': expected names of algorithms with commas between them"),
         ("sac,sac", "agent.lr=1", "every algorithm once"),
         ("sac", "mbpo:agent.lr=1", "'mbpo' is none of the algorithms"),
         ("sac", "agent.lr", "cannot read 'agent.lr'"),

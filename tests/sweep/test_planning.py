@@ -62,6 +62,14 @@ def test_the_advice_names_the_other_algorithm():
     assert str(explained(UserError("x"), grids, grids[1])) == "sac: x"
 
 
+@pytest.mark.parametrize("typed", ["report=false", "agent.lrr=1"])
+def test_an_option_that_no_algorithm_has_is_not_advised_to_another(typed):
+    with pytest.raises(UserError) as refused:
+        planned("dqn,ppo", ["env=CartPole-v1", typed], [0])
+    assert "unknown option" in str(refused.value)
+    assert "gives an option to one algorithm" not in str(refused.value)
+
+
 def test_a_thousand_runs_are_composed_once_for_each_algorithm_environment_and_preset(monkeypatch):
     calls, compose = [], values.compose
     monkeypatch.setattr(values, "compose", lambda *arguments: calls.append(arguments) or compose(*arguments))
