@@ -19,6 +19,9 @@ from mbkit.report.text import num
 
 LARGEST_MATRIX = 10  # methods up to which their pairs are drawn
 
+# Prefixes of metrics that only a learned model has; critics log diagnose/q_gap without one
+OF_MODEL = ("model/", "diagnose/error", "diagnose/coverage", "diagnose/calibration", "diagnose/return_gap", "diagnose/epistemic")
+
 
 class Figures(NamedTuple):
     """A section's figures, the numbers in place of those with a single point, and the lines in place of those without data; its films."""
@@ -65,7 +68,7 @@ def draw_sections(groups: Sequence[Group], beside: Sequence[PublishedCurve] = ()
 def applicable(groups: Sequence[Group]) -> dict[str, list[Slot]]:
     """The sections of these runs: the model's only where one is learned, the planner's only where plans are made."""
     runs = [run for group in groups for run in group.runs]
-    learned = any(run.part("dynamics") not in (None, "mujoco") or _logs(run, "model/", "diagnose/") for run in runs)
+    learned = any(run.part("dynamics") not in (None, "mujoco") or _logs(run, *OF_MODEL) for run in runs)
     planned = any(run.part("planner") or _logs(run, "plan/") for run in runs)
     shown = {"The model": learned, "The planner": planned}
     return {name: slots for name, slots in SECTIONS.items() if shown.get(name, True)}

@@ -138,7 +138,10 @@ def test_draw_sections_without_figures_are_left_out(tmp_path: Path) -> None:
 
 
 def test_draw_sections_model_free_run_has_no_model(tmp_path: Path) -> None:
-    assert titles(make_run(tmp_path / "sac", algo="sac", learned=False)).isdisjoint({"The model", "The planner"})
+    path = make_run(tmp_path / "sac", algo="sac", learned=False)
+    assert titles(path).isdisjoint({"The model", "The planner"})
+    log(path, 100, {"diagnose/q_gap": 0.2, "diagnose/q_gap_abs": 0.3, "diagnose/optimism": 0.1})  # of its critics
+    assert "The model" not in titles(path)
 
 
 def test_draw_sections_ground_truth_dynamics_were_never_fitted(tmp_path: Path) -> None:
