@@ -47,13 +47,14 @@ def sweep(
     chosen = parse_seeds(seeds)
 
     from mbkit.sweep.api import Execution, checked_execution, execute
-    from mbkit.sweep.planning import default_directory, planned
+    from mbkit.sweep.planning import check_place, default_directory, planned
     from mbkit.sweep.tables import LiveView
 
     plan = planned(algorithms, options or [], chosen)
     execution = Execution(backend, workers, retries, address, gpus_per_run, tuple(slurm or ()))
     checked = checked_execution(plan, trials, execution)
     directory = out or default_directory(plan)
+    check_place(directory, plan)
     if not quiet:
         show_plan(plan, checked, execution, directory)
 

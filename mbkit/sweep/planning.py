@@ -154,18 +154,26 @@ def opened(directory: Path, plan: SweepPlan, threads: int | None, trials: int | 
     path = directory / FILE
     content: dict[str, Any] = {"format": FORMAT, **plan.asked(), "threads": threads, "trials": trials}
     content["groups"] = [{**group._asdict(), "arguments": list(group.arguments)} for group in plan.groups]
-    if is_file(path):
-        stored = read_sweep(directory)
-        check_same(stored, plan, directory)
+    stored = check_place(directory, plan)
+    if stored is not None:
         content["threads"] = stored.get("threads")
         content["trials"] = max(trials or 0, stored.get("trials") or 0) or None
         if content["trials"] == stored.get("trials"):
             return stored
-    elif any(not path.name.startswith(".") for path in matching(directory, "*")):
-        raise UserError(f"{short(directory)} is no directory of a sweep, and not empty; --out takes a new one, or that of the same sweep")
     make_folder(directory)
     write_json(path, content)
     return content
+
+
+def check_place(directory: Path, plan: SweepPlan) -> dict[str, Any] | None:
+    """The content of the directory's `sweep.json`, None where there is none; UserError where something else lies there."""
+    if is_file(directory / FILE):
+        stored = read_sweep(directory)
+        check_same(stored, plan, directory)
+        return stored
+    if any(not path.name.startswith(".") for path in matching(directory, "*")):
+        raise UserError(f"{short(directory)} is no directory of a sweep, and not empty; --out takes a new one, or that of the same sweep")
+    return None
 
 
 def read_sweep(directory: Path) -> dict[str, Any]:

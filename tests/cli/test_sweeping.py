@@ -40,7 +40,7 @@ def test_the_result_has_a_line_for_each_combination_and_says_how_to_report(tmp_p
     head, row, last = result.stdout.splitlines()[-3:]
     assert head.split()[:4] == ["group", "runs", "median", "IQM"]
     assert row.split()[:2] == ["random", "1"]
-    assert last == "report: mbkit report s/*/seed-*/"
+    assert last == "report: mbkit report s"
     again = CliRunner().invoke(cli.app, [*arguments, "-q"])
     assert again.stdout.splitlines() == [head, row, last]
     assert ", in s, 1 of them finished" in CliRunner().invoke(cli.app, [*arguments, "--dry-run"]).stdout
@@ -50,7 +50,7 @@ def test_the_result_has_a_line_for_each_combination_and_says_how_to_report(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dqn", "--seeds", "5..1"], "--seeds 5..1: expected different whole numbers"),
+        (["dqn", "--seeds", "5..1"], "--seeds 5..1: expected the smaller number first"),
         (["dqn,sca"], "unknown algorithm 'sca'; did you mean 'sac'?"),
         (["dqn", "agent.lr=1,-1"], "agent.lr=-1.0 is out of range"),
         (["dqn", "--backend", "cloud"], "--backend cloud: expected one of local, ray, slurm"),
@@ -72,3 +72,13 @@ def test_a_missing_extra_is_named_with_its_command(tmp_path, monkeypatch, backen
     extra = {"submitit": "slurm"}.get(package, package)
     sentence = refusal("dqn", *options, "env=CartPole-v1", "--backend", backend, "--out", str(tmp_path / "s"), "-q")
     assert f'is not installed; `pip install "mbkit[{extra}]"` brings it' in sentence
+
+
+def test_a_dry_run_in_the_directory_of_another_sweep_is_refused_before_its_table(tmp_path):
+    from mbkit.sweep.planning import opened, planned
+
+    opened(tmp_path, planned("dqn", ["env=CartPole-v1", "steps=100"], [0]), 1, None)
+    shown = CliRunner().invoke(cli.app, ["sweep", "dqn", "env=CartPole-v1", "steps=200", "--out", str(tmp_path), "--dry-run"])
+    assert isinstance(shown.exception, UserError)
+    assert "holds another sweep: options differ in steps=200" in str(shown.exception)
+    assert shown.output == ""
