@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, NamedTuple
@@ -127,8 +127,9 @@ def main() -> None:
     message: Mapping[str, Any] = json.loads(sys.stdin.readline())
     Thread(target=stop_without, args=(sys.stdin,), daemon=True).start()
     outcome = run_one(Job(**message))
-    answers.write(json.dumps(outcome._asdict()) + "\n")
-    answers.flush()
+    with suppress(BrokenPipeError):  # the process that watched over the run was killed; its results lie in its directory
+        answers.write(json.dumps(outcome._asdict()) + "\n")
+        answers.flush()
     os._exit(0)  # threads of simulators and of the pipe end with the process
 
 
