@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mbkit.cli.app import app, say
+from mbkit.errors import UserError
 
 
 @app.command()
@@ -25,6 +26,8 @@ def report(
     from mbkit.report import write_report
     from mbkit.report.gather import run_directories
 
+    if out is not None and csv is not None and out.absolute() == csv.absolute():
+        raise UserError(f"--out and --csv are both {shown(out)}: expected two files")
     several = len(directories) > 1 or len(run_directories(directories)[0]) > 1
     shows = not several if pictures is None else pictures
     say(shown(write_report(directories, out, beside=beside or (), csv=csv, pictures=shows)))

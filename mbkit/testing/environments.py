@@ -66,6 +66,7 @@ def check_env(
         AssertionError: one sentence with the expectation and the result.
     """
     with plain_sentences():
+        assert steps > 0, f"check_env: expected steps of 1 or more, came steps={steps}"
         task = None if isinstance(env, str) else named_task(env).task
         name = env if isinstance(env, str) else text_of(env)
 

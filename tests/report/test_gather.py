@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from run_directories import make_run
+from typer.testing import CliRunner
 
+from mbkit import cli
 from mbkit.errors import UserError
 from mbkit.report import write_report
 from mbkit.report.gather import read_runs, run_directories
@@ -54,3 +56,10 @@ def test_a_run_below_a_directory_that_cannot_be_read_is_left_out_and_told(tmp_pa
     (tmp_path / "sweep" / "whole" / "metrics.jsonl").write_text("{")
     with pytest.raises(UserError, match="is not valid YAML"):
         read_runs([tmp_path / "sweep"])
+
+
+def test_page_and_curves_are_two_files(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    result = CliRunner().invoke(cli.app, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "x"), "--csv", str(tmp_path / "x")])
+    assert "--out and --csv are both" in str(result.exception)
+    assert not (tmp_path / "x").exists()

@@ -205,3 +205,8 @@ def test_a_state_that_is_not_whole_is_told(monkeypatch):
     monkeypatch.setattr(snapshot, "restore", partial)
     with pytest.raises(AssertionError, match="expected a new environment to go on from a saved state as before, came reward at step 1"):
         check_env(Sound)
+
+
+def test_no_steps_are_a_mistake():
+    with pytest.raises(AssertionError, match="check_env: expected steps of 1 or more, came steps=0"):
+        check_env("Pendulum-v1", steps=0)
