@@ -29,7 +29,7 @@ def learners(name: str, seeds: int, device: str):
     agents, buffers, streams = [], [], []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        agents.append(registry.agents[name].target(spec, compose(name).agent.config))
+        agents.append(registry.agents[name].target(spec, compose(name, ["agent.loss=huber"] if discrete else []).agent.config))
         action = torch.randint(2, (ROWS,)) if discrete else torch.rand(ROWS, ACTION) * 2 - 1
         obs, never = torch.randn(2, ROWS, spec.obs_dim), torch.zeros(ROWS, dtype=torch.bool)
         buffers.append(ReplayBuffer(ROWS, spec))

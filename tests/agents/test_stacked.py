@@ -25,9 +25,9 @@ CASES = {
     "sac as redq": ("sac", ["agent.critics=4", "agent.target_subset=2", "agent.policy_every=3", "agent.policy_q=mean"]),
     "sac of fixed temperature": ("sac", ["agent.temperature=0.2", "agent.critic=layer_norm"]),
     "td3 with falling rates": ("td3", ["agent.lr=1e-3", "agent.final_lr=0"]),
-    "dqn": ("dqn", ["agent.target_every=7", "agent.max_grad_norm=0.3"]),
+    "dqn": ("dqn", ["agent.loss=huber", "agent.target_every=7", "agent.max_grad_norm=0.3"]),
     "dqn with averages": ("dqn", ["agent.target_every=0", "agent.loss=mse"]),
-    "double_dqn": ("double_dqn", ["agent.target_every=5"]),
+    "double_dqn": ("double_dqn", ["agent.loss=huber", "agent.target_every=5"]),
 }
 
 

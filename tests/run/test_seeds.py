@@ -25,7 +25,7 @@ MODEL += ["loop.updates_per_step=1"]
 ALGORITHMS = {
     "sac": ["env=Pendulum-v1", "loop.n_step=2"],
     "td3": ["env=Pendulum-v1", "loop.num_envs=2"],
-    "dqn": ["env=CartPole-v1", "eval.every=30"],
+    "dqn": ["env=CartPole-v1", "agent.loss=huber", "eval.every=30"],
     "mbpo": ["env=Pendulum-v1", *MODEL, "imagination.rollouts_per_step=4"],
     "dyna": ["env=Pendulum-v1", "agent=td3", *MODEL, "imagination.updates=2"],  # two kinds of updates of one agent
 }
