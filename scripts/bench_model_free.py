@@ -26,8 +26,22 @@ ENVS = {"ppo": 8, "a2c": 8, "dqn": 1, "dqn-often": 1}
 OURS: dict[str, tuple[str, ...]] = {
     "ppo": ("loop.rollout_steps=256", "agent.minibatch=64", "agent.epochs=10"),
     "a2c": ("loop.rollout_steps=5",),
-    "dqn": ("loop.updates_per_step=0.25", "loop.batch_size=32", "loop.warmup_steps=100", "loop.n_step=1", "agent.target_every=2500"),
-    "dqn-often": ("loop.updates_per_step=1", "loop.batch_size=64", "loop.warmup_steps=100", "loop.n_step=1", "agent.target_every=10000"),
+    "dqn": (
+        "loop.updates_per_step=0.25",
+        "loop.batch_size=32",
+        "loop.warmup_steps=100",
+        "loop.n_step=1",
+        "agent.loss=huber",
+        "agent.target_every=2500",
+    ),
+    "dqn-often": (
+        "loop.updates_per_step=1",
+        "loop.batch_size=64",
+        "loop.warmup_steps=100",
+        "loop.n_step=1",
+        "agent.loss=huber",
+        "agent.target_every=10000",
+    ),
 }
 
 
