@@ -1,11 +1,11 @@
 """The run directories that paths stand for: a run, or every run below a directory, such as that of a sweep."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mbkit.errors import UserError
 from mbkit.paths import is_dir, is_file, resolved, short
+from mbkit.recording.following import run_directories as runs_below
 from mbkit.report.collect import RunRecord, read_run
 
 FILES = ("config.yaml", "metrics.jsonl")
@@ -23,8 +23,8 @@ def run_directories(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if is_run(path) or not is_dir(path) or any(is_file(path / name) for name in FILES):
             runs[path] = None  # what is missing of it is told when it is read
             continue
-        below = list(runs_below(path))
-        logged = [run for run in below if (run / FILES[1]).stat().st_size]
+        below = runs_below(path)
+        logged = [run for run in below if is_file(run / FILES[1]) and (run / FILES[1]).stat().st_size]
         if not below:
             raise UserError(f"{short(path)} is not a run directory: expected a file {FILES[0]} in it, or runs below it, found none")
         if not logged:
@@ -59,12 +59,3 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
 def is_run(path: Path) -> bool:
     """Whether a directory has the files of a run."""
     return all(is_file(path / name) for name in FILES)
-
-
-def runs_below(path: Path) -> Iterator[Path]:
-    """All run directories below a directory, by name; none inside another run."""
-    for folder, names, _ in os.walk(path):
-        names.sort()
-        if is_run(Path(folder)):
-            names.clear()
-            yield Path(folder)

@@ -1,10 +1,12 @@
 """How far a run is, read from its metrics while another process writes them."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-FILE = "metrics.jsonl"
+from mbkit.recording.following import Growing
+from mbkit.recording.recorder import FILE
 
 
 @dataclass
@@ -13,7 +15,7 @@ class RunCurve:
 
     step: int = 0
     returns: dict[int, float] = field(default_factory=dict)  # evaluation return by environment step
-    position: int = 0  # bytes of the file that were read
+    lines: Growing | None = None  # of its file, from the first look on
 
     @property
     def last_return(self) -> float | None:
@@ -22,26 +24,15 @@ class RunCurve:
 
     def follow(self, directory: str | Path) -> None:
         """Read what was written since; a run that was resumed has cut its file, which is read again then."""
-        path = Path(directory) / FILE
-        try:
-            if path.stat().st_size < self.position:
-                self.position = 0
-            with open(path, "rb") as file:
-                file.seek(self.position)
-                new = file.read()
-        except OSError:
-            return  # not there yet
-        whole = new[: new.rfind(b"\n") + 1]
-        self.position += len(whole)
-        for line in whole.splitlines():
-            self._take(line)
+        if self.lines is None:
+            self.lines = Growing(Path(directory) / FILE)
+        for row in self.lines.new():
+            self._take(row)
 
-    def _take(self, line: bytes) -> None:
-        try:
-            row = json.loads(line)
-            self.step = int(row["step"])
-        except (ValueError, TypeError, LookupError):  # bytes of a file that was cut meanwhile
+    def _take(self, row: Mapping[str, Any]) -> None:
+        step, value = row.get("step"), row.get("eval/return")
+        if not isinstance(step, int):
             return
-        value = row.get("eval/return")
+        self.step = step
         if isinstance(value, int | float):
-            self.returns[self.step] = float(value)
+            self.returns[step] = float(value)

@@ -154,14 +154,14 @@ class NaNIsBest(Shooting):
 
 class NaNInTheMean(Sound):
     def __call__(self, objective, start, proposals=None):
-        seen = []
+        scores = []
 
         def spied(actions):
-            seen.append(objective(actions))
-            return seen[-1]
+            scores.append(objective(actions))
+            return scores[-1]
 
         plan = super().__call__(spied, start, proposals)
-        return plan._replace(mean=plan.mean + 0 * seen[-1].nan_to_num(posinf=0, neginf=0, nan=torch.nan).mean(1)[:, None, None])
+        return plan._replace(mean=plan.mean + 0 * scores[-1].nan_to_num(posinf=0, neginf=0, nan=torch.nan).mean(1)[:, None, None])
 
 
 class Synchronises(Sound):
